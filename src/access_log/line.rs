@@ -1,0 +1,253 @@
+//! The form of an access log line, text and JSON. Pure.
+//!
+//! The keys and the words behind `by`, `during` and `why` are a promise to whoever parses them;
+//! `docs/operations.md` lists them.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::end::{End, Side};
+
+/// What a line says.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    pub(super) client: SocketAddr,
+    pub(super) balancer: SocketAddr,
+    /// Method, target, version, as they came.
+    pub(super) request: &'a str,
+    /// `None` where no answer was given.
+    pub(super) status: Option<u16>,
+    /// Body or tunnel bytes.
+    pub(super) from_client: u64,
+    /// Body or tunnel bytes.
+    pub(super) from_upstream: u64,
+    pub(super) duration: Duration,
+    pub(super) upstream: Option<SocketAddr>,
+    pub(super) end: End,
+    pub(super) request_id: &'a str,
+    /// Of a WebSocket tunnel.
+    pub(super) spoken: Option<Spoken>,
+}
+
+/// What the frames of a tunnel tell.
+#[derive(Debug)]
+pub(super) struct Spoken {
+    pub(super) messages_from_client: u64,
+    pub(super) messages_from_upstream: u64,
+    pub(super) payload_from_client: u64,
+    pub(super) payload_from_upstream: u64,
+    /// Code and sender of the first Close.
+    pub(super) close: Option<(u16, Side)>,
+    /// Last and worst round trip of our pings to the client.
+    pub(super) ping: Option<(Duration, Duration)>,
+}
+
+impl Line<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut out = String::with_capacity(256);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            out,
+            "{} client={} balancer={} request=\"{}\" status={} from_client={} from_upstream={} \
+             duration={:.3} upstream={} {} request_id={}",
+            humantime::format_rfc3339_millis(SystemTime::now()),
+            self.client,
+            self.balancer,
+            Escaped(self.request),
+            OrDash(self.status),
+            self.from_client,
+            self.from_upstream,
+            self.duration.as_secs_f64(),
+            OrDash(self.upstream),
+            self.end,
+            Escaped(self.request_id),
+        );
+        if let Some(spoken) = &self.spoken {
+            let seconds = |time: Duration| format!("{:.6}", time.as_secs_f64());
+            let _ = write!(
+                out,
+                " messages_from_client={} messages_from_upstream={} payload_from_client={} \
+                 payload_from_upstream={} close_code={} close_by={} ping_rtt={} ping_rtt_worst={}",
+                spoken.messages_from_client,
+                spoken.messages_from_upstream,
+                spoken.payload_from_client,
+                spoken.payload_from_upstream,
+                OrDash(spoken.close.map(|(code, _)| code)),
+                OrDash(spoken.close.map(|(_, side)| side.as_str())),
+                OrDash(spoken.ping.map(|(last, _)| seconds(last))),
+                OrDash(spoken.ping.map(|(_, worst)| seconds(worst))),
+            );
+        }
+        out.push('\n');
+        out
+    }
+
+    pub(super) fn json(&self) -> String {
+        let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
+        let mut object = json!({
+            "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            "client": self.client.to_string(),
+            "balancer": self.balancer.to_string(),
+            "request": self.request,
+            "status": self.status,
+            "from_client": self.from_client,
+            "from_upstream": self.from_upstream,
+            "duration": seconds(self.duration),
+            "upstream": self.upstream.map(|address| address.to_string()),
+            "by": self.end.by.as_str(),
+            "during": self.end.during.as_str(),
+            "why": self.end.why.as_str(),
+            "request_id": self.request_id,
+        });
+        if let (Some(spoken), Some(object)) = (&self.spoken, object.as_object_mut()) {
+            for (key, value) in [
+                ("messages_from_client", json!(spoken.messages_from_client)),
+                ("messages_from_upstream", json!(spoken.messages_from_upstream)),
+                ("payload_from_client", json!(spoken.payload_from_client)),
+                ("payload_from_upstream", json!(spoken.payload_from_upstream)),
+                ("close_code", json!(spoken.close.map(|(code, _)| code))),
+                ("close_by", json!(spoken.close.map(|(_, side)| side.as_str()))),
+                ("ping_rtt", json!(spoken.ping.map(|(last, _)| seconds(last)))),
+                ("ping_rtt_worst", json!(spoken.ping.map(|(_, worst)| seconds(worst)))),
+            ] {
+                object.insert(key.to_owned(), value);
+            }
+        }
+        let object = object.to_string();
+        // Such characters are inside of strings alone, where JSON has the same escape for them.
+        let mut out = String::with_capacity(object.len() + 1);
+        for char in object.chars() {
+            push(&mut out, char);
+        }
+        out.push('\n');
+        out
+    }
+}
+
+/// Characters that a terminal or a reader of lines acts on instead of showing them: control
+/// characters, line and paragraph separators, and those that turn the direction of text.
+fn is_acted_on(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Appends `char` so that it is seen and does nothing.
+fn push(out: &mut impl Write, char: char) {
+    // Writing to a string cannot fail.
+    let _ = if is_acted_on(char) {
+        write!(out, "\\u{:04x}", u32::from(char))
+    } else {
+        out.write_char(char)
+    };
+}
+
+/// Text that a client chose, inside quotes: one line, no quote, no control character.
+struct Escaped<'a>(&'a str);
+
+impl std::fmt::Display for Escaped<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for char in self.0.chars() {
+            match char {
+                '"' | '\\' => write!(out, "\\{char}")?,
+                _ => push(out, char),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The value, or `-`.
+struct OrDash<T>(Option<T>);
+
+impl<T: std::fmt::Display> std::fmt::Display for OrDash<T> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(out),
+            None => out.write_char('-'),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+    use super::*;
+    use crate::end::{Phase, Reason};
+
+    fn line() -> Line<'static> {
+        Line {
+            client: "203.0.113.7:51234".parse().unwrap(),
+            balancer: "[2001:db8::5]:3321".parse().unwrap(),
+            request: "GET /a\"b\\c\n HTTP/1.1",
+            status: None,
+            from_client: 1,
+            from_upstream: 2,
+            duration: Duration::from_micros(1_500_250),
+            upstream: None,
+            end: End::new(Side::Client, Phase::Request, Reason::Closed),
+            request_id: "id",
+            spoken: None,
+        }
+    }
+
+    #[test]
+    fn text_is_one_line_whatever_the_client_sent() {
+        let text = line().text();
+        let (time, rest) = text.split_once(' ').unwrap();
+        assert!(humantime::parse_rfc3339(time).is_ok(), "{time}");
+        assert_eq!(
+            rest,
+            "client=203.0.113.7:51234 balancer=[2001:db8::5]:3321 \
+             request=\"GET /a\\\"b\\\\c\\u000a HTTP/1.1\" status=- from_client=1 from_upstream=2 \
+             duration=1.500 upstream=- by=client during=request why=closed request_id=id\n"
+        );
+    }
+
+    fn tunnel_line() -> Line<'static> {
+        let spoken = Spoken {
+            messages_from_client: 3,
+            messages_from_upstream: 4,
+            payload_from_client: 50,
+            payload_from_upstream: 60,
+            close: Some((1001, Side::Elbows)),
+            ping: Some((Duration::from_micros(312), Duration::from_millis(1500))),
+        };
+        Line { spoken: Some(spoken), ..line() }
+    }
+
+    #[test]
+    fn a_websocket_says_more() {
+        let text = tunnel_line().text();
+        let (_, more) = text.split_once(" request_id=id ").unwrap();
+        assert_eq!(
+            more,
+            "messages_from_client=3 messages_from_upstream=4 payload_from_client=50 \
+             payload_from_upstream=60 close_code=1001 close_by=elbows ping_rtt=0.000312 \
+             ping_rtt_worst=1.500000\n"
+        );
+        let value: serde_json::Value = serde_json::from_str(&tunnel_line().json()).unwrap();
+        assert_eq!(value["messages_from_upstream"], 4);
+        assert_eq!(value["close_by"], "elbows");
+        assert_eq!(value["ping_rtt"], 0.000_312);
+        let mut line = tunnel_line();
+        let spoken = line.spoken.as_mut().unwrap();
+        (spoken.close, spoken.ping) = (None, None);
+        assert!(line.text().ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=-\n"));
+        let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
+        assert_eq!(value["close_code"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let text = line().json();
+        assert_eq!(text.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["request"], "GET /a\"b\\c\n HTTP/1.1");
+        assert_eq!(value["status"], serde_json::Value::Null);
+        assert_eq!(value["duration"], 1.50025);
+        assert_eq!(value["why"], "closed");
+    }
+}

@@ -1,0 +1,184 @@
+//! Bodies on their way through: counted, never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::expect::Gate;
+use super::{forwarded, hop};
+use crate::access_log::{Entry, Progress};
+use crate::end::{End, Phase, Reason, Side};
+
+/// Why a request body ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The client broke off, or broke a rule.
+    #[error(transparent)]
+    Client(hyper::Error),
+    /// The upstream answered without asking for it.
+    #[error("the upstream did not ask for the body")]
+    NotAskedFor,
+}
+
+/// The body of a request.
+#[derive(Debug)]
+pub(crate) struct FromClient {
+    body: Option<Incoming>,
+    progress: Arc<Progress>,
+    gate: Option<Arc<Gate>>,
+}
+
+impl FromClient {
+    /// `body`, counted in `progress`, read only once `gate` is open.
+    pub(super) fn new(body: Incoming, progress: Arc<Progress>, gate: Option<Arc<Gate>>) -> Self {
+        Self { body: Some(body), progress, gate }
+    }
+
+    /// The body of a request that has none.
+    pub(super) fn none(progress: Arc<Progress>) -> Self {
+        Self { body: None, progress, gate: None }
+    }
+}
+
+impl Body for FromClient {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let this = self.get_mut();
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        if let Some(gate) = &this.gate
+            && ready!(gate.poll_open(cx)).is_err()
+        {
+            return Poll::Ready(Some(Err(Fault::NotAskedFor)));
+        }
+        let polled = Pin::new(body).poll_frame(cx);
+        this.progress.waits_for_client.store(polled.is_pending(), Ordering::Relaxed);
+        let mut frame = ready!(polled);
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(data) = frame.data_ref() {
+                this.progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            } else if let Some(trailers) = frame.trailers_mut() {
+                hop::strip_request(trailers);
+                forwarded::clean_trailers(trailers);
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Fault::Client)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// The body of a response.
+#[derive(Debug)]
+pub(crate) enum ToClient {
+    /// Our own words.
+    Own(Full<Bytes>),
+    /// The upstream's.
+    Passed(Passed),
+}
+
+/// A response body on its way from the upstream, and the log line that it completes.
+#[derive(Debug)]
+pub(crate) struct Passed {
+    body: Incoming,
+    entry: Entry,
+    /// Of a request whose body the upstream did not ask for: given up when the response is over, and
+    /// not before, because that ends the upstream's connection.
+    gate: Option<Arc<Gate>>,
+}
+
+impl ToClient {
+    /// Our own words.
+    pub(super) fn own(text: impl Into<Bytes>) -> Self {
+        Self::Own(Full::new(text.into()))
+    }
+
+    /// The upstream's body. The log line is written when it has passed or was given up.
+    pub(super) fn passed(body: Incoming, mut entry: Entry) -> Self {
+        entry.end = End::new(Side::Client, Phase::Response, Reason::Closed);
+        Self::Passed(Passed { body, entry, gate: None })
+    }
+
+    /// Gives `gate` up when the response is over.
+    pub(super) fn then_give_up(&mut self, gate: Arc<Gate>) {
+        if let Self::Passed(passed) = self {
+            passed.gate = Some(gate);
+        }
+    }
+}
+
+impl Body for ToClient {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Own(own) => Pin::new(own).poll_frame(cx).map_err(|never| match never {}),
+            Self::Passed(passed) => {
+                let frame = ready!(Pin::new(&mut passed.body).poll_frame(cx));
+                match &frame {
+                    Some(Ok(frame)) => {
+                        passed.entry.from_upstream += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    }
+                    Some(Err(_)) => {
+                        passed.entry.end =
+                            End::new(Side::Upstream, Phase::Response, Reason::Closed);
+                    }
+                    None => passed.complete(),
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(own) => own.is_end_stream(),
+            Self::Passed(passed) => passed.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(own) => own.size_hint(),
+            Self::Passed(passed) => passed.body.size_hint(),
+        }
+    }
+}
+
+impl Passed {
+    fn complete(&mut self) {
+        self.entry.end = End::new(Side::Upstream, Phase::Response, Reason::Complete);
+    }
+}
+
+impl Drop for Passed {
+    fn drop(&mut self) {
+        // A body of known length is not asked again after its last byte.
+        if self.body.is_end_stream() {
+            self.complete();
+        }
+        if let Some(gate) = &self.gate {
+            gate.give_up();
+        }
+    }
+}

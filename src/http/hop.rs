@@ -1,0 +1,144 @@
+//! Hop-by-hop fields: those that speak of one connection and must not pass (RFC 9110, section 7.6.1).
+
+use http::header::{
+    CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::forwarded::is_claim;
+
+/// Always removed. `Proxy-Connection` is nobody's standard and everybody's bug (RFC 9112, C.2.2).
+const ALWAYS: [HeaderName; 4] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+];
+
+/// Removes them from a request.
+///
+/// `TE: trailers` is said again by us, since trailers do pass (RFC 9110, section 6.5.1).
+pub(super) fn strip_request(headers: &mut HeaderMap) {
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")));
+    strip(headers);
+    headers.remove(UPGRADE);
+    headers.remove(HeaderName::from_static("http2-settings"));
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
+/// Removes them from a response.
+///
+/// 101 and 426 are about the upgrade, so theirs stays (RFC 9110, sections 15.2.2 and 15.5.22).
+pub(super) fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
+    let upgrade = match status {
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED => headers.remove(UPGRADE),
+        _ => None,
+    };
+    strip(headers);
+    headers.remove(UPGRADE);
+    headers.remove(PROXY_AUTHENTICATE);
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|item| item.trim().parse().ok())
+        .collect();
+    for name in listed.iter().filter(|name| !is_end_to_end(name)) {
+        headers.remove(name);
+    }
+    for name in &ALWAYS {
+        headers.remove(name);
+    }
+}
+
+/// Fields without which the message means something else. A client that lists one in `Connection`
+/// would have us remove it behind the back of the upstream, so the listing is ignored.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    use http::header::{
+        AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
+        ORIGIN,
+    };
+    [
+        HOST,
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        AUTHORIZATION,
+        COOKIE,
+        ORIGIN,
+        CACHE_CONTROL,
+    ]
+    .contains(name)
+        || is_claim(name)
+        || name.as_str().starts_with("sec-websocket-")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn fields_listed_in_connection_do_not_pass() {
+        let mut request = headers(&[
+            ("connection", "close, X-Secret , te"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers, deflate"),
+            ("upgrade", "websocket"),
+            ("accept", "*/*"),
+        ]);
+        strip_request(&mut request);
+        assert_eq!(
+            request,
+            headers(&[("accept", "*/*"), ("te", "trailers"), ("connection", "TE")])
+        );
+    }
+
+    #[test]
+    fn end_to_end_fields_stay_even_if_listed() {
+        let mut request = headers(&[
+            ("connection", "host, content-length, x-forwarded-for"),
+            ("host", "a"),
+            ("x-forwarded-for", "1.1.1.1"),
+        ]);
+        strip_request(&mut request);
+        assert_eq!(request, headers(&[("host", "a"), ("x-forwarded-for", "1.1.1.1")]));
+    }
+
+    #[test]
+    fn upgrade_passes_in_101_and_426_alone() {
+        for (status, stays) in [(101, true), (426, true), (200, false)] {
+            let mut response = headers(&[("connection", "upgrade"), ("upgrade", "websocket")]);
+            strip_response(StatusCode::from_u16(status).unwrap(), &mut response);
+            assert_eq!(response.contains_key(UPGRADE), stays, "{status}");
+            assert_eq!(response.contains_key(CONNECTION), stays, "{status}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What is answered when a request is not passed on, or its response is not to be had.
+//!
+//! Every status of our own is chosen here and nowhere else. Each answer is one line of plain text;
+//! the reason in detail is in the log.
+
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::ToClient;
+use crate::access_log::Entry;
+use crate::end::{End, Phase, Reason, Side};
+use crate::metrics::Counters;
+use crate::upstream;
+
+/// Why elbows answers in the upstream's place.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Rejection {
+    /// `PROXY_PROTOCOL=required`, and the connection began without.
+    #[error("PROXY header required")]
+    NoProxyHeader,
+    /// RFC 9112, section 3.2.
+    #[error("Host header required")]
+    NoHost,
+    /// RFC 9112, section 3.2.
+    #[error("more than one Host header")]
+    SeveralHosts,
+    /// RFC 9112, section 3.2.
+    #[error("malformed Host header")]
+    BadHost,
+    /// RFC 9112, section 3.2.
+    #[error("malformed request target")]
+    BadTarget,
+    /// Longer than [`LONGEST_TARGET`](super::LONGEST_TARGET).
+    #[error("request target too long")]
+    LongTarget,
+    /// A reverse proxy is no way to elsewhere (RFC 9110, section 9.3.6).
+    #[error("CONNECT is not supported")]
+    Connect,
+    /// RFC 9112, section 6.1.
+    #[error("only chunked is supported as transfer coding")]
+    TransferCoding,
+    /// The client stopped in the middle of its body.
+    #[error("request body too slow")]
+    SlowBody,
+    /// The client's body ended before its time.
+    #[error("request body incomplete")]
+    CutBody,
+    /// There is no connection to the upstream.
+    #[error(transparent)]
+    Connection(upstream::Fault),
+    /// The same, as a pooled request tells it.
+    #[error("{text}")]
+    NoConnection {
+        /// Which fault of the connection.
+        why: Reason,
+        /// Its words.
+        text: String,
+    },
+    /// No response head came in time.
+    #[error("no response within RESPONSE_HEAD_TIMEOUT")]
+    NoResponse,
+    /// The upstream closed before it had answered.
+    #[error("the upstream closed the connection without a response: {0}")]
+    UpstreamClosed(String),
+    /// The upstream's answer is no HTTP.
+    #[error("the upstream's response is malformed: {0}")]
+    MalformedResponse(String),
+    /// The upstream applied a transfer coding that nobody accepts (RFC 9112, section 6.1).
+    #[error("the upstream's response has a transfer coding other than chunked")]
+    UnknownCoding,
+    /// The upstream changes to a protocol that nobody offered (RFC 9110, section 7.8).
+    #[error("the upstream changed to a protocol that was not offered")]
+    UnaskedUpgrade,
+}
+
+impl Rejection {
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NoProxyHeader
+            | Self::NoHost
+            | Self::SeveralHosts
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::CutBody => StatusCode::BAD_REQUEST,
+            Self::LongTarget => StatusCode::URI_TOO_LONG,
+            Self::Connect | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::NoResponse => StatusCode::GATEWAY_TIMEOUT,
+            Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
+                Reason::Timeout => StatusCode::GATEWAY_TIMEOUT,
+                Reason::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_GATEWAY,
+            },
+            Self::UpstreamClosed(_)
+            | Self::MalformedResponse(_)
+            | Self::UnknownCoding
+            | Self::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    const fn by(&self) -> Side {
+        match self {
+            Self::NoProxyHeader
+            | Self::NoHost
+            | Self::SeveralHosts
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::LongTarget
+            | Self::Connect
+            | Self::TransferCoding
+            | Self::SlowBody
+            | Self::CutBody => Side::Client,
+            Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
+                Reason::NoRoom => Side::Elbows,
+                _ => Side::Upstream,
+            },
+            Self::NoResponse
+            | Self::UpstreamClosed(_)
+            | Self::MalformedResponse(_)
+            | Self::UnknownCoding
+            | Self::UnaskedUpgrade => Side::Upstream,
+        }
+    }
+
+    const fn why(&self) -> Reason {
+        match self {
+            Self::NoProxyHeader => Reason::NoProxyHeader,
+            Self::NoHost
+            | Self::SeveralHosts
+            | Self::BadHost
+            | Self::BadTarget
+            | Self::MalformedResponse(_)
+            | Self::UnknownCoding
+            | Self::UnaskedUpgrade => Reason::Malformed,
+            Self::LongTarget | Self::Connect | Self::TransferCoding => Reason::Refused,
+            Self::SlowBody | Self::NoResponse => Reason::Timeout,
+            Self::CutBody | Self::UpstreamClosed(_) => Reason::Closed,
+            Self::Connection(fault) => fault.reason(),
+            Self::NoConnection { why, .. } => *why,
+        }
+    }
+
+    /// What the client is told: nothing about names and addresses behind elbows.
+    fn text(&self) -> String {
+        match self.status() {
+            StatusCode::BAD_GATEWAY => String::from("upstream unavailable\n"),
+            StatusCode::GATEWAY_TIMEOUT => String::from("upstream too slow\n"),
+            StatusCode::SERVICE_UNAVAILABLE => String::from("no room for another connection\n"),
+            _ => format!("{self}\n"),
+        }
+    }
+}
+
+/// The answer; the log line of the request is completed and written.
+pub(crate) fn answer(
+    rejection: &Rejection,
+    mut entry: Entry,
+    counters: &Counters,
+) -> Response<ToClient> {
+    let status = rejection.status();
+    entry.status = Some(status.as_u16());
+    let during = entry.end.during;
+    entry.end = End::new(rejection.by(), during, rejection.why());
+    counters.rejected(status);
+    match rejection.by() {
+        Side::Elbows => {
+            counters.no_room.add(1);
+            if counters.no_room_told.lets_through() {
+                tracing::error!(request_id = entry.request_id, "{rejection}");
+            }
+        }
+        // An operator wants to know, but a thousand requests to a dead upstream are no thousand
+        // faults of this process.
+        Side::Upstream => tracing::debug!(request_id = entry.request_id, "{rejection}"),
+        Side::Client => tracing::debug!(client = %entry.client.address, "{rejection}"),
+    }
+    let mut response = Response::new(ToClient::own(rejection.text()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
+        // What follows on such a connection cannot be trusted to be what it seems.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The answer to the preface of HTTP/2 (RFC 9113, section 3.4), the one version that hyper does not
+/// answer itself.
+pub(crate) const VERSION_NOT_SUPPORTED: &[u8] =
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// The end of a connection whose request head was refused, and the status of the answer: hyper's own,
+/// or [`VERSION_NOT_SUPPORTED`].
+pub(crate) fn connection_end(error: &hyper::Error) -> Option<(u16, End)> {
+    if !error.is_parse() {
+        // An idle connection whose time is over has asked nothing and is owed nothing.
+        return None;
+    }
+    let status = match error {
+        _ if error.is_parse_version_h2() => 505,
+        _ if error.is_parse_too_large() => 431,
+        _ => 400,
+    };
+    Some((status, End::new(Side::Client, Phase::Request, Reason::Malformed)))
+}

@@ -1,0 +1,122 @@
+//! A socket and the bytes already read from it but not yet used.
+//!
+//! Whoever reads ahead (the PROXY header, a request head) leaves the rest here, and the next reader
+//! gets it first. One inbox is passed from stage to stage, so that no byte of a connection is lost
+//! between them.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+/// How long a connection that we end is read on, at most. A socket that is closed with bytes unread
+/// resets the connection, and a reset can overtake the answer on its way to who still sends
+/// (RFC 9112, section 9.6). Whoever has its answer closes; nobody else is worth more time.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A socket and its unread bytes.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    pub(crate) socket: TokioIo<TcpStream>,
+    /// Served before anything else is read.
+    pub(crate) unread: BytesMut,
+    /// Set when our end of the connection has been closed: until then the other is read on.
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Inbox {
+    pub(crate) fn new(socket: TcpStream) -> Self {
+        Self { socket: TokioIo::new(socket), unread: BytesMut::new(), closing: None }
+    }
+
+    /// Sends the last words, and closes so that they arrive.
+    pub(crate) async fn answer_and_close(mut self, words: &[u8]) {
+        // Who has left gets no answer.
+        let _ = self.socket.inner_mut().write_all(words).await;
+        let _ = poll_fn(|cx| Pin::new(&mut self).poll_shutdown(cx)).await;
+    }
+
+    /// Makes the close a reset: the other side must not take what it got for all there is.
+    pub(crate) fn close_with_reset(self) {
+        // Fails only on what is no socket.
+        let _ = SockRef::from(self.socket.inner()).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Reads and forgets until the other side closes too, or [`LINGER`] is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let over = self.closing.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut bytes = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl Read for Inbox {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let inbox = self.get_mut();
+        if inbox.unread.is_empty() {
+            return Pin::new(&mut inbox.socket).poll_read(cx, buffer);
+        }
+        let unread = inbox.unread.split_to(inbox.unread.remaining().min(buffer.remaining()));
+        buffer.put_slice(&unread);
+        if inbox.unread.is_empty() {
+            // Give the memory back: a connection lives longer than its first bytes.
+            inbox.unread = BytesMut::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Inbox {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let inbox = self.get_mut();
+        if inbox.closing.is_none() {
+            ready!(Pin::new(&mut inbox.socket).poll_shutdown(cx))?;
+        }
+        inbox.poll_linger(cx).map(Ok)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+    }
+}

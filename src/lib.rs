@@ -1,0 +1,37 @@
+//! elbows, a WebSocket reverse proxy for applications behind layer-4 load balancers that speak the
+//! PROXY protocol.
+//!
+//! The path of a connection, and the order of the modules:
+//!
+//! ```text
+//! listener → connection → proxy_protocol → http → upstream ──101──▶ tunnel → relay → end → access_log, metrics
+//!                                                             ▲ the one door
+//! ```
+//!
+//! Up to the 101 a connection belongs to the **front**, which runs on tokio and hyper. With the 101 it
+//! becomes a [`tunnel::Tunnel`], plain data, and goes through one door, [`relay::Relay::adopt`], to the
+//! **relay**, an engine of our own on mio. `docs/architecture.md` draws both and says why.
+
+pub mod config;
+pub mod server;
+
+mod client;
+mod connection;
+mod inbox;
+mod listener;
+mod socket;
+
+mod http;
+pub mod proxy_protocol;
+pub mod upstream;
+
+pub mod relay;
+pub mod tunnel;
+
+pub mod access_log;
+mod drain;
+pub mod end;
+pub mod line_writer;
+pub mod metrics;
+
+pub mod demo;

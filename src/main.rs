@@ -1,0 +1,218 @@
+//! The binary: settings in, a running server or a clear sentence out.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use elbows::access_log::AccessLog;
+use elbows::config::{Config, Fault, Settings};
+use elbows::demo;
+use elbows::line_writer::{self, Writer};
+use elbows::server::{self, Listeners, Order, Outcome};
+use elbows::upstream::Upstream;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+/// A fault of the settings (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// Something else that keeps it from running.
+const EXIT_FAILURE: u8 = 1;
+
+/// How long the last lines of both logs have to be written: a reader that stands still must not keep
+/// the process from ending.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// A WebSocket reverse proxy for applications behind load balancers that speak the PROXY protocol
+#[derive(Parser)]
+#[command(name = "elbows", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the settings in effect and every fault, and exit: 0 if there is none, else 78
+    Check(Box<Settings>),
+    /// Try it: an application, elbows and a stand-in for the load balancer in one process
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve(&cli.settings),
+        Some(Command::Check(settings)) => check(&settings),
+        Some(Command::Demo(options)) => show(options),
+    }
+}
+
+fn check(settings: &Settings) -> ExitCode {
+    let config = match Config::from_settings(settings) {
+        Ok(config) => config,
+        Err(faults) => return config_faults(&faults),
+    };
+    let mut lines = String::new();
+    // Writing to a string cannot fail.
+    for (variable, value) in config.effective() {
+        let _ = writeln!(lines, "{variable}={value}");
+    }
+    let addresses = match runtime(&config) {
+        Ok(runtime) => runtime.block_on(async {
+            Upstream::new(&config.destination, config.connect_timeout).addresses().await
+        }),
+        Err(error) => return failure(&format!("no runtime: {error}")),
+    };
+    if let Ok(addresses) = &addresses {
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        let _ = writeln!(lines, "{} resolves to {}", config.destination, addresses.join(", "));
+    }
+    // Somebody may have read enough (`elbows check | head`).
+    let _ = io::stdout().write_all(lines.as_bytes());
+    if let Err(fault) = &addresses {
+        eprintln!("warning: {fault}; requests get 502 until it does");
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(settings: &Settings) -> ExitCode {
+    let config = match Config::from_settings(settings) {
+        Ok(config) => config,
+        Err(faults) => return config_faults(&faults),
+    };
+    let log_writer = match start_log(&config.log) {
+        Ok(writer) => writer,
+        Err(error) => return failure(&format!("the log cannot be started: {error}")),
+    };
+    raise_descriptor_limit();
+    let runtime = match runtime(&config) {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&format!("no runtime: {error}")),
+    };
+    // Before anybody can connect: who sees it listen may signal it, and as PID 1 a signal without
+    // handler is nothing at all.
+    let orders = match runtime.block_on(async { orders_from_signals() }) {
+        Ok(orders) => orders,
+        Err(error) => return failure(&format!("signals cannot be handled: {error}")),
+    };
+    let listeners = match Listeners::bind(&config) {
+        Ok(listeners) => listeners,
+        Err(error) => return failure(&error.to_string()),
+    };
+    let (access_log, writer) = match AccessLog::start(config.access_log, io::stdout()) {
+        Ok(started) => started,
+        Err(error) => return failure(&format!("the access log cannot be started: {error}")),
+    };
+    let outcome = runtime.block_on(server::run(config, listeners, access_log, orders));
+    // Whatever still runs was cut, and its line was written.
+    runtime.shutdown_background();
+    if !writer.finish(LAST_LINES) {
+        tracing::warn!("nobody reads the access log: its last lines are lost");
+    }
+    // Nobody would read of it.
+    let _ = log_writer.finish(LAST_LINES);
+    match outcome {
+        Ok(Outcome { hurried: true, cut }) if cut > 0 => ExitCode::from(EXIT_FAILURE),
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => failure(&error.to_string()),
+    }
+}
+
+/// The demo logs only what is wrong: the terminal belongs to what it says itself.
+fn show(options: demo::Options) -> ExitCode {
+    let writer = match start_log("warn") {
+        Ok(writer) => writer,
+        Err(error) => return failure(&format!("the log cannot be started: {error}")),
+    };
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&format!("no runtime: {error}")),
+    };
+    let ended = runtime.block_on(demo::run(options, demo::front));
+    let _ = writer.finish(LAST_LINES);
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => failure(&fault.to_string()),
+    }
+}
+
+fn runtime(config: &Config) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.threads.get())
+        .thread_name("front")
+        .enable_all()
+        .build()
+}
+
+/// SIGTERM and SIGINT stop, SIGUSR1 reports. SIGHUP is nothing to us: a container has no terminal to
+/// lose, and there is no file to read again.
+fn orders_from_signals() -> io::Result<mpsc::Receiver<Order>> {
+    let (sender, orders) = mpsc::channel(1);
+    for (kind, order) in [
+        (SignalKind::terminate(), Order::Stop),
+        (SignalKind::interrupt(), Order::Stop),
+        (SignalKind::user_defined1(), Order::Report),
+    ] {
+        let mut signals = signal(kind)?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if sender.send(order).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move { while hang_up.recv().await.is_some() {} });
+    Ok(orders)
+}
+
+/// Each connection takes two descriptors, and the usual soft limit is 1,024. The hard one is meant.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
+}
+
+/// The log on standard error, through a thread: nobody who logs waits for its reader.
+fn start_log(filter: &str) -> io::Result<Writer> {
+    let (lines, writer) = line_writer::start("log", io::stderr())?;
+    // It was parsed when the settings were checked.
+    let targets: Targets = filter.parse().unwrap_or_default();
+    tracing_subscriber::registry()
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(move || lines.clone())
+                .with_ansi(io::stderr().is_terminal()),
+        )
+        .with(targets)
+        .init();
+    Ok(writer)
+}
+
+fn config_faults(faults: &[Fault]) -> ExitCode {
+    for fault in faults {
+        eprintln!("elbows: {fault}");
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn failure(text: &str) -> ExitCode {
+    eprintln!("elbows: {text}");
+    ExitCode::from(EXIT_FAILURE)
+}

@@ -1,0 +1,187 @@
+//! Counters: what happened since the start. Read by the summary in the log; later by a scraper.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use http::StatusCode;
+
+use crate::proxy_protocol;
+use crate::relay::frame;
+
+/// One number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `number`.
+    pub fn add(&self, number: u64) {
+        self.0.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// The number so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets one of many through: for faults of ours that a client can cause again and again.
+#[derive(Debug)]
+pub struct Seldom {
+    start: Instant,
+    /// Milliseconds from the start; from then on one is let through again.
+    next: AtomicU64,
+}
+
+impl Seldom {
+    /// How long it is silent after each, in milliseconds.
+    const SILENCE: u64 = 10_000;
+
+    /// Whether this one is let through.
+    pub fn lets_through(&self) -> bool {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let next = self.next.load(Ordering::Relaxed);
+        let then = now.saturating_add(Self::SILENCE);
+        // Of several at once, one.
+        next <= now
+            && self.next.compare_exchange(next, then, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Default for Seldom {
+    fn default() -> Self {
+        Self { start: Instant::now(), next: AtomicU64::new(0) }
+    }
+}
+
+/// Faults of PROXY headers, by rule.
+#[derive(Debug, Default)]
+pub struct ProxyFaults([Counter; proxy_protocol::Fault::COUNT]);
+
+impl ProxyFaults {
+    /// Counts one.
+    pub fn add(&self, fault: proxy_protocol::Fault) {
+        if let Some(counter) = self.0.get(fault.index()) {
+            counter.add(1);
+        }
+    }
+
+    /// The rules that were broken, and how often.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        proxy_protocol::Fault::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(fault, counter)| (fault.as_str(), counter.get()))
+            .filter(|(_, number)| *number > 0)
+    }
+}
+
+/// Faults of WebSocket frames, by rule.
+#[derive(Debug, Default)]
+pub struct FrameFaults([Counter; frame::Fault::COUNT]);
+
+impl FrameFaults {
+    /// Counts one.
+    pub(crate) fn add(&self, fault: frame::Fault) {
+        if let Some(counter) = self.0.get(fault.index()) {
+            counter.add(1);
+        }
+    }
+
+    /// The rules that were broken, and how often.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        frame::Fault::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(fault, counter)| (fault.as_str(), counter.get()))
+            .filter(|(_, number)| *number > 0)
+    }
+}
+
+/// The counters of one server.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections accepted.
+    pub connections: Counter,
+    /// Connections that closed without a byte beyond a PROXY header: TCP health checks.
+    pub probes: Counter,
+    /// Times that accepting paused because descriptors or memory ran out.
+    pub accept_pauses: Counter,
+    /// Requests that found no descriptor, port or memory for their upstream connection.
+    pub no_room: Counter,
+    /// Says in the log, now and then, that there is no room.
+    pub no_room_told: Seldom,
+    /// PROXY headers that break a rule.
+    pub proxy_faults: ProxyFaults,
+    /// Connections that ended in the middle of a PROXY header.
+    pub proxy_headers_cut: Counter,
+    /// Connections whose PROXY header was not complete in time.
+    pub proxy_header_timeouts: Counter,
+    /// Request heads that were no HTTP or too long.
+    pub refused_heads: Counter,
+    /// Requests, health checks not among them.
+    pub requests: Counter,
+    /// Requests that elbows answered itself with a 4xx status.
+    pub rejected_client: Counter,
+    /// Requests that elbows answered itself with a 5xx status.
+    pub rejected_upstream: Counter,
+    /// Tunnels opened.
+    pub tunnels: Counter,
+    /// WebSocket streams that break a rule, by the first one.
+    pub frame_faults: FrameFaults,
+    /// Tunnels whose client answered the Close of the drain.
+    pub drained: Counter,
+    /// Tunnels whose client did not, in the time that it had.
+    pub unanswered: Counter,
+    /// Connections with a request under way, and tunnels, that the end of the drain cut.
+    pub cut: Counter,
+}
+
+impl Counters {
+    /// Counts an answer of our own.
+    pub(crate) fn rejected(&self, status: StatusCode) {
+        let counter =
+            if status.is_client_error() { &self.rejected_client } else { &self.rejected_upstream };
+        counter.add(1);
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, counter) in [
+            ("connections", &self.connections),
+            ("requests", &self.requests),
+            ("tunnels", &self.tunnels),
+            ("probes", &self.probes),
+            ("rejected_client", &self.rejected_client),
+            ("rejected_upstream", &self.rejected_upstream),
+            ("refused_heads", &self.refused_heads),
+            ("proxy_headers_cut", &self.proxy_headers_cut),
+            ("proxy_header_timeouts", &self.proxy_header_timeouts),
+            ("accept_pauses", &self.accept_pauses),
+            ("no_room", &self.no_room),
+            ("drained", &self.drained),
+            ("unanswered", &self.unanswered),
+            ("cut", &self.cut),
+        ] {
+            write!(out, "{name}={} ", counter.get())?;
+        }
+        write!(out, "proxy_faults=")?;
+        by_rule(out, self.proxy_faults.broken())?;
+        write!(out, " frame_faults=")?;
+        by_rule(out, self.frame_faults.broken())
+    }
+}
+
+fn by_rule(
+    out: &mut fmt::Formatter<'_>,
+    broken: impl Iterator<Item = (&'static str, u64)>,
+) -> fmt::Result {
+    let mut separator = "";
+    for (rule, number) in broken {
+        write!(out, "{separator}{rule}:{number}")?;
+        separator = ",";
+    }
+    if separator.is_empty() { write!(out, "0") } else { Ok(()) }
+}

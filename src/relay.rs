@@ -1,0 +1,217 @@
+//! The relay: moves the bytes of all tunnels.
+//!
+//! A few threads, one per core, each with its own poll, its own slab of tunnels and one read buffer
+//! that its tunnels share. A tunnel stays on its thread, so that moving a message takes no lock, no
+//! allocation and no other thread; an idle tunnel is one slot of a slab. One task per tunnel would
+//! cost more of both (`docs/architecture.md`). This file is the handle, the one door into the
+//! engine; `worker` is a thread, `slot` a tunnel on it, `direction` the one place where bytes go by.
+
+mod direction;
+pub(crate) mod frame;
+pub(crate) mod keepalive;
+mod options;
+pub(crate) mod scanner;
+mod slot;
+mod wheel;
+mod worker;
+
+use std::io;
+use std::mem;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use mio::{Poll, Waker};
+
+use crate::end::{End, Phase, Reason, Side};
+use crate::tunnel::Tunnel;
+
+use options::Rulebook;
+use worker::Worker;
+
+pub use options::Options;
+
+/// The relay. A clone is another handle of the same threads.
+///
+/// The threads live until [`Relay::stop`]; tunnels go on when all handles are gone.
+#[derive(Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+}
+
+/// What is told of each tunnel that ended, on a relay thread.
+type OnEnd = dyn Fn(Tunnel, End) + Send + Sync;
+
+struct Shared {
+    doors: Vec<Arc<Door>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    on_end: Arc<OnEnd>,
+}
+
+/// The way into one thread.
+struct Door {
+    inbox: Mutex<Inbox>,
+    waker: Waker,
+    /// Tunnels that went in and have neither ended nor been taken out.
+    open: AtomicUsize,
+}
+
+/// What a thread is asked to do. It looks here only when it is woken, never for a message.
+#[derive(Default)]
+struct Inbox {
+    orders: Vec<Order>,
+    /// The thread is gone and nobody will look again.
+    closed: bool,
+}
+
+enum Order {
+    Adopt(Box<Tunnel>),
+    TakeAll(mpsc::Sender<Vec<Tunnel>>),
+    Drain(Duration),
+    Stop,
+}
+
+/// The end of a tunnel that is still there, or comes, when the relay stops.
+const STOPPED: End = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
+
+impl Relay {
+    /// Starts `threads` relay threads.
+    ///
+    /// `on_end` gets each tunnel that ended, whole and exactly once, on a relay thread, where it
+    /// must not block and must not call [`Relay::take_all`]. When it drops the tunnel the sockets
+    /// close. If it panics, the tunnel closes and the thread goes on.
+    ///
+    /// Fails when the system has no descriptor or no thread left.
+    pub fn start(
+        threads: NonZeroUsize,
+        options: &Options,
+        on_end: impl Fn(Tunnel, End) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let on_end: Arc<OnEnd> = Arc::new(on_end);
+        let rulebook = Rulebook::new(options);
+        let mut doors = Vec::with_capacity(threads.get());
+        let mut handles = Vec::with_capacity(threads.get());
+        let mut start_one = |number: usize| -> io::Result<()> {
+            let poll = Poll::new()?;
+            let waker = Waker::new(poll.registry(), worker::WOKEN)?;
+            let door = Arc::new(Door { inbox: Mutex::default(), waker, open: AtomicUsize::new(0) });
+            let worker =
+                Worker::new(poll, Arc::clone(&door), Arc::clone(&on_end), rulebook.clone());
+            let handle = thread::Builder::new()
+                .name(format!("relay-{number}"))
+                .spawn(move || worker.run())?;
+            doors.push(door);
+            handles.push(handle);
+            Ok(())
+        };
+        let started = (0..threads.get()).try_for_each(&mut start_one);
+        let relay =
+            Self { shared: Arc::new(Shared { doors, threads: Mutex::new(handles), on_end }) };
+        if let Err(fault) = started {
+            relay.stop();
+            return Err(fault);
+        }
+        Ok(relay)
+    }
+
+    /// Takes in a tunnel: the one door. It goes to the thread that has the fewest.
+    ///
+    /// Where it cannot be registered it ends at once (`by=elbows why=no_room`), and after
+    /// [`Relay::stop`] too (`by=elbows during=drain why=period_over`, told on the caller's thread).
+    pub fn adopt(&self, tunnel: Tunnel) {
+        let fewest = self.shared.doors.iter().min_by_key(|door| door.open.load(Ordering::Relaxed));
+        let Some(door) = fewest else {
+            return (self.shared.on_end)(tunnel, STOPPED);
+        };
+        door.open.fetch_add(1, Ordering::Relaxed);
+        if let Err(Order::Adopt(tunnel)) = door.send(Order::Adopt(Box::new(tunnel))) {
+            door.open.fetch_sub(1, Ordering::Relaxed);
+            (self.shared.on_end)(*tunnel, STOPPED);
+        }
+    }
+
+    /// Tunnels that are in the relay now: adopted, not ended, not taken out.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        let open = |door: &Arc<Door>| door.open.load(Ordering::Relaxed);
+        self.shared.doors.iter().map(open).sum()
+    }
+
+    /// Says goodbye to the client of each WebSocket tunnel with a Close, at moments that are spread
+    /// evenly and at random over `period`; tunnels that are adopted from now on get it in the rest of
+    /// the period, or at once. Each ends when its client has answered (`by=elbows why=drained`) or
+    /// after [`Options::grace`] (`why=timeout`). Other tunnels go on.
+    pub fn drain(&self, period: Duration) {
+        for door in &self.shared.doors {
+            // A thread that is gone has no tunnels.
+            drop(door.send(Order::Drain(period)));
+        }
+    }
+
+    /// Takes every tunnel out, whole: what waits, counters, half-closed and broken sides. Another
+    /// relay can [`Relay::adopt`] it and go on without a byte lost or doubled.
+    ///
+    /// A tunnel that is over and only waits for its last bytes to be acknowledged ends now instead.
+    /// Blocks until each thread has looked up from its work; not to be called on a relay thread.
+    #[must_use = "a tunnel that is dropped is closed"]
+    pub fn take_all(&self) -> Vec<Tunnel> {
+        let (sender, receiver) = mpsc::channel();
+        for door in &self.shared.doors {
+            // A thread that is gone has no tunnels.
+            drop(door.send(Order::TakeAll(sender.clone())));
+        }
+        drop(sender);
+        receiver.into_iter().flatten().collect()
+    }
+
+    /// Ends the threads and waits for them. Tunnels that were not taken out before end
+    /// (`by=elbows during=drain why=period_over`).
+    pub fn stop(&self) {
+        for door in &self.shared.doors {
+            drop(door.send(Order::Stop));
+        }
+        let threads = mem::take(&mut *lock(&self.shared.threads));
+        for handle in threads {
+            let own = handle.thread().id() == thread::current().id();
+            if !own && handle.join().is_err() {
+                tracing::error!("a relay thread had panicked");
+            }
+        }
+    }
+}
+
+impl Door {
+    /// Gives the order back where the thread is gone.
+    fn send(&self, order: Order) -> Result<(), Order> {
+        let mut inbox = lock(&self.inbox);
+        if inbox.closed {
+            return Err(order);
+        }
+        let is_first = inbox.orders.is_empty();
+        inbox.orders.push(order);
+        drop(inbox);
+        // Whoever put the first order in has woken the thread for those behind it, too.
+        if is_first && let Err(fault) = self.waker.wake() {
+            tracing::error!(%fault, "cannot wake a relay thread");
+        }
+        Ok(())
+    }
+
+    fn take_orders(&self) -> Vec<Order> {
+        mem::take(&mut lock(&self.inbox).orders)
+    }
+
+    /// Takes the last orders; none will be accepted after them.
+    fn close(&self) -> Vec<Order> {
+        let mut inbox = lock(&self.inbox);
+        inbox.closed = true;
+        mem::take(&mut inbox.orders)
+    }
+}
+
+/// No invariant spans the lock, so that a panic elsewhere has not spoiled what is inside.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

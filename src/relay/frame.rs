@@ -1,0 +1,475 @@
+//! WebSocket frame heads (RFC 6455, section 5.2): parse them, and encode the few frames of our own.
+//!
+//! Pure, and only bytes: what a head means where it stands is the scanner's matter. The parser keeps
+//! no state and is called again with all bytes of the head so far, as the PROXY header's is, so that
+//! an answer never depends on how the bytes were split. Payload is not looked at. RSV bits belong to
+//! extensions that were negotiated past us: any are right. Our own frames are control frames of at
+//! most eight bytes of payload, so that one fits into a small array and is never allocated.
+
+use crate::end::Side;
+
+/// The longest head: two bytes, a 64-bit length, a masking key.
+pub(crate) const MAX_HEAD: usize = 14;
+
+/// The most payload that a control frame may have (RFC 6455, section 5.5).
+pub(crate) const MAX_CONTROL_PAYLOAD: u64 = 125;
+
+const FIN: u8 = 0x80;
+const MASK: u8 = 0x80;
+/// Values of the 7-bit length that announce a longer one (RFC 6455, section 5.2).
+const LENGTH_16: u8 = 126;
+const LENGTH_64: u8 = 127;
+
+/// A frame's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    /// It is the last frame of its message.
+    pub(crate) fin: bool,
+    /// What the payload is.
+    pub(crate) opcode: Opcode,
+    /// The masking key, from a client.
+    pub(crate) mask: Option<[u8; 4]>,
+    /// Bytes of payload, below 2^63.
+    pub(crate) length: u64,
+}
+
+/// What a frame's payload is (RFC 6455, section 11.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opcode {
+    Continuation = 0x0,
+    Text = 0x1,
+    Binary = 0x2,
+    Close = 0x8,
+    Ping = 0x9,
+    Pong = 0xa,
+}
+
+/// Whether the frames of a sender are masked (RFC 6455, section 5.1). The value is the mask bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Masking {
+    /// The client's are.
+    Required = MASK,
+    /// The upstream's are not.
+    Forbidden = 0,
+}
+
+/// Finds the head that the bytes begin with.
+///
+/// `bytes` is everything that came since the last frame ended; `masking` is the sender's. The answer
+/// is one of:
+///
+/// * `Ok(None)`: more bytes are needed. Never said of [`MAX_HEAD`] bytes or more.
+/// * `Ok(Some((head, used)))`: the first `used` bytes are the head; the payload follows.
+/// * `Err(fault)`: the first rule that is broken, said as soon as the field that breaks it is there.
+///   Given more bytes, the answer stays the same.
+pub(crate) fn parse(bytes: &[u8], masking: Masking) -> Result<Option<(Head, usize)>, Fault> {
+    let Some((&first, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let fin = first & FIN != 0;
+    let opcode = Opcode::parse(first & 0x0f).ok_or(Fault::ReservedOpcode)?;
+    if opcode.is_control() && !fin {
+        return Err(Fault::FragmentedControl);
+    }
+
+    let Some((&second, rest)) = rest.split_first() else {
+        return Ok(None);
+    };
+    match (masking, second & MASK != 0) {
+        (Masking::Required, false) => return Err(Fault::MaskMissing),
+        (Masking::Forbidden, true) => return Err(Fault::MaskUnexpected),
+        _ => {}
+    }
+    let short = second & !MASK;
+    if opcode.is_control() && u64::from(short) > MAX_CONTROL_PAYLOAD {
+        return Err(Fault::ControlTooLong);
+    }
+
+    let Some((length, rest)) = parse_length(short, rest)? else {
+        return Ok(None);
+    };
+    let (mask, rest) = match masking {
+        Masking::Forbidden => (None, rest),
+        Masking::Required => match rest.split_first_chunk() {
+            Some((mask, rest)) => (Some(*mask), rest),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some((Head { fin, opcode, mask, length }, bytes.len() - rest.len())))
+}
+
+/// The length, and what follows it.
+fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Fault> {
+    let (length, rest, shortest) = match short {
+        LENGTH_16 => match rest.split_first_chunk() {
+            Some((bytes, rest)) => (u64::from(u16::from_be_bytes(*bytes)), rest, 126),
+            None => return Ok(None),
+        },
+        LENGTH_64 => {
+            if rest.first().is_some_and(|first| first & 0x80 != 0) {
+                return Err(Fault::LengthTopBit);
+            }
+            match rest.split_first_chunk() {
+                Some((bytes, rest)) => (u64::from_be_bytes(*bytes), rest, 0x1_0000),
+                None => return Ok(None),
+            }
+        }
+        _ => (u64::from(short), rest, 0),
+    };
+    if length < shortest {
+        return Err(Fault::LengthNotMinimal);
+    }
+    Ok(Some((length, rest)))
+}
+
+impl Opcode {
+    const fn parse(value: u8) -> Option<Self> {
+        Some(match value {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xa => Self::Pong,
+            _ => return None,
+        })
+    }
+
+    /// It may stand between the fragments of a message (RFC 6455, section 5.5).
+    pub(crate) const fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
+}
+
+impl Masking {
+    /// The rule for what `sender` sends.
+    pub(crate) const fn of(sender: Side) -> Self {
+        match sender {
+            Side::Client => Self::Required,
+            Side::Upstream | Side::Elbows => Self::Forbidden,
+        }
+    }
+}
+
+/// Masks or unmasks payload from its first byte on (RFC 6455, section 5.3). Without a key it stays.
+pub(crate) fn apply_mask<const N: usize>(mut payload: [u8; N], mask: Option<[u8; 4]>) -> [u8; N] {
+    for (byte, key) in payload.iter_mut().zip(mask.unwrap_or_default().iter().cycle()) {
+        *byte ^= key;
+    }
+    payload
+}
+
+/// A control frame of our own, encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ControlFrame {
+    bytes: [u8; Self::MAX],
+    length: u8,
+}
+
+impl ControlFrame {
+    /// Bytes of the longest one: a masked Ping.
+    pub(crate) const MAX: usize = 2 + 4 + 8;
+
+    /// A Ping. Towards the upstream it needs a `mask`, a fresh one that cannot be predicted
+    /// (RFC 6455, section 5.3); towards the client it has none.
+    pub(crate) fn ping(payload: [u8; 8], mask: Option<[u8; 4]>) -> Self {
+        Self::new(Opcode::Ping, payload, mask)
+    }
+
+    /// A Close with a code and no reason. For `mask` see [`ControlFrame::ping`].
+    pub(crate) fn close(code: u16, mask: Option<[u8; 4]>) -> Self {
+        Self::new(Opcode::Close, code.to_be_bytes(), mask)
+    }
+
+    fn new<const N: usize>(opcode: Opcode, payload: [u8; N], mask: Option<[u8; 4]>) -> Self {
+        const { assert!(2 + 4 + N <= Self::MAX) };
+        #[allow(clippy::cast_possible_truncation)] // N is at most 8.
+        let short = N as u8;
+        let mask_bit = if mask.is_some() { MASK } else { 0 };
+        let head = [FIN | opcode as u8, mask_bit | short];
+        let key = mask.as_ref().map_or(&[][..], <[u8; 4]>::as_slice);
+        let payload = apply_mask(payload, mask);
+
+        let mut frame = Self { bytes: [0; Self::MAX], length: 0 };
+        let all = head.iter().chain(key).chain(&payload);
+        for (place, byte) in frame.bytes.iter_mut().zip(all) {
+            *place = *byte;
+            frame.length += 1;
+        }
+        frame
+    }
+
+    /// The frame, as it goes out.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+/// The rule of RFC 6455 that a frame breaks. Whoever sent it is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub(crate) enum Fault {
+    /// Opcode 3 to 7 or 11 to 15 (section 5.2).
+    #[error("the opcode of a frame is reserved")]
+    ReservedOpcode,
+    /// A Close, Ping or Pong without FIN (section 5.5).
+    #[error("a control frame is fragmented")]
+    FragmentedControl,
+    /// A Close, Ping or Pong of more than [`MAX_CONTROL_PAYLOAD`] (section 5.5).
+    #[error("a control frame is longer than 125 bytes")]
+    ControlTooLong,
+    /// A client's frame without a mask (section 5.1).
+    #[error("a frame from the client is not masked")]
+    MaskMissing,
+    /// A server's frame with a mask (section 5.1).
+    #[error("a frame from the upstream is masked")]
+    MaskUnexpected,
+    /// A 64-bit length of 2^63 or more (section 5.2).
+    #[error("the top bit of a 64-bit length is set")]
+    LengthTopBit,
+    /// A 16 or 64-bit length where fewer bits would do (section 5.2).
+    #[error("a length is not written in the fewest bytes")]
+    LengthNotMinimal,
+    /// A continuation frame where no message is unfinished (section 5.4).
+    #[error("a continuation frame continues nothing")]
+    ContinuationWithoutStart,
+    /// A text or binary frame where a message is unfinished (section 5.4).
+    #[error("a message begins inside an unfinished one")]
+    MessageInsideMessage,
+}
+
+impl Fault {
+    /// Every fault, in the order of [`Fault::index`].
+    pub(crate) const ALL: &[Self] = &[
+        Self::ReservedOpcode,
+        Self::FragmentedControl,
+        Self::ControlTooLong,
+        Self::MaskMissing,
+        Self::MaskUnexpected,
+        Self::LengthTopBit,
+        Self::LengthNotMinimal,
+        Self::ContinuationWithoutStart,
+        Self::MessageInsideMessage,
+    ];
+
+    /// How many faults there are: the length of a table of counters.
+    pub(crate) const COUNT: usize = Self::ALL.len();
+
+    /// The fault's place in a table of counters, below [`Fault::COUNT`].
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The fault's name in logs and counters.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ReservedOpcode => "reserved_opcode",
+            Self::FragmentedControl => "fragmented_control",
+            Self::ControlTooLong => "control_too_long",
+            Self::MaskMissing => "mask_missing",
+            Self::MaskUnexpected => "mask_unexpected",
+            Self::LengthTopBit => "length_top_bit",
+            Self::LengthNotMinimal => "length_not_minimal",
+            Self::ContinuationWithoutStart => "continuation_without_start",
+            Self::MessageInsideMessage => "message_inside_message",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+    use std::collections::HashSet;
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+    use super::*;
+
+    const CLIENT: Masking = Masking::Required;
+    const UPSTREAM: Masking = Masking::Forbidden;
+
+    fn opcode_of(opcode: OpCode) -> Option<Opcode> {
+        Some(match opcode {
+            OpCode::Data(Data::Continue) => Opcode::Continuation,
+            OpCode::Data(Data::Text) => Opcode::Text,
+            OpCode::Data(Data::Binary) => Opcode::Binary,
+            OpCode::Control(Control::Close) => Opcode::Close,
+            OpCode::Control(Control::Ping) => Opcode::Ping,
+            OpCode::Control(Control::Pong) => Opcode::Pong,
+            OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => return None,
+        })
+    }
+
+    /// Bytes that are often nearly a head.
+    fn head_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let second =
+            prop_oneof![any::<u8>(), Just(126), Just(127), Just(0xfd), Just(0xfe), Just(0xff)];
+        let length = prop_oneof![
+            any::<[u8; 8]>(),
+            (0..0x2_0000_u64).prop_map(u64::to_be_bytes),
+            (0..0x200_u16).prop_map(|length| (u64::from(length) << 48).to_be_bytes()),
+        ];
+        let whole = (any::<u8>(), second, length, any::<[u8; 4]>());
+        (whole, 0..=MAX_HEAD).prop_map(|((first, second, length, rest), cut)| {
+            let mut bytes = vec![first, second];
+            bytes.extend(length);
+            bytes.extend(rest);
+            bytes.truncate(cut);
+            bytes
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Where we find a head, tungstenite finds the same one; where we find a fault, the rule is
+        /// broken in what tungstenite reads (which lets it pass at this level).
+        #[test]
+        fn a_head_is_read_as_tungstenite_reads_it(bytes in head_bytes(), from_client: bool) {
+            let masking = if from_client { CLIENT } else { UPSTREAM };
+            let found = parse(&bytes, masking);
+
+            // Padded, so that it reads what has not come yet, too.
+            let mut padded = bytes.clone();
+            padded.resize(MAX_HEAD, 0);
+            let mut cursor = Cursor::new(&padded);
+            let Ok(Some((theirs, length))) = FrameHeader::parse(&mut cursor) else {
+                // It refuses these itself.
+                let reserved = Opcode::parse(padded[0] & 0xf).is_none();
+                prop_assert!(bytes.is_empty() || reserved, "{bytes:?} {found:?}");
+                let is_right = matches!(found, Ok(None) | Err(Fault::ReservedOpcode));
+                prop_assert!(is_right, "{found:?}");
+                return Ok(());
+            };
+            let used = usize::try_from(cursor.position()).unwrap();
+            let is_control = matches!(theirs.opcode, OpCode::Control(_));
+            let short = padded[1] & 0x7f;
+            match found {
+                Ok(None) => prop_assert!(bytes.len() < used),
+                Ok(Some((head, ours_used))) => {
+                    prop_assert_eq!(ours_used, used);
+                    prop_assert_eq!(head.fin, theirs.is_final);
+                    prop_assert_eq!(Some(head.opcode), opcode_of(theirs.opcode));
+                    prop_assert_eq!(head.mask, theirs.mask);
+                    prop_assert_eq!(head.length, length);
+                    prop_assert_eq!(head.mask.is_some(), from_client);
+                    prop_assert!(head.length < 1 << 63);
+                    prop_assert!(!is_control || (head.fin && head.length <= 125));
+                    // Its encoder writes the shortest length: no other head gets through.
+                    let mut again = Vec::new();
+                    theirs.format(length, &mut again).unwrap();
+                    prop_assert_eq!(&again, &bytes[..used]);
+                }
+                Err(Fault::ReservedOpcode) => prop_assert_eq!(opcode_of(theirs.opcode), None),
+                Err(Fault::FragmentedControl) => prop_assert!(is_control && !theirs.is_final),
+                Err(Fault::ControlTooLong) => prop_assert!(is_control && short > 125),
+                Err(Fault::MaskMissing) => prop_assert!(from_client && theirs.mask.is_none()),
+                Err(Fault::MaskUnexpected) => prop_assert!(!from_client && theirs.mask.is_some()),
+                Err(Fault::LengthTopBit) => prop_assert!(short == 127 && length >= 1 << 63),
+                Err(Fault::LengthNotMinimal) => prop_assert!(
+                    short == 126 && length < 126 || short == 127 && length < 0x1_0000
+                ),
+                Err(fault) => prop_assert!(false, "{fault} is not a rule of heads"),
+            }
+        }
+
+        /// The answer for more bytes never takes back the answer for fewer.
+        #[test]
+        fn an_answer_stays_with_more_bytes(bytes in head_bytes(), from_client: bool) {
+            let masking = if from_client { CLIENT } else { UPSTREAM };
+            let last = parse(&bytes, masking);
+            for cut in 0..bytes.len() {
+                let answer = parse(&bytes[..cut], masking);
+                prop_assert!(answer == last || answer == Ok(None), "{answer:?}, then {last:?}");
+            }
+            prop_assert!(bytes.len() < MAX_HEAD || last != Ok(None));
+        }
+
+        #[test]
+        fn what_is_encoded_is_parsed_back(payload: [u8; 8], code: u16, mask: Option<[u8; 4]>) {
+            let masking = if mask.is_some() { CLIENT } else { UPSTREAM };
+            let ping = ControlFrame::ping(payload, mask);
+            let (head, used) = parse(ping.as_bytes(), masking).unwrap().unwrap();
+            prop_assert_eq!(head, Head { fin: true, opcode: Opcode::Ping, mask, length: 8 });
+            let sent: [u8; 8] = ping.as_bytes()[used..].try_into().unwrap();
+            prop_assert_eq!(apply_mask(sent, head.mask), payload);
+
+            let close = ControlFrame::close(code, mask);
+            let (head, used) = parse(close.as_bytes(), masking).unwrap().unwrap();
+            prop_assert_eq!(head, Head { fin: true, opcode: Opcode::Close, mask, length: 2 });
+            let sent: [u8; 2] = close.as_bytes()[used..].try_into().unwrap();
+            prop_assert_eq!(u16::from_be_bytes(apply_mask(sent, head.mask)), code);
+        }
+    }
+
+    /// The examples of RFC 6455, section 5.7, as far as they are heads.
+    #[test]
+    fn the_examples_of_the_rfc_are_read() {
+        let head = |fin, opcode, mask, length| Head { fin, opcode, mask, length };
+        let key = [0x37, 0xfa, 0x21, 0x3d];
+        let examples: &[(&[u8], Masking, Head, usize)] = &[
+            (b"\x81\x05Hello", UPSTREAM, head(true, Opcode::Text, None, 5), 2),
+            (
+                b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58",
+                CLIENT,
+                head(true, Opcode::Text, Some(key), 5),
+                6,
+            ),
+            (b"\x01\x03Hel", UPSTREAM, head(false, Opcode::Text, None, 3), 2),
+            (b"\x80\x02lo", UPSTREAM, head(true, Opcode::Continuation, None, 2), 2),
+            (b"\x89\x05Hello", UPSTREAM, head(true, Opcode::Ping, None, 5), 2),
+            (b"\x82\x7e\x01\x00", UPSTREAM, head(true, Opcode::Binary, None, 256), 4),
+            (b"\x82\x7f\0\0\0\0\0\x01\0\0", UPSTREAM, head(true, Opcode::Binary, None, 65536), 10),
+        ];
+        for (bytes, masking, head, used) in examples {
+            assert_eq!(parse(bytes, *masking), Ok(Some((*head, *used))), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn each_rule_has_its_fault() {
+        let cases: &[(&[u8], Masking, Fault)] = &[
+            (b"\x83", UPSTREAM, Fault::ReservedOpcode),
+            (b"\x8b", UPSTREAM, Fault::ReservedOpcode),
+            (b"\x09", UPSTREAM, Fault::FragmentedControl),
+            (b"\x8a\x7e", UPSTREAM, Fault::ControlTooLong),
+            (b"\x88\xff", CLIENT, Fault::ControlTooLong),
+            (b"\x81\x00", CLIENT, Fault::MaskMissing),
+            (b"\x81\x80", UPSTREAM, Fault::MaskUnexpected),
+            (b"\x82\x7f\x80", UPSTREAM, Fault::LengthTopBit),
+            (b"\x82\x7e\x00\x7d", UPSTREAM, Fault::LengthNotMinimal),
+            (b"\x82\xff\0\0\0\0\0\0\xff\xff", CLIENT, Fault::LengthNotMinimal),
+        ];
+        for (bytes, masking, fault) in cases {
+            assert_eq!(parse(bytes, *masking), Err(*fault), "{bytes:x?}");
+            let before = &bytes[..bytes.len() - 1];
+            assert_eq!(parse(before, *masking), Ok(None), "{bytes:x?} said it too early");
+        }
+    }
+
+    #[test]
+    fn rsv_bits_are_the_extensions_own() {
+        let plain = parse(b"\x81\x05", UPSTREAM);
+        assert_eq!(parse(b"\xf1\x05", UPSTREAM), plain);
+        assert!(plain.unwrap().is_some());
+    }
+
+    #[test]
+    fn faults_have_a_place_and_a_name_each() {
+        for (place, fault) in Fault::ALL.iter().enumerate() {
+            assert_eq!(fault.index(), place);
+        }
+        let names: HashSet<_> = Fault::ALL.iter().map(|fault| fault.as_str()).collect();
+        assert_eq!(names.len(), Fault::COUNT);
+    }
+
+    #[test]
+    fn masking_follows_from_the_sender() {
+        assert_eq!(Masking::of(Side::Client), Masking::Required);
+        assert_eq!(Masking::of(Side::Upstream), Masking::Forbidden);
+    }
+}

@@ -1,0 +1,116 @@
+//! What the relay is asked to do beside moving bytes, and the form in which its threads use it.
+
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use super::keepalive::{Nonces, Stamp, Times};
+use super::scanner::Rules;
+use super::wheel::ticks;
+use crate::metrics::Counters;
+
+/// What is asked of tunnels. The default follows frames and lets everything pass.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A stream that breaks a rule of RFC 6455 is ended with 1002; otherwise it is only counted.
+    pub strict: bool,
+    /// Bytes of payload in one data frame at most.
+    pub max_frame_size: Option<u64>,
+    /// Bytes of payload in one message at most, over all its frames, as on the wire.
+    pub max_message_size: Option<u64>,
+    /// A client from which nothing came for so long gets a Ping.
+    pub ping_interval: Option<Duration>,
+    /// The same for the upstream.
+    pub ping_upstream_interval: Option<Duration>,
+    /// How long after a Ping something has to come from the side that got it.
+    pub pong_timeout: Duration,
+    /// A tunnel in which no data frame passed for so long ends (no byte, where there are no frames).
+    pub idle_timeout: Option<Duration>,
+    /// A tunnel ends at this age, or up to a tenth earlier, so that tunnels of one age spread.
+    pub max_lifetime: Option<Duration>,
+    /// A side that takes no byte for so long while some wait is given up.
+    pub stall_timeout: Duration,
+    /// The code of Close frames where elbows ends a tunnel of its own accord.
+    pub close_code: u16,
+    /// How long a client has to answer such a Close, and a message to end before it.
+    pub grace: Duration,
+    /// Where broken rules are counted.
+    pub counters: Arc<Counters>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            strict: false,
+            max_frame_size: None,
+            max_message_size: None,
+            ping_interval: None,
+            ping_upstream_interval: None,
+            pong_timeout: Duration::from_secs(20),
+            idle_timeout: None,
+            max_lifetime: None,
+            stall_timeout: Duration::from_secs(60),
+            close_code: 1001,
+            grace: Duration::from_secs(2),
+            counters: Arc::default(),
+        }
+    }
+}
+
+/// How long both sides have to read their last bytes once all is said, before the sockets close.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Options as they are used. Times are in ticks.
+#[derive(Clone, Debug)]
+pub(super) struct Rulebook {
+    pub(super) rules: Rules,
+    pub(super) strict: bool,
+    pub(super) ping_client: Option<Times>,
+    pub(super) ping_upstream: Option<Times>,
+    pub(super) idle: Option<u32>,
+    pub(super) lifetime: Option<Duration>,
+    pub(super) stall: u32,
+    pub(super) close_code: u16,
+    pub(super) grace: u32,
+    pub(super) linger: u32,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Rulebook {
+    pub(super) fn new(options: &Options) -> Self {
+        let times = |interval: Option<Duration>| {
+            interval.map(|interval| Times::new(interval, options.pong_timeout))
+        };
+        Self {
+            rules: Rules::new(options.max_frame_size, options.max_message_size, options.strict),
+            strict: options.strict,
+            ping_client: times(options.ping_interval),
+            ping_upstream: times(options.ping_upstream_interval),
+            idle: options.idle_timeout.map(ticks),
+            lifetime: options.max_lifetime,
+            stall: ticks(options.stall_timeout),
+            close_code: options.close_code,
+            grace: ticks(options.grace),
+            linger: ticks(LINGER),
+            counters: Arc::clone(&options.counters),
+        }
+    }
+}
+
+/// The start of the count of ticks and stamps, and the key of our pings: one for the process, so that
+/// a tunnel can go from one relay to another.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+static NONCES: LazyLock<Nonces> = LazyLock::new(Nonces::default);
+
+/// Time since the start of the count.
+pub(super) fn elapsed() -> Duration {
+    START.elapsed()
+}
+
+/// The stamp for a ping or pong of this moment.
+pub(super) fn stamp() -> Stamp {
+    Stamp::at(elapsed())
+}
+
+pub(super) fn nonces() -> &'static Nonces {
+    &NONCES
+}

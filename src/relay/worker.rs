@@ -1,0 +1,410 @@
+//! One thread of the relay: its poll, its slab of tunnels, its read buffer.
+//!
+//! A round is: wait for events, serve the tunnels they name, serve those whose turn was over too
+//! early, carry out orders, end what has said farewell. Slots are only filled while orders are
+//! carried out, after the events of the round: an event of a tunnel that ended earlier in the round
+//! finds its slot empty, never with another tunnel in it. A tunnel that leaves takes its two
+//! registrations away, so that no later round hears of it either.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::io;
+use std::mem;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+
+use super::direction::READ_BUFFER;
+use super::options::{self, Rulebook};
+use super::slot::{Next, Slot};
+use super::wheel::{Wheel, is_reached, tick, ticks, until};
+use super::{Door, OnEnd, Order, STOPPED};
+use crate::end::{End, Phase, Reason, Side};
+use crate::tunnel::Tunnel;
+
+/// The token of the waker. No tunnel has it: keys of the slab are far below half of it.
+pub(super) const WOKEN: Token = Token(usize::MAX);
+
+/// Events that one call brings at most: 12 KiB of them. A guess; with more at once, the rest come
+/// with the next call.
+const EVENTS: usize = 1024;
+
+/// How long the last bytes have to arrive before the reset that follows them.
+///
+/// A reset (`SO_LINGER` 0) throws away what is in the send queue, and one that overtakes lost data
+/// makes it lost for good; some systems drop unread data when one arrives. Whether all has been
+/// acknowledged cannot be asked without `unsafe` (`SIOCOUTQ`), so that every reset that is passed on
+/// waits. A FIN would not lose anything, but it would call a stream complete that was cut. One
+/// second covers one retransmission on a long way (RFC 6298 starts with 1 s, Linux with 200 ms above
+/// the round trip), and nobody waits for a reset. It is cut short where the other side is reset, too.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+pub(super) struct Worker {
+    poll: Poll,
+    door: Arc<Door>,
+    on_end: Arc<OnEnd>,
+    slots: Slab<Slot>,
+    /// Read into by every tunnel; empty between two calls.
+    buffer: Box<[u8]>,
+    /// Tunnels whose turn was over before there was nothing left to do.
+    again: Vec<usize>,
+    /// Tunnels that are over but for their last bytes, the earliest first.
+    farewells: VecDeque<Farewell>,
+    farewells_said: NonZeroU32,
+    rulebook: Rulebook,
+    wheel: Wheel,
+    /// The time of this wake-up, and its tick: the clock is asked once.
+    woken_at: Duration,
+    now: u32,
+    /// When the period of the drain is over, once there is one.
+    drained_at: Option<u32>,
+}
+
+/// The slot may have ended early and been filled again: it is meant if it has the same number.
+struct Farewell {
+    until: Instant,
+    key: usize,
+    number: NonZeroU32,
+}
+
+impl Worker {
+    pub(super) fn new(poll: Poll, door: Arc<Door>, on_end: Arc<OnEnd>, rulebook: Rulebook) -> Self {
+        let woken_at = options::elapsed();
+        let now = tick(woken_at);
+        Self {
+            woken_at,
+            rulebook,
+            wheel: Wheel::new(now),
+            now,
+            drained_at: None,
+            poll,
+            door,
+            on_end,
+            slots: Slab::new(),
+            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            again: Vec::new(),
+            farewells: VecDeque::new(),
+            farewells_said: NonZeroU32::MIN,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut next_farewell = None;
+        loop {
+            let timeout = self.timeout(next_farewell);
+            if let Err(fault) = self.poll.poll(&mut events, timeout) {
+                if fault.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                // None of the others goes away by itself: going on would be a spin.
+                tracing::error!(%fault, "a relay thread cannot poll and ends its tunnels");
+                return;
+            }
+            self.woken_at = options::elapsed();
+            self.now = tick(self.woken_at);
+            let mut woken = false;
+            for event in &events {
+                if event.token() == WOKEN {
+                    woken = true;
+                } else {
+                    self.serve(event);
+                }
+            }
+            self.serve_again();
+            if woken && !self.carry_out_orders() {
+                return;
+            }
+            self.look_at_due();
+            next_farewell = self.end_farewells();
+        }
+    }
+
+    /// How long to wait for events at most.
+    fn timeout(&mut self, next_farewell: Option<Duration>) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        // Too long by what this round took, which is far less than a tick.
+        let next_look = self.wheel.next_tick().map(|at| until(at, self.woken_at));
+        [next_farewell, next_look].into_iter().flatten().min()
+    }
+
+    /// Looks at those whose time has come.
+    fn look_at_due(&mut self) {
+        while let Some(key) = self.wheel.pop(self.now) {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if slot.farewell.is_some() {
+                continue;
+            }
+            let mut next = slot.look(&self.rulebook, self.now);
+            if next == Next::Wait {
+                next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
+            }
+            self.follow(key, next);
+        }
+    }
+
+    /// Sets its time in the wheel, where that has changed.
+    fn rearm(&mut self, key: usize) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && mem::replace(&mut slot.rearm, false)
+        {
+            self.wheel.insert(key, slot.next_look(&self.rulebook, self.now));
+        }
+    }
+
+    fn serve(&mut self, event: &Event) {
+        let (key, side) = from_token(event.token());
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        if slot.farewell.is_some() {
+            if slot.is_farewell_done(side, event) {
+                self.end(key);
+            }
+            return;
+        }
+        slot.note(side, event, self.now);
+        let next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
+        if next != Next::Wait || slot.rearm {
+            self.follow(key, next);
+        }
+    }
+
+    fn serve_again(&mut self) {
+        // Those that are put on the list from here on have their turn after the next events.
+        let mut served = mem::take(&mut self.again);
+        for key in served.drain(..) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.listed = false;
+                if slot.farewell.is_none() {
+                    let next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
+                    self.follow(key, next);
+                }
+            }
+        }
+        if self.again.is_empty() {
+            self.again = served;
+        }
+    }
+
+    fn follow(&mut self, key: usize, next: Next) {
+        match next {
+            Next::Wait => self.rearm(key),
+            Next::Again => {
+                self.list(key);
+                self.rearm(key);
+            }
+            Next::End => self.end(key),
+            Next::Farewell => self.say_farewell(key),
+        }
+    }
+
+    fn list(&mut self, key: usize) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && !mem::replace(&mut slot.listed, true)
+        {
+            self.again.push(key);
+        }
+    }
+
+    fn say_farewell(&mut self, key: usize) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        self.farewells_said = self.farewells_said.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        slot.farewell = Some(self.farewells_said);
+        self.farewells.push_back(Farewell {
+            until: Instant::now() + FAREWELL,
+            key,
+            number: self.farewells_said,
+        });
+    }
+
+    /// Ends those whose time has come; the time to the next one. Without any, no clock is asked.
+    fn end_farewells(&mut self) -> Option<Duration> {
+        self.farewells.front()?;
+        let now = Instant::now();
+        while let Some(&Farewell { until, key, number }) = self.farewells.front() {
+            if now < until {
+                return Some(until - now);
+            }
+            self.farewells.pop_front();
+            let slot = self.slots.get(key);
+            if slot.is_some_and(|slot| slot.farewell == Some(number)) {
+                self.end(key);
+            }
+        }
+        None
+    }
+
+    /// Whether to go on.
+    fn carry_out_orders(&mut self) -> bool {
+        let mut goes_on = true;
+        for order in self.door.take_orders() {
+            match order {
+                Order::Adopt(tunnel) => self.adopt(*tunnel),
+                Order::TakeAll(to) => {
+                    // Nobody may be waiting any more; then the tunnels close.
+                    drop(to.send(self.take_all()));
+                }
+                Order::Drain(period) => self.drain(period),
+                Order::Stop => goes_on = false,
+            }
+        }
+        goes_on
+    }
+
+    fn adopt(&mut self, tunnel: Tunnel) {
+        let entry = self.slots.vacant_entry();
+        if let Err(fault) = register(self.poll.registry(), &tunnel, entry.key()) {
+            tracing::error!(%fault, "cannot register a tunnel");
+            self.left();
+            return self.tell(tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+        }
+        // The first event of each socket comes at once and says what it is ready for.
+        let key = entry.key();
+        let slot = entry.insert(Slot::new(tunnel, &self.rulebook, self.now));
+        if let Some(until) = self.drained_at {
+            let left = if is_reached(until, self.now) { 0 } else { until.wrapping_sub(self.now) };
+            slot.drain_at(self.now.wrapping_add(share(left, random(&key), 1 << 32)));
+        }
+        self.rearm(key);
+    }
+
+    /// Gives each tunnel its moment: the period has as many parts as there are tunnels, and each has
+    /// a part of its own, in any order, so that the rate is even from the first to the last.
+    fn drain(&mut self, period: Duration) {
+        let period = ticks(period);
+        self.drained_at = Some(self.now.wrapping_add(period));
+        let can_say_goodbye = |(_, slot): &(usize, &Slot)| slot.can_say_goodbye();
+        let mut keys: Vec<_> =
+            self.slots.iter().filter(can_say_goodbye).map(|(key, _)| key).collect();
+        keys.sort_by_cached_key(random);
+        let parts = (keys.len() as u64) << 32;
+        for (place, key) in (0_u64..).zip(keys) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                let moment = (place << 32) + random(&(key, period));
+                slot.drain_at(self.now.wrapping_add(share(period, moment, parts)));
+            }
+            self.rearm(key);
+        }
+    }
+
+    fn take_all(&mut self) -> Vec<Tunnel> {
+        self.again.clear();
+        self.farewells.clear();
+        self.wheel = Wheel::new(self.now);
+        let slots = mem::take(&mut self.slots);
+        let mut taken = Vec::with_capacity(slots.len());
+        for (_, slot) in slots {
+            deregister(self.poll.registry(), &slot.tunnel);
+            self.left();
+            if slot.is_closing() {
+                let tunnel = slot.into_ended();
+                let end = tunnel.end();
+                self.tell(tunnel, end);
+            } else {
+                taken.push(slot.tunnel);
+            }
+        }
+        taken
+    }
+
+    fn end(&mut self, key: usize) {
+        let Some(slot) = self.slots.try_remove(key) else {
+            return;
+        };
+        self.wheel.remove(key);
+        deregister(self.poll.registry(), &slot.tunnel);
+        self.left();
+        let tunnel = slot.into_ended();
+        let end = tunnel.end();
+        self.tell(tunnel, end);
+    }
+
+    fn left(&self) {
+        self.door.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A panic in there is one tunnel's bad luck and must not be that of all others.
+    fn tell(&self, tunnel: Tunnel, end: End) {
+        let told = panic::catch_unwind(AssertUnwindSafe(|| (self.on_end)(tunnel, end)));
+        if told.is_err() {
+            tracing::error!(%end, "panic while the end of a tunnel was told");
+        }
+    }
+}
+
+/// The thread is over, by order or by a fault: whatever is in it or on its way to it ends.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        for order in self.door.close() {
+            match order {
+                Order::Adopt(tunnel) => {
+                    self.left();
+                    self.tell(*tunnel, STOPPED);
+                }
+                // Whoever waits hears from the closed channel that there are none.
+                Order::TakeAll(_) | Order::Drain(_) | Order::Stop => {}
+            }
+        }
+        for tunnel in self.take_all() {
+            self.tell(tunnel, STOPPED);
+        }
+    }
+}
+
+/// `part` of `parts` of a time in ticks.
+#[allow(clippy::cast_possible_truncation)] // No more than the time.
+fn share(time: u32, part: u64, parts: u64) -> u32 {
+    (u128::from(time) * u128::from(part) / u128::from(parts.max(1))) as u32
+}
+
+/// 32 bits that nobody can foresee.
+fn random(of: &impl Hash) -> u64 {
+    RandomState::new().hash_one(of) >> 32
+}
+
+/// Once, for everything there is to hear: with an edge-triggered poll no message needs a change.
+fn register(registry: &Registry, tunnel: &Tunnel, key: usize) -> io::Result<()> {
+    // An urgent byte stops a read short of what lies behind it; its event says so.
+    let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+    let client = tunnel.client.as_raw_fd();
+    let upstream = tunnel.upstream.as_raw_fd();
+    registry.register(&mut SourceFd(&client), to_token(key, Side::Client), all)?;
+    let registered =
+        registry.register(&mut SourceFd(&upstream), to_token(key, Side::Upstream), all);
+    if registered.is_err() {
+        drop(registry.deregister(&mut SourceFd(&client)));
+    }
+    registered
+}
+
+/// Needed even where the sockets are closed next: a copy of a descriptor would keep it registered.
+fn deregister(registry: &Registry, tunnel: &Tunnel) {
+    for socket in [&tunnel.client, &tunnel.upstream] {
+        // Fails only on what is not registered.
+        drop(registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
+    }
+}
+
+fn to_token(key: usize, side: Side) -> Token {
+    Token(key << 1 | usize::from(side == Side::Upstream))
+}
+
+fn from_token(token: Token) -> (usize, Side) {
+    let side = if token.0 & 1 == 0 { Side::Client } else { Side::Upstream };
+    (token.0 >> 1, side)
+}

@@ -1,0 +1,193 @@
+//! The upstream's name, resolved anew for new connections.
+//!
+//! An answer is used for five seconds at most, so that a moved application is found; one question
+//! is under way at a time, so that a thousand connections ask once. A question cannot be called back
+//! (getaddrinfo(3) blocks a thread), so it outlives whoever asked it: a resolver that hangs holds one
+//! thread, however many connections wait and give up.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::lookup_host;
+use tokio::sync::Mutex;
+
+use super::Fault;
+use crate::config::Destination;
+
+/// How long an answer is used.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// How long a failure is: short, since an application that starts should be found at once, but not
+/// nothing, since a failing resolver should not be asked by each connection in a row.
+const FAILED: Duration = Duration::from_millis(500);
+
+/// What the resolver said; an error can be told to many.
+type Addresses = Result<Arc<[SocketAddr]>, (io::ErrorKind, String)>;
+
+/// Asks the system.
+type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+#[derive(Debug)]
+pub(super) struct Resolver {
+    host: String,
+    port: u16,
+    lookup: Lookup,
+    /// Locked while a question is under way: everybody else waits for its answer.
+    last: Arc<Mutex<Option<Answer>>>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    at: Instant,
+    addresses: Addresses,
+}
+
+impl Answer {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < if self.addresses.is_ok() { FRESH } else { FAILED }
+    }
+}
+
+impl Resolver {
+    pub(super) fn new(destination: &Destination) -> Self {
+        Self::asking(destination, |host, port| {
+            Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+        })
+    }
+
+    /// A resolver that asks `lookup`.
+    pub(super) fn asking(destination: &Destination, lookup: Lookup) -> Self {
+        let Destination { host, port, .. } = destination;
+        Self { host: host.clone(), port: *port, lookup, last: Arc::default() }
+    }
+
+    pub(super) async fn addresses(&self) -> Result<Arc<[SocketAddr]>, Fault> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return Ok(Arc::new([SocketAddr::new(address, self.port)]));
+        }
+        self.answer().await.map_err(|(kind, words)| self.unresolved(io::Error::new(kind, words)))
+    }
+
+    /// The fault of a resolver that did not answer in time.
+    pub(super) fn too_slow(&self) -> Fault {
+        self.unresolved(io::Error::new(io::ErrorKind::TimedOut, "the resolver did not answer"))
+    }
+
+    /// The last answer, or a new one.
+    async fn answer(&self) -> Addresses {
+        let mut last = Arc::clone(&self.last).lock_owned().await;
+        if let Some(answer) = last.as_ref().filter(|answer| answer.is_fresh()) {
+            return answer.addresses.clone();
+        }
+        let question = (self.lookup)(self.host.clone(), self.port);
+        let asked = tokio::spawn(async move {
+            let addresses = sorted_out(question.await);
+            *last = Some(Answer { at: Instant::now(), addresses: addresses.clone() });
+            addresses
+        });
+        asked.await.unwrap_or_else(|error| Err((io::ErrorKind::Other, error.to_string())))
+    }
+
+    fn unresolved(&self, source: io::Error) -> Fault {
+        Fault::Unresolved { host: self.host.clone(), source }
+    }
+}
+
+/// Each address once, and at least one.
+fn sorted_out(found: io::Result<Vec<SocketAddr>>) -> Addresses {
+    let found = found.map_err(|error| (error.kind(), error.to_string()))?;
+    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err((io::ErrorKind::NotFound, String::from("it has no address")));
+    }
+    Ok(addresses.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn app() -> Destination {
+        Destination { host: String::from("app"), port: 45_490 }
+    }
+
+    async fn age(resolver: &Resolver, by: Duration) {
+        resolver.last.lock().await.as_mut().unwrap().at -= by;
+    }
+
+    #[tokio::test]
+    async fn answer_is_used_for_five_seconds_and_not_longer() {
+        static LAST: AtomicU16 = AtomicU16::new(0);
+        let resolver = Resolver::asking(&app(), |_, _| {
+            let port = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+            Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) })
+        });
+        let port = async || resolver.addresses().await.unwrap()[0].port();
+        assert_eq!((port().await, port().await), (1, 1));
+        age(&resolver, Duration::from_secs(4)).await;
+        assert_eq!(port().await, 1);
+        age(&resolver, Duration::from_secs(1)).await;
+        assert_eq!((port().await, port().await), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn failure_is_used_for_a_moment_and_not_longer() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let resolver = Resolver::asking(&app(), |_, port| {
+            let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                match asked {
+                    0 => Err(io::Error::other("no such name")),
+                    1 => Ok(Vec::new()),
+                    _ => Ok(vec![SocketAddr::from(([127, 0, 0, 1], port)); 2]),
+                }
+            })
+        });
+        for words in
+            ["app does not resolve: no such name", "app does not resolve: it has no address"]
+        {
+            for _ in 0..3 {
+                assert_eq!(resolver.addresses().await.unwrap_err().to_string(), words);
+            }
+            age(&resolver, FAILED).await;
+        }
+        assert_eq!(resolver.addresses().await.unwrap().len(), 1);
+        assert_eq!(ASKED.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn one_question_is_under_way_however_many_wait_and_give_up() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let resolver = Resolver::asking(&app(), |_, _| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        });
+        for _ in 0..20 {
+            assert!(timeout(Duration::from_millis(1), resolver.addresses()).await.is_err());
+        }
+        assert_eq!(ASKED.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn address_is_not_asked_for() {
+        let destination = Destination { host: String::from("::1"), port: 9 };
+        let resolver = Resolver::asking(&destination, |_, _| Box::pin(std::future::pending()));
+        assert_eq!(*resolver.addresses().await.unwrap(), ["[::1]:9".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The documents, held against the code: what they say of settings, ends and commands is so.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use clap::{Args, Command, FromArgMatches};
+use elbows::config::{Config, Settings};
+use elbows::end::{Phase, Reason, Side};
+
+fn document(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The rows of the table whose first head cell is `head`, cell by cell.
+fn table(text: &str, head: &str) -> Vec<Vec<String>> {
+    let start = format!("| {head} |");
+    let rows: Vec<_> = text
+        .lines()
+        .skip_while(|line| !line.starts_with(&start))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect();
+    assert!(!rows.is_empty(), "no table that begins with {start}");
+    rows
+}
+
+fn code_words(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+fn command() -> Command {
+    Settings::augment_args(Command::new("elbows"))
+}
+
+/// The settings table of docs/configuration.md, by variable.
+fn rows() -> BTreeMap<String, Vec<String>> {
+    table(&document("docs/configuration.md"), "variable")
+        .into_iter()
+        .map(|row| (row[0].trim_matches('`').to_owned(), row))
+        .collect()
+}
+
+/// Settings in which `variable` has `value` and everything else fits to it.
+fn with(variable: &str, value: &str) -> Result<Config, String> {
+    let mut given = BTreeMap::from([
+        ("LISTEN_ON", "45400"),
+        ("DESTINATION_HOSTNAME", "app"),
+        ("DESTINATION_PORT", "45490"),
+    ]);
+    if value == "optional" {
+        given.insert("TRUSTED_PROXIES", "10.0.0.0/8");
+    }
+    given.insert(variable, value);
+    let words = given.iter().map(|(variable, value)| {
+        format!("--{}={value}", variable.to_lowercase().replace('_', "-"))
+    });
+    let matches = command().no_binary_name(true).get_matches_from(words);
+    let settings = Settings::from_arg_matches(&matches).unwrap();
+    Config::from_settings(&settings)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn every_setting_is_documented_with_its_flag_and_default() {
+    let mut rows = rows();
+    for arg in command().get_arguments() {
+        let variable = arg.get_env().expect("each setting has a variable").to_str().unwrap();
+        let row = rows.remove(variable).unwrap_or_else(|| panic!("{variable} is not documented"));
+        assert_eq!(row[1], format!("`--{}`", arg.get_long().unwrap()), "{variable}");
+        let default = arg.get_default_values().first().map_or_else(
+            || String::from("must be set"),
+            |value| format!("`{}`", value.to_str().unwrap()),
+        );
+        assert_eq!(row[3], default, "{variable}");
+        assert!(row[2].len() > 10, "{variable} has a meaning");
+    }
+    assert!(rows.is_empty(), "documented and not there: {rows:?}");
+}
+
+#[test]
+fn documented_values_are_taken() {
+    for (variable, row) in rows() {
+        for value in code_words(&row[4]) {
+            if value != "LISTEN_ON" {
+                with(&variable, value)
+                    .unwrap_or_else(|fault| panic!("{variable}={value}: {fault}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn documented_bounds_are_the_bounds() {
+    let beyond = |value: &str| match value {
+        "0s" | "auto" => None,
+        "10ms" => Some("9ms"),
+        "100ms" => Some("99ms"),
+        "1day" => Some("86401s"),
+        "30days" => Some("2592001s"),
+        "125" => Some("124"),
+        "1TiB" => Some("1025GiB"),
+        "4000" => Some("3999"),
+        "4999" => Some("5000"),
+        "1" => Some("0"),
+        "256" => Some("257"),
+        "65535" => Some("65536"),
+        other => panic!("what is beyond {other}?"),
+    };
+    let mut checked = 0;
+    for (variable, row) in rows() {
+        let Some((_, bounds)) = row[4].split_once("from ") else { continue };
+        for value in code_words(bounds).into_iter().filter_map(beyond) {
+            let fault = with(&variable, value).expect_err(value);
+            assert!(fault.starts_with(&format!("{variable}={value:?}: ")), "{fault}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 31, "{checked}");
+}
+
+#[test]
+fn effective_settings_are_all_settings_in_their_order() {
+    let config = with("THREADS", "2").unwrap();
+    let effective: Vec<_> = config.effective().into_iter().map(|(variable, _)| variable).collect();
+    let command = command();
+    let defined: Vec<_> =
+        command.get_arguments().map(|arg| arg.get_env().unwrap().to_str().unwrap()).collect();
+    assert_eq!(effective, defined);
+    for (variable, value) in config.effective() {
+        assert_eq!(with(variable, &value).map(|_| ()), Ok(()), "{variable}={value} is taken back");
+    }
+}
+
+#[test]
+fn defaults_for_tests_are_the_defaults() {
+    let from_settings = with("LISTEN_ON", "127.0.0.1:45400").unwrap();
+    let listen_on = "127.0.0.1:45400".parse().unwrap();
+    assert_eq!(Config::for_destination(listen_on, "app", 45490), from_settings);
+}
+
+#[test]
+fn words_of_ends_are_documented() {
+    let operations = document("docs/operations.md");
+    let words = |head: &str| -> Vec<String> {
+        table(&operations, head).into_iter().map(|row| row[0].trim_matches('`').into()).collect()
+    };
+    assert_eq!(words("`by`"), Side::ALL.map(Side::as_str));
+    assert_eq!(words("`during`"), Phase::ALL.map(Phase::as_str));
+    assert_eq!(words("`why`"), Reason::ALL.map(Reason::as_str));
+}

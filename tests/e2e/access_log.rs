@@ -1,0 +1,272 @@
+//! What the access log says, and what its reader can do to elbows: nothing.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::client::{CLIENT, Client, PROXY_V1, handshake};
+use crate::proxy::Elbows;
+use crate::upstream::{SWITCHING, Upstream, read_head};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// An application that takes a body of 5 bytes and answers with 3.
+fn taking_five() -> Upstream {
+    Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        socket.read_exact(&mut [0; 5]).unwrap();
+        socket.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nyes").unwrap();
+        head
+    })
+}
+
+const POST: &str = "POST /a/b?c=d HTTP/1.1\r\nHost: a\r\nX-Request-Id: id-1\r\n\
+                    Content-Length: 5\r\n\r\nhello";
+
+/// The value of `key=` in a text line.
+fn value<'a>(line: &'a str, key: &str) -> &'a str {
+    let (_, rest) = line.split_once(&format!(" {key}=")).unwrap_or_else(|| panic!("{key}: {line}"));
+    match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next().unwrap(),
+        None => rest.split(' ').next().unwrap(),
+    }
+}
+
+#[test]
+fn request_of_a_client_that_leaves_at_once_has_a_line() {
+    // It never answers; only the client can end this.
+    let upstream = Upstream::start(|mut socket| {
+        let _ = socket.read_to_end(&mut Vec::new());
+        String::new()
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    for number in 0..50 {
+        let mut client = Client::plain(elbows.address);
+        // In one piece, so that elbows finds request and end together.
+        let request = format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.send([PROXY_V1, request.as_bytes()].concat());
+        drop(client);
+        let line = elbows.access_log.wait_for(&format!(" /{number} "));
+        assert_eq!((value(&line, "by"), value(&line, "why")), ("client", "closed"), "{line}");
+    }
+}
+
+#[test]
+fn text_line_of_a_request_has_every_field() {
+    let upstream = taking_five();
+    let elbows = Elbows::start(upstream.address, &[]);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send(POST);
+    assert_eq!(client.read_response().status, 201);
+    let line = elbows.access_log.wait_for("/a/b");
+    let balancer = client.socket.local_addr().unwrap().to_string();
+    let address = upstream.address.to_string();
+    for (key, expected) in [
+        ("client", "203.0.113.7:51234"),
+        ("balancer", balancer.as_str()),
+        ("request", "POST /a/b?c=d HTTP/1.1"),
+        ("status", "201"),
+        ("from_client", "5"),
+        ("from_upstream", "3"),
+        ("upstream", address.as_str()),
+        ("by", "upstream"),
+        ("during", "response"),
+        ("why", "complete"),
+        ("request_id", "id-1"),
+    ] {
+        assert_eq!(value(&line, key), expected, "{line}");
+    }
+    let duration: f64 = value(&line, "duration").parse().unwrap();
+    assert!((0.0..20.0).contains(&duration), "{line}");
+    assert!(upstream.seen().to_ascii_lowercase().contains("x-request-id: id-1\r\n"));
+}
+
+#[test]
+fn json_line_of_a_request_has_every_field() {
+    let upstream = taking_five();
+    let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", "json")]);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send(POST);
+    assert_eq!(client.read_response().status, 201);
+    let line: Value = serde_json::from_str(&elbows.access_log.wait_for("/a/b")).unwrap();
+    let keys: Vec<_> = line.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys.len(), 13, "{keys:?}");
+    let balancer = client.socket.local_addr().unwrap().to_string();
+    for (key, expected) in [
+        ("client", Value::from("203.0.113.7:51234")),
+        ("balancer", balancer.into()),
+        ("request", "POST /a/b?c=d HTTP/1.1".into()),
+        ("status", 201.into()),
+        ("from_client", 5.into()),
+        ("from_upstream", 3.into()),
+        ("upstream", upstream.address.to_string().into()),
+        ("by", "upstream".into()),
+        ("during", "response".into()),
+        ("why", "complete".into()),
+        ("request_id", "id-1".into()),
+    ] {
+        assert_eq!(line[key], expected, "{line}");
+    }
+    assert!(line["duration"].as_f64().unwrap() >= 0.0);
+    assert!(line["time"].as_str().unwrap().ends_with('Z'));
+}
+
+#[test]
+fn tunnel_has_one_line_when_it_ends_with_bytes_of_both_ways() {
+    let upstream = Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        socket.write_all(&[SWITCHING, b"early"].concat()).unwrap();
+        socket.read_exact(&mut [0; 7]).unwrap();
+        socket.write_all(&vec![b'x'; 100_000]).unwrap();
+        head
+    });
+    for format in ["text", "json"] {
+        let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", format)]);
+        let mut client = Client::plain(elbows.address);
+        client.send([PROXY_V1, handshake("/ws").as_bytes(), b"abc"].concat());
+        assert_eq!(client.read_head().status, 101);
+        client.read_exact(5);
+        assert_eq!(elbows.access_log.all(), Vec::<String>::new(), "it has not ended");
+        client.send(b"defg");
+        client.read_exact(100_000);
+        assert_eq!(client.read_to_end().unwrap(), b"");
+        drop(client);
+        let line = elbows.access_log.wait_for("GET /ws HTTP/1.1");
+        let expected = if format == "text" {
+            vec!["status=101 from_client=7 from_upstream=100005 ", " by=upstream during=relay "]
+        } else {
+            vec!["\"status\":101", "\"from_client\":7", "\"from_upstream\":100005"]
+        };
+        for part in expected {
+            assert!(line.contains(part), "{line}");
+        }
+        assert_eq!(elbows.access_log.all().len(), 1);
+    }
+}
+
+#[test]
+fn off_writes_nothing() {
+    let upstream = Upstream::answering(OK);
+    let mut elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", "off")]);
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+    elbows.signal(Signal::TERM);
+    assert_eq!(elbows.wait().code(), Some(0));
+    assert_eq!(elbows.access_log.all(), Vec::<String>::new());
+}
+
+#[test]
+fn client_cannot_forge_a_line_or_a_field() {
+    let upstream = Upstream::answering(OK);
+    for format in ["text", "json"] {
+        let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", format)]);
+        let targets: [&[u8]; 7] = [
+            b"/a\" status=999 by=\"x",
+            b"/\\\" client=1.2.3.4",
+            b"/a\x0bb",
+            b"/a\x00b",
+            b"/\x1b[31mred",
+            b"/\xc2\x85next\xe2\x80\xa8line\xe2\x80\xaemirrored",
+            b"/quote\"inside",
+        ];
+        let ids: [&[u8]; 3] = [b"a b=c", b"a\tb", b"x\" by=\"y"];
+        for target in targets {
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send([b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat());
+            client.read_head();
+        }
+        for id in ids {
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send([b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: ", id, b"\r\n\r\n"].concat());
+            client.read_head();
+        }
+        let all = targets.len() + ids.len();
+        elbows.access_log.wait_until("a line each", |lines| (lines.len() >= all).then_some(()));
+        let lines = elbows.access_log.all();
+        assert_eq!(lines.len(), all, "{lines:#?}");
+        for line in lines {
+            let acts = |char: char| char.is_control() || "\u{2028}\u{202e}".contains(char);
+            assert!(!line.chars().any(acts), "{line:?}");
+            if format == "json" {
+                let line: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(line["client"], format!("{CLIENT}:51234"));
+                continue;
+            }
+            // Fields outside of quotes are ours, each once.
+            let unescaped = line.replace("\\\\", "").replace("\\\"", "");
+            let outside: String = unescaped.split('"').step_by(2).collect();
+            for key in ["client=", "status=", "by=", "why=", "request_id="] {
+                let found = outside.split(' ').filter(|word| word.starts_with(key)).count();
+                assert_eq!(found, 1, "{key} in {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn closed_standard_output_ends_nothing() {
+    let upstream = Upstream::answering(OK);
+    let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut elbows = Elbows::spawn_to(command, address, writer, Stdio::piped());
+    let mut client = Client::behind_balancer(elbows.address);
+    for _ in 0..100 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(elbows.report().contains("access_log_lines_dropped=0"));
+    elbows.signal(Signal::TERM);
+    assert_eq!(elbows.wait().code(), Some(0));
+}
+
+#[test]
+fn blocked_standard_output_costs_lines_and_holds_up_nobody() {
+    let upstream = Upstream::answering(OK);
+    let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut elbows = Elbows::spawn_to(command, address, writer, Stdio::piped());
+    let mut client = Client::behind_balancer(elbows.address);
+    // 2 MiB wait, a pipe holds 64 KiB: 400 lines of 8 KB are more.
+    let long = format!("/{}", "x".repeat(8_000));
+    for _ in 0..400 {
+        assert_eq!(client.get(&long).status, 200);
+    }
+    let report = elbows.report();
+    let dropped: usize = report
+        .split("access_log_lines_dropped=")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((50..200).contains(&dropped), "{report}");
+    elbows.signal(Signal::TERM);
+    let start = Instant::now();
+    assert_eq!(elbows.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    elbows.log.wait_for("its last lines are lost");
+    drop(reader);
+}
+
+#[test]
+fn blocked_standard_error_holds_up_nobody() {
+    let upstream = Upstream::answering(OK);
+    let (command, address) =
+        Elbows::prepare(Elbows::command(), upstream.address, &[("LOG", "trace")]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut elbows = Elbows::spawn_to(command, address, Stdio::piped(), writer);
+    // Some 100 bytes of trace for each request at least: a pipe holds 64 KiB.
+    let mut client = Client::behind_balancer(elbows.address);
+    for _ in 0..1_000 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for _ in 0..100 {
+        // A refusal is logged by ourselves.
+        assert_eq!(Client::plain(elbows.address).get("/").status, 400);
+    }
+    elbows.signal(Signal::TERM);
+    assert_eq!(elbows.wait().code(), Some(0));
+    drop(reader);
+}

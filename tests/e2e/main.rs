@@ -1,0 +1,71 @@
+//! elbows from outside: the binary between clients and applications, each topic a module.
+//!
+//! Peers of our own speak bytes ([`client`], [`upstream`]); other people's programs are in the
+//! modules that name them. Every test starts what it needs on free ports and ends it.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate
+)]
+
+mod client;
+mod proxy;
+mod upstream;
+mod web_socket;
+
+/// Other people's programs: found, started, ended.
+mod programs;
+/// Other people's clients that hold a tunnel and answer.
+mod real_clients;
+
+/// What the older container did wrong, each fault by name.
+mod older_container;
+
+/// The one path that elbows answers itself.
+mod health;
+/// Who is believed to be the client.
+mod proxy_header;
+
+/// Requests that must not pass, each with its status.
+mod bad_requests;
+/// Bodies both ways: framing, streaming, expectations, connections kept.
+mod bodies;
+/// What passes between client and upstream besides bodies: lines, fields, identity.
+mod forwarding;
+/// Upgrades and the tunnels that they open.
+mod upgrade;
+/// Upstreams that refuse, hang, break off or answer nonsense.
+mod upstream_faults;
+
+/// Frames as they pass: untouched, counted, checked.
+mod frames;
+/// Sizes, silence, age, a side that takes nothing.
+mod limits;
+/// Pings of ours and everybody else's.
+mod pings;
+/// Tunnels at the end of a process: each is told, in turn.
+mod tunnel_drain;
+
+/// What the access log says, and what its reader can do to elbows.
+mod access_log;
+/// The way to zero: signals, what goes on, what is cut, exit codes.
+mod drain;
+/// The process: descriptors, memory, signals, PID 1.
+mod process;
+/// Settings: faults, precedence, `elbows check`.
+mod settings;
+
+/// Other people's applications and clients, every client through every balancer.
+mod applications;
+/// Other people's load balancers, and their health checks.
+mod balancers;
+/// A real browser, on the demo's page and elsewhere.
+mod browser;
+/// The container image, by the README's own words.
+mod image;

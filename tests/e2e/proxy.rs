@@ -1,0 +1,231 @@
+//! elbows as its users run it: the binary, environment variables, a log to read.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for something that should come at once. Only a failing test waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running elbows. It is ended with the value.
+pub struct Elbows {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The access log, standard output.
+    pub access_log: Lines,
+    /// The log, standard error.
+    pub log: Lines,
+}
+
+impl Elbows {
+    /// elbows in front of `upstream`, with further settings, ready to serve. The log is at debug, the
+    /// access log is text, and a drain takes no longer than it must.
+    pub fn start(upstream: SocketAddr, settings: &[(&str, &str)]) -> Self {
+        let (command, address) = Self::prepare(Self::command(), upstream, settings);
+        Self::spawn(command, address)
+    }
+
+    /// `command` with the settings of [`Elbows::start`], and the address that it will listen at.
+    pub fn prepare(
+        mut command: Command,
+        upstream: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> (Command, SocketAddr) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        command
+            .env("LISTEN_ON", address.to_string())
+            .env("DESTINATION_HOSTNAME", upstream.ip().to_string())
+            .env("DESTINATION_PORT", upstream.port().to_string())
+            .env("LOG", "elbows=debug,info")
+            .env("DRAIN_DELAY", "0s")
+            .envs(settings.iter().copied());
+        (command, address)
+    }
+
+    /// The binary without any setting of this test's environment.
+    pub fn command() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_elbows"));
+        command.env_clear();
+        command
+    }
+
+    /// Starts `command` and waits until it listens at `address`.
+    pub fn spawn(command: Command, address: SocketAddr) -> Self {
+        Self::spawn_to(command, address, Stdio::piped(), Stdio::piped())
+    }
+
+    /// The same; of standard output and error, what is piped is followed.
+    pub fn spawn_to(
+        mut command: Command,
+        address: SocketAddr,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let mut child = command.spawn().expect("elbows starts");
+        let access_log = child.stdout.take().map_or_else(Lines::none, Lines::follow);
+        let log = child.stderr.take().map_or_else(Lines::none, Lines::follow);
+        let mut elbows = Self { child, address, access_log, log };
+        elbows.wait_until_listening();
+        elbows
+    }
+
+    fn wait_until_listening(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("elbows ended with {status} at start: {}", self.log.all().join("\n"));
+            }
+            assert!(Instant::now() < deadline, "elbows does not listen at {}", self.address);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The summary that it writes when it is asked for one (`SIGUSR1`).
+    pub fn report(&self) -> String {
+        let reports = |lines: &[String]| {
+            let is_report = |line: &&String| line.contains("tunnels_open=");
+            (lines.iter().filter(is_report).count(), lines.iter().rfind(is_report).cloned())
+        };
+        let before = reports(&self.log.all()).0;
+        self.signal(Signal::USR1);
+        self.log.wait_until("a report", |lines| {
+            let (now, last) = reports(lines);
+            last.filter(|_| now > before)
+        })
+    }
+
+    /// Waits for a summary that contains `text` as a whole word.
+    pub fn wait_for_report(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let report = self.report();
+            if report.split(' ').any(|word| word == text) {
+                return report;
+            }
+            assert!(Instant::now() < deadline, "no {text} in {report}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A line of its `/proc/PID/status`, such as `VmHWM`, in kB.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel says it");
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("it runs");
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "elbows does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Elbows {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            for (name, lines) in [("log", self.log.all()), ("access log", self.access_log.all())] {
+                let last = lines.len().saturating_sub(50);
+                eprintln!("the end of elbows' {name}:\n{}", lines[last..].join("\n"));
+            }
+        }
+    }
+}
+
+/// Lines that a process writes, as they come.
+#[derive(Clone)]
+pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Lines {
+    /// Collects the lines of `source` until it ends.
+    pub fn follow(source: impl Read + Send + 'static) -> Self {
+        let lines = Self(Arc::default());
+        let collected = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(source).lines().map_while(Result::ok) {
+                collected.0.0.lock().unwrap().push(line);
+                collected.0.1.notify_all();
+            }
+        });
+        lines
+    }
+
+    /// Every line so far.
+    pub fn all(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// No lines.
+    pub fn none() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Waits for a line that contains `text`.
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait_until(&format!("line with {text:?}"), |lines| {
+            lines.iter().find(|line| line.contains(text)).cloned()
+        })
+    }
+
+    /// Waits until `find` finds what it looks for in the lines so far.
+    pub fn wait_until<T>(&self, what: &str, find: impl Fn(&[String]) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.0.0.lock().unwrap();
+        loop {
+            if let Some(found) = find(&lines) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let text = lines.join("\n");
+                drop(lines);
+                panic!("no {what} in:\n{text}");
+            }
+            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+}
+
+/// A port that nobody listens on now, and that no test of this process is given twice.
+///
+/// Below the range from which the kernel takes ports for outgoing connections
+/// (`net.ipv4.ip_local_port_range`): it would take one that is free just now. Where to begin depends
+/// on the process, for several may test at once.
+pub fn free_port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() % PORTS * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(FIRST + number % PORTS).unwrap();
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! WebSocket ends that speak frames: what each sends is exactly what a test says.
+//!
+//! One [`Peer`] is the client's end of a tunnel, another the application's. They answer nothing by
+//! themselves, so that a test sees each frame that elbows puts in, and each that it should have kept.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::client::{Client, field, handshake};
+use crate::proxy::{Elbows, PATIENCE};
+use crate::upstream::read_head;
+
+/// Opcodes (RFC 6455, section 11.8).
+pub const CONTINUATION: u8 = 0x0;
+pub const TEXT: u8 = 0x1;
+pub const BINARY: u8 = 0x2;
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xa;
+
+/// The masking key of clients here. That it is always the same matters to nobody.
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A frame, unmasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub fin: bool,
+    /// The three bits of extensions.
+    pub rsv: u8,
+    pub opcode: u8,
+    pub is_masked: bool,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// The code of a Close.
+    pub fn code(&self) -> Option<u16> {
+        let code = self.payload.first_chunk().copied().map(u16::from_be_bytes);
+        code.filter(|_| self.opcode == CLOSE)
+    }
+}
+
+/// A frame's head for `length` bytes of payload, without masking key.
+pub fn head(first: u8, mask_bit: u8, length: usize) -> Vec<u8> {
+    let mut head = vec![first];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short @ 0..=125), _) => head.push(mask_bit | short),
+        (_, Ok(medium)) => {
+            head.push(mask_bit | 0x7e);
+            head.extend(medium.to_be_bytes());
+        }
+        _ => {
+            head.push(mask_bit | 0x7f);
+            head.extend((length as u64).to_be_bytes());
+        }
+    }
+    head
+}
+
+/// A frame as a client sends it. `first` is the head's first byte: FIN, RSV bits and opcode.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = head(first, 0x80, payload.len());
+    frame.extend(KEY);
+    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
+/// A frame as an application sends it.
+pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&head(first, 0, payload.len()), payload].concat()
+}
+
+/// The frame that the bytes begin with, and its length on the wire.
+pub fn decode(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let [first, second, rest @ ..] = bytes else { return None };
+    let (length, rest) = match second & 0x7f {
+        126 => (u16::from_be_bytes(*rest.first_chunk()?).into(), &rest[2..]),
+        127 => (u64::from_be_bytes(*rest.first_chunk()?), &rest[8..]),
+        short => (short.into(), rest),
+    };
+    let is_masked = second & 0x80 != 0;
+    let (key, rest) = if is_masked { (*rest.first_chunk()?, &rest[4..]) } else { ([0; 4], rest) };
+    let payload = rest.get(..usize::try_from(length).unwrap())?;
+    let payload: Vec<u8> =
+        payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+    let used = bytes.len() - rest.len() + payload.len();
+    let frame = Frame {
+        fin: first & 0x80 != 0,
+        rsv: first >> 4 & 7,
+        opcode: first & 0xf,
+        is_masked,
+        payload,
+    };
+    Some((frame, used))
+}
+
+/// One end of a tunnel.
+pub struct Peer {
+    pub socket: TcpStream,
+    unread: Vec<u8>,
+    is_client: bool,
+}
+
+impl Peer {
+    /// The client's end, behind the 101.
+    pub fn client(client: Client) -> Self {
+        Self { unread: client.unread().to_vec(), socket: client.socket, is_client: true }
+    }
+
+    /// Bytes as they are.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).expect("the connection takes bytes");
+    }
+
+    /// The bytes of a frame as this side sends it. `first` is FIN, RSV bits and opcode.
+    pub fn frame(&self, first: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+        let payload = payload.as_ref();
+        if self.is_client { masked(first, payload) } else { unmasked(first, payload) }
+    }
+
+    /// A whole message, or a control frame.
+    pub fn send_frame(&mut self, opcode: u8, payload: impl AsRef<[u8]>) {
+        self.send(self.frame(0x80 | opcode, payload));
+    }
+
+    pub fn send_close(&mut self, code: u16) {
+        self.send_frame(CLOSE, code.to_be_bytes());
+    }
+
+    /// The next frame, or nothing where the stream ends between frames.
+    pub fn try_read_frame(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some((frame, used)) = decode(&self.unread) {
+                assert_eq!(frame.is_masked, !self.is_client, "{frame:?} (RFC 6455, section 5.1)");
+                self.unread.drain(..used);
+                return Ok(Some(frame));
+            }
+            if self.fill()? == 0 {
+                assert!(self.unread.is_empty(), "the stream ends inside {:?}", self.unread);
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next frame.
+    pub fn read_frame(&mut self) -> Frame {
+        self.try_read_frame().expect("a frame").expect("a frame, not the end")
+    }
+
+    /// The next frame, which is `opcode` with `payload`.
+    pub fn expect(&mut self, opcode: u8, payload: impl AsRef<[u8]>) {
+        let frame = self.read_frame();
+        assert_eq!(
+            (frame.opcode, frame.payload.as_slice()),
+            (opcode, payload.as_ref()),
+            "{frame:?}"
+        );
+    }
+
+    /// The next frame, which is a Close with `code`.
+    pub fn expect_close(&mut self, code: u16) {
+        let frame = self.read_frame();
+        assert_eq!((frame.opcode, frame.code()), (CLOSE, Some(code)), "{frame:?}");
+    }
+
+    /// The next frame that is no Ping; Pings before it are answered and counted.
+    pub fn read_answering(&mut self) -> (Frame, usize) {
+        for pings in 0.. {
+            let frame = self.read_frame();
+            if frame.opcode != PING {
+                return (frame, pings);
+            }
+            self.send_frame(PONG, frame.payload);
+        }
+        unreachable!("a test does not last so long")
+    }
+
+    /// Exactly `length` bytes.
+    pub fn read_exact(&mut self, length: usize) -> Vec<u8> {
+        while self.unread.len() < length {
+            assert!(self.fill().expect("bytes come") > 0, "closed after {:?}", self.unread);
+        }
+        self.unread.drain(..length).collect()
+    }
+
+    /// The frames until the end of the stream, or until it breaks off.
+    pub fn read_to_end(&mut self) -> (Vec<Frame>, io::Result<()>) {
+        let mut frames = Vec::new();
+        loop {
+            match self.try_read_frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => return (frames, Ok(())),
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+    }
+
+    /// Nothing comes for `time`, not even the end.
+    pub fn hears_nothing_for(&mut self, time: Duration) {
+        assert_eq!(self.unread, b"");
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        let heard = self.fill();
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let is_nothing =
+            heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        assert!(is_nothing, "{heard:?}: {:?}", decode(&self.unread));
+    }
+
+    /// Sends nothing and takes everything for `time`, answering Pings, and says how many there were.
+    pub fn only_answers_for(&mut self, time: Duration) -> usize {
+        let end = Instant::now() + time;
+        for pings in 0.. {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                return pings;
+            }
+            self.socket.set_read_timeout(Some(left)).unwrap();
+            match self.try_read_frame() {
+                Ok(Some(frame)) if frame.opcode == PING => self.send_frame(PONG, frame.payload),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                    return pings;
+                }
+                other => panic!("{other:?} while only Pings may come"),
+            }
+        }
+        unreachable!("a test does not last so long")
+    }
+
+    /// Nothing more will be sent.
+    pub fn finish(&mut self) {
+        self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn fill(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 16 * 1024];
+        let read = self.socket.read(&mut buffer)?;
+        self.unread.extend_from_slice(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// An application that hands each of its WebSockets to the test.
+pub struct Tunnels {
+    pub address: SocketAddr,
+    sockets: Receiver<(TcpStream, String)>,
+}
+
+impl Tunnels {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, sockets) = channel();
+        thread::spawn(move || {
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.set_write_timeout(Some(PATIENCE)).unwrap();
+                socket.set_nodelay(true).unwrap();
+                let head = read_head(&mut socket);
+                if field(&head, "sec-websocket-key").is_none() {
+                    // A browser looks for an icon too.
+                    let nothing =
+                        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                    socket.write_all(nothing.as_bytes()).unwrap();
+                    continue;
+                }
+                if sender.send((socket, head)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, sockets }
+    }
+
+    /// The application's end of the next tunnel, its handshake not answered yet.
+    pub fn asked(&self) -> Asked {
+        let (socket, head) = self.sockets.recv_timeout(PATIENCE).expect("a handshake comes");
+        Asked { socket, head }
+    }
+
+    /// The application's end of the next tunnel.
+    pub fn accept(&self) -> Peer {
+        self.asked().accept()
+    }
+
+    /// An open tunnel through `elbows`: the client's end and the application's.
+    pub fn open(&self, elbows: &Elbows) -> (Peer, Peer) {
+        let mut client = Client::behind_balancer(elbows.address);
+        client.send(handshake("/ws"));
+        let upstream = self.accept();
+        assert_eq!(client.read_head().status, 101);
+        (Peer::client(client), upstream)
+    }
+}
+
+/// A handshake that waits for its answer.
+pub struct Asked {
+    socket: TcpStream,
+    head: String,
+}
+
+impl Asked {
+    /// Answers it with 101, without extensions.
+    pub fn accept(mut self) -> Peer {
+        let key = field(&self.head, "sec-websocket-key").expect("a key");
+        let accept = derive_accept_key(key.as_bytes());
+        write!(
+            self.socket,
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+        .unwrap();
+        Peer { socket: self.socket, unread: Vec::new(), is_client: false }
+    }
+}
+
+/// The value of `key=` in a line of the access log, which is not quoted.
+pub fn value<'a>(line: &'a str, key: &str) -> &'a str {
+    let (_, rest) =
+        line.split_once(&format!(" {key}=")).unwrap_or_else(|| panic!("no {key}: {line}"));
+    rest.split(' ').next().unwrap()
+}

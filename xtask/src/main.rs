@@ -1,0 +1,76 @@
+//! The commands of this repository, run as `cargo xtask COMMAND`.
+//!
+//! They are Rust and std only, so that a machine with a Rust toolchain needs nothing before them,
+//! and so that people and CI run the same words. One file per command; what a command needs
+//! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` (a cargo
+//! tool). Whatever they make is under `target/`.
+
+mod deny;
+mod image;
+mod packages;
+mod process;
+mod python;
+mod steps;
+mod test;
+
+use std::env;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask COMMAND
+
+Commands:
+  test [--no-install] [--fast] [--advisories] [FILTER]
+      Install what the tests need, then run everything that CI runs: format, clippy, cargo-deny,
+      docs, the image, all tests.
+        --no-install   install nothing; if something is missing, list it and stop
+        --fast         only format, clippy and the tests, without the image
+        --advisories   let cargo-deny look for advisories too; it fetches their database
+        FILTER         run only the tests whose names contain it
+  image
+      Build the container image elbows:latest with the local Docker engine.";
+
+/// What an exit code says: a fault in the arguments is 2, as with most programs.
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        None => ("--help", &[] as &[String]),
+        Some((command, rest)) => (command.as_str(), rest),
+    };
+    if rest.iter().any(|word| word == "--help" || word == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    match command {
+        "--help" | "-h" | "help" => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        "test" => match test::Options::parse(rest) {
+            Ok(options) => exit(test::run(&options)),
+            Err(fault) => refuse(&fault),
+        },
+        "image" => match rest {
+            [] => exit(image::build().map(|image| println!("{image}"))),
+            [word, ..] => refuse(&format!("`image` takes no argument, and there is `{word}`")),
+        },
+        word => refuse(&format!("there is no command `{word}`")),
+    }
+}
+
+fn exit(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("xtask: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(fault: &str) -> ExitCode {
+    eprintln!("xtask: {fault}; `cargo xtask --help` lists what there is.");
+    ExitCode::from(BAD_USAGE)
+}

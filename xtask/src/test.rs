@@ -1,0 +1,224 @@
+//! `cargo xtask test`: all that CI runs, in the order in which a fault shows soonest.
+//!
+//! First what the tests need is installed, then the sources are looked at, then things are built and
+//! run. The tests find what was made here by two variables: `ELBOWS_TEST_PYTHON` is the Python with the
+//! PyPI packages, `ELBOWS_TEST_IMAGE` is the tag of the image (not set where there is no Docker engine).
+
+use std::env;
+
+use crate::image::{self, Engine};
+use crate::process::{self, cargo};
+use crate::steps::{Outcome, Steps};
+use crate::{deny, packages, python};
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    no_install: bool,
+    fast: bool,
+    advisories: bool,
+    filter: Option<String>,
+}
+
+impl Options {
+    /// Reads the words behind `test`. The error names the word that is wrong.
+    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
+        let mut options = Self::default();
+        for word in words {
+            match word.as_str() {
+                "--no-install" => options.no_install = true,
+                "--fast" => options.fast = true,
+                "--advisories" => options.advisories = true,
+                word if word.starts_with('-') => {
+                    return Err(format!("`test` has no option `{word}`"));
+                }
+                word => {
+                    if let Some(first) = options.filter.replace(word.to_owned()) {
+                        return Err(format!(
+                            "`test` takes one filter, and there are `{first}` and `{word}`"
+                        ));
+                    }
+                }
+            }
+        }
+        if options.fast && options.advisories {
+            return Err("`--fast` leaves out cargo-deny, and `--advisories` asks for it".to_owned());
+        }
+        Ok(options)
+    }
+}
+
+/// Runs the steps and prints their summary, whichever way it ends.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    if options.no_install {
+        refuse_missing(options)?;
+    }
+    let mut steps = Steps::default();
+    let result = run_steps(options, &mut steps);
+    steps.print_summary();
+    result
+}
+
+/// Lists what a run would install. Anything on that list is an error.
+fn refuse_missing(options: &Options) -> Result<(), String> {
+    let mut missing = Vec::new();
+    let debian = packages::missing()?;
+    if !debian.is_empty() {
+        missing.push(format!("Debian packages: {}", debian.join(" ")));
+    }
+    // Asking for the environment takes a Python, which may be among the missing.
+    if !python::is_ready().unwrap_or(false) {
+        missing.push("PyPI packages, in target/python: xtask/requirements.txt".to_owned());
+    }
+    if !options.fast && !deny::is_ready() {
+        missing.push(format!("cargo-deny {}, in target/tools", deny::VERSION));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("Missing:");
+    for line in missing {
+        println!("  {line}");
+    }
+    Err("nothing was installed and nothing was run; without --no-install, `cargo xtask test` installs these".to_owned())
+}
+
+fn run_steps(options: &Options, steps: &mut Steps) -> Result<(), String> {
+    steps.run("toolchain", toolchain)?;
+    steps.run("Debian packages", || {
+        let missing = packages::missing()?;
+        install_unless(missing.is_empty(), || packages::install(&missing))
+    })?;
+    steps.run("PyPI packages", || install_unless(python::is_ready()?, python::install))?;
+    steps.run("format", || done(process::run(&mut cargo(&["fmt", "--all", "--check"]))))?;
+    steps.run("clippy", clippy)?;
+    if !options.fast {
+        steps.run("cargo-deny build", || install_unless(deny::is_ready(), deny::install))?;
+        steps.run("cargo-deny", || done(deny::check(options.advisories)))?;
+        steps.run("docs", docs)?;
+    }
+    let mut has_image = false;
+    if !options.fast {
+        steps.run("image", || {
+            let outcome = build_image()?;
+            has_image = matches!(outcome, Outcome::Done);
+            Ok(outcome)
+        })?;
+    }
+    steps.run("tests", || done(tests(options, has_image)))
+}
+
+/// The parts of the toolchain that rustup can leave out.
+fn toolchain() -> Result<Outcome, String> {
+    for part in ["fmt", "clippy"] {
+        let said = process::read(&mut cargo(&[part, "--version"])).map_err(|_| {
+            format!("there is no `cargo {part}`; `rustup component add rustfmt clippy` adds it")
+        })?;
+        println!("{said}");
+    }
+    Ok(Outcome::Done)
+}
+
+fn clippy() -> Result<Outcome, String> {
+    done(process::run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])))
+}
+
+fn docs() -> Result<Outcome, String> {
+    done(process::run(
+        cargo(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
+    ))
+}
+
+/// Without an engine there is no image; only in CI, where one was meant to be, is that a fault.
+fn build_image() -> Result<Outcome, String> {
+    let is_ci = env::var("CI").is_ok_and(|value| value == "true");
+    match image::engine() {
+        Engine::Ready => {}
+        Engine::Silent(why) if is_ci => {
+            return Err(format!("CI has Docker, but its engine does not answer: {why}"));
+        }
+        Engine::Silent(_) => {
+            return Ok(Outcome::Skipped(
+                "no Docker engine answers; the tests of the image are skipped".to_owned(),
+            ));
+        }
+        Engine::Absent => {
+            return Ok(Outcome::Skipped(
+                "there is no Docker; the tests of the image are skipped".to_owned(),
+            ));
+        }
+    }
+    println!("{}", image::build()?);
+    Ok(Outcome::Done)
+}
+
+fn tests(options: &Options, has_image: bool) -> Result<(), String> {
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    tests.args(&options.filter).env("ELBOWS_TEST_PYTHON", python::interpreter());
+    if has_image {
+        tests.env("ELBOWS_TEST_IMAGE", image::TAG);
+    } else {
+        // One that is left over from outside may be an image of other sources.
+        tests.env_remove("ELBOWS_TEST_IMAGE");
+    }
+    process::run(&mut tests)
+}
+
+fn install_unless(
+    is_there: bool,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<Outcome, String> {
+    if is_there {
+        println!("Nothing to install.");
+        return Ok(Outcome::Done);
+    }
+    done(install())
+}
+
+fn done(result: Result<(), String>) -> Result<Outcome, String> {
+    result.map(|()| Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+
+    fn parse(words: &[&str]) -> Result<Options, String> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        Options::parse(&words)
+    }
+
+    #[test]
+    fn filter_and_options_come_in_any_order() {
+        let expected = Options {
+            no_install: true,
+            fast: true,
+            filter: Some("proxy".to_owned()),
+            ..Options::default()
+        };
+        assert_eq!(parse(&["--fast", "proxy", "--no-install"]), Ok(expected));
+    }
+
+    #[test]
+    fn unknown_option_is_refused_by_name() {
+        assert_eq!(parse(&["--quick"]), Err("`test` has no option `--quick`".to_owned()));
+    }
+
+    #[test]
+    fn second_filter_is_refused() {
+        assert!(parse(&["one", "two"]).is_err_and(|fault| fault.contains("`one` and `two`")));
+    }
+
+    #[test]
+    fn options_that_contradict_are_refused() {
+        assert!(parse(&["--fast", "--advisories"]).is_err());
+    }
+}
