@@ -5,7 +5,7 @@
 //! between them.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use bytes::{Buf, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
@@ -35,6 +35,31 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn new(socket: TcpStream) -> Self {
         Self { socket: TokioIo::new(socket), unread: BytesMut::new(), closing: None }
+    }
+
+    /// Reads what has come, behind what is unread: how many bytes, none at the end.
+    pub(crate) async fn read(&mut self, room: usize) -> std::io::Result<usize> {
+        poll_fn(|cx| self.poll_more(cx, room)).await
+    }
+
+    /// The same, polled.
+    pub(crate) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+    ) -> Poll<std::io::Result<usize>> {
+        self.unread.reserve(room);
+        pin!(self.socket.inner_mut().read_buf(&mut self.unread)).poll(cx)
+    }
+
+    /// Gives so many of the unread bytes to who asks.
+    pub(crate) fn hand_out(&mut self, length: usize, buffer: &mut ReadBufCursor<'_>) {
+        let length = length.min(self.unread.remaining());
+        buffer.put_slice(&self.unread.split_to(length));
+        if self.unread.is_empty() {
+            // Give the memory back: a connection lives longer than its first bytes.
+            self.unread = BytesMut::new();
+        }
     }
 
     /// Sends the last words, and closes so that they arrive.
@@ -77,12 +102,7 @@ impl Read for Inbox {
         if inbox.unread.is_empty() {
             return Pin::new(&mut inbox.socket).poll_read(cx, buffer);
         }
-        let unread = inbox.unread.split_to(inbox.unread.remaining().min(buffer.remaining()));
-        buffer.put_slice(&unread);
-        if inbox.unread.is_empty() {
-            // Give the memory back: a connection lives longer than its first bytes.
-            inbox.unread = BytesMut::new();
-        }
+        inbox.hand_out(buffer.remaining(), &mut buffer);
         Poll::Ready(Ok(()))
     }
 }

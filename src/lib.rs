@@ -21,7 +21,7 @@ mod inbox;
 mod listener;
 mod socket;
 
-mod http;
+pub mod http;
 pub mod proxy_protocol;
 pub mod upstream;
 

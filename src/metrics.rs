@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 
+use crate::http::head;
 use crate::proxy_protocol;
 use crate::relay::frame;
 
@@ -99,6 +100,28 @@ impl FrameFaults {
     }
 }
 
+/// Faults of HTTP messages, by rule.
+#[derive(Debug, Default)]
+pub struct HttpFaults([Counter; head::Fault::COUNT]);
+
+impl HttpFaults {
+    /// Counts one.
+    pub(crate) fn add(&self, fault: head::Fault) {
+        if let Some(counter) = self.0.get(fault.index()) {
+            counter.add(1);
+        }
+    }
+
+    /// The rules that were broken, and how often.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        head::Fault::ALL
+            .iter()
+            .zip(&self.0)
+            .map(|(fault, counter)| (fault.as_str(), counter.get()))
+            .filter(|(_, number)| *number > 0)
+    }
+}
+
 /// The counters of one server.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -120,6 +143,10 @@ pub struct Counters {
     pub proxy_header_timeouts: Counter,
     /// Request heads that were no HTTP or too long.
     pub refused_heads: Counter,
+    /// The same, and bodies, by the rule that they break.
+    pub http_faults: HttpFaults,
+    /// Responses to upgrades that break a rule.
+    pub response_faults: HttpFaults,
     /// Requests, health checks not among them.
     pub requests: Counter,
     /// Requests that elbows answered itself with a 4xx status.
@@ -169,6 +196,10 @@ impl fmt::Display for Counters {
         }
         write!(out, "proxy_faults=")?;
         by_rule(out, self.proxy_faults.broken())?;
+        write!(out, " http_faults=")?;
+        by_rule(out, self.http_faults.broken())?;
+        write!(out, " response_faults=")?;
+        by_rule(out, self.response_faults.broken())?;
         write!(out, " frame_faults=")?;
         by_rule(out, self.frame_faults.broken())
     }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "proxy_protocol.rs",
     "proxy_protocol",
+    "http/head.rs",
+    "http/head",
+    "http/framing.rs",
     "end.rs",
     "access_log/line.rs",
     "config",

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::{FORWARDED, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
 
+use super::head::Field;
 use crate::client::Client;
 use crate::config::{Config, Forwarded, TlvHeader};
 use crate::proxy_protocol::Tlvs;
@@ -23,9 +24,6 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Forwarded headers: replaced, or kept and added to, as `FORWARDED` says.
-const CLAIMS: [HeaderName; 6] = [FOR, PROTO, FORWARDED_PORT, FORWARDED_HOST, REAL_IP, FORWARDED];
 
 /// No field at all, but `HTTP_PROXY` in a CGI program's environment (CVE-2016-5385): never passed.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -56,47 +54,121 @@ const TLVS: [HeaderName; 9] = [
 /// The longest request id that is taken over from a client.
 const LONGEST_REQUEST_ID: usize = 128;
 
+/// Field lines as they can be asked for.
+pub(super) trait Lines {
+    /// Gives `take` the value of each line of this name, in their order.
+    fn each(&self, name: &HeaderName, take: &mut dyn FnMut(&[u8]));
+}
+
+impl Lines for HeaderMap {
+    fn each(&self, name: &HeaderName, take: &mut dyn FnMut(&[u8])) {
+        self.get_all(name).iter().for_each(|value| take(value.as_bytes()));
+    }
+}
+
+impl Lines for [Field<'_>] {
+    fn each(&self, name: &HeaderName, take: &mut dyn FnMut(&[u8])) {
+        let lines = self.iter().filter(|field| field.is(name.as_str()));
+        lines.for_each(|field| take(field.value));
+    }
+}
+
 /// Says who the client is.
 pub(super) fn set<B>(request: &mut Request<B>, client: &Client, request_id: &str, config: &Config) {
     let headers = request.headers_mut();
-    let append = config.forwarded == Forwarded::Append;
-    remove_other_spellings(headers);
-    for name in TLVS.iter().chain([&PROXY]) {
+    let gone: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_replaced(name.as_str().as_bytes(), config))
+        .cloned()
+        .collect();
+    let mut told = Vec::with_capacity(8);
+    let host = headers.get(HOST).cloned();
+    let host = host.as_ref().map(HeaderValue::as_bytes);
+    tell(headers, host, client, request_id, config, |name, value| {
+        told.push((name.clone(), self::value(value)));
+    });
+    for name in gone {
         headers.remove(name);
     }
-    if !append {
-        for name in &CLAIMS {
-            headers.remove(name);
-        }
+    for (name, value) in told {
+        headers.insert(name, value);
     }
+}
+
+/// Gives `tell` each field that says who the client is. `lines` are the client's own, and [`is_replaced`]
+/// says which of them must not pass beside these.
+pub(super) fn tell(
+    lines: &(impl Lines + ?Sized),
+    host: Option<&[u8]>,
+    client: &Client,
+    request_id: &str,
+    config: &Config,
+    mut tell: impl FnMut(&HeaderName, &[u8]),
+) {
+    let append = config.forwarded == Forwarded::Append;
+    let mut list = Vec::with_capacity(48);
+    // An element of a list field, after what all its lines say.
+    let mut add = |name: &HeaderName, element: &[u8], tell: &mut dyn FnMut(&HeaderName, &[u8])| {
+        list.clear();
+        if append {
+            lines.each(name, &mut |line| {
+                list.extend_from_slice(line);
+                list.extend_from_slice(b", ");
+            });
+        }
+        list.extend_from_slice(element);
+        tell(name, &list);
+    };
+    let said = |name: &HeaderName| {
+        let mut said = false;
+        if append {
+            lines.each(name, &mut |_| said = true);
+        }
+        said
+    };
 
     let address = client.address.ip();
-    let proto = HeaderValue::from_static(if client.https { "https" } else { "http" });
-    let ip = value(address.to_string().as_bytes());
-    let host = headers.get(HOST).cloned();
+    let proto = if client.https { "https" } else { "http" };
+    let ip = address.to_string();
     if config.forwarded_header {
-        let element = forwarded_element(address, &proto, host.as_ref());
-        add(headers, FORWARDED, &element);
+        let element = forwarded_element(address, proto, host);
+        add(&FORWARDED, element.as_bytes(), &mut tell);
     }
-    add(headers, FOR, &ip);
-    if !append || !headers.contains_key(REAL_IP) {
-        headers.insert(REAL_IP, ip);
+    add(&FOR, ip.as_bytes(), &mut tell);
+    if !said(&REAL_IP) {
+        tell(&REAL_IP, ip.as_bytes());
     }
-    if !append || !headers.contains_key(PROTO) {
-        headers.insert(PROTO, proto);
+    if !said(&PROTO) {
+        tell(&PROTO, proto.as_bytes());
     }
-    if !append || !headers.contains_key(FORWARDED_PORT) {
-        headers.insert(FORWARDED_PORT, HeaderValue::from(client.destination.port()));
+    if !said(&FORWARDED_PORT) {
+        tell(&FORWARDED_PORT, client.destination.port().to_string().as_bytes());
     }
     if let Some(host) = host
-        && (!append || !headers.contains_key(FORWARDED_HOST))
+        && !said(&FORWARDED_HOST)
     {
-        headers.insert(FORWARDED_HOST, host);
+        tell(&FORWARDED_HOST, host);
     }
     for (name, value) in &client.tlv_headers {
-        headers.insert(name, value.clone());
+        tell(name, value.as_bytes());
     }
-    headers.insert(REQUEST_ID, value(request_id.as_bytes()));
+    tell(&REQUEST_ID, request_id.as_bytes());
+}
+
+/// Whether a client's field of this name must not pass: only we may say it, or say it anew.
+pub(super) fn is_replaced(name: &[u8], config: &Config) -> bool {
+    let append = config.forwarded == Forwarded::Append;
+    match Ours::of(name) {
+        None => false,
+        // Of another spelling nobody knows who said it.
+        Some((_, Spelling::Other) | (Ours::Never | Ours::Id, _)) => true,
+        Some((Ours::Claim, _)) if !append => true,
+        // These are said again as a list.
+        Some((Ours::Claim, _)) => {
+            let is = |ours: &HeaderName| name.eq_ignore_ascii_case(ours.as_str().as_bytes());
+            is(&FOR) || config.forwarded_header && is(&FORWARDED)
+        }
+    }
 }
 
 /// Removes from a request's trailers what only we may say, in any spelling.
@@ -104,16 +176,77 @@ pub(super) fn set<B>(request: &mut Request<B>, client: &Client, request_id: &str
 /// An upstream may merge trailers into the fields of the head (RFC 9110, section 6.5.2), so they are
 /// cleaned as those are.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
-    remove_other_spellings(trailers);
-    for name in CLAIMS.iter().chain(&TLVS).chain([&REQUEST_ID, &PROXY]) {
+    let ours: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| Ours::of(name.as_str().as_bytes()).is_some())
+        .cloned()
+        .collect();
+    for name in ours {
         trailers.remove(name);
     }
 }
 
 /// Whether it is a field that says who the client is.
-pub(super) fn is_claim(name: &HeaderName) -> bool {
-    CLAIMS.contains(name) || name == REQUEST_ID
+pub(super) fn is_claim(name: &[u8]) -> bool {
+    matches!(Ours::of(name), Some((Ours::Claim | Ours::Id, Spelling::Plain)))
 }
+
+/// Fields that are ours to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ours {
+    /// Forwarded headers: replaced, or kept and added to, as `FORWARDED` says.
+    Claim,
+    /// Only a PROXY header can say it, or nobody.
+    Never,
+    /// The request id: taken over where it is fit.
+    Id,
+}
+
+/// How a field is spelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// As everybody does.
+    Plain,
+    /// `X_Forwarded_For` and its like: servers that hand fields on as CGI variables (RFC 3875, section
+    /// 4.1.18) have one sign for all that is no letter or digit.
+    Other,
+}
+
+impl Ours {
+    fn of(name: &[u8]) -> Option<(Self, Spelling)> {
+        // Few fields begin so, and all of ours do.
+        if !matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F' | b'p' | b'P')) {
+            return None;
+        }
+        let mut plain = [0; LONGEST];
+        let mut spelling = Spelling::Plain;
+        for (to, from) in plain.iter_mut().zip(name) {
+            *to = from.to_ascii_lowercase();
+            if !from.is_ascii_alphanumeric() {
+                if *from != b'-' {
+                    spelling = Spelling::Other;
+                }
+                *to = b'-';
+            }
+        }
+        let plain = plain.get(..name.len()).unwrap_or(&plain);
+        let is = |ours: &HeaderName| ours.as_str().as_bytes() == plain;
+        // Whatever follows: applications know more of these than anybody has listed.
+        let ours = if plain.starts_with(b"x-forwarded-") || is(&REAL_IP) || is(&FORWARDED) {
+            Self::Claim
+        } else if is(&REQUEST_ID) {
+            Self::Id
+        } else if is(&PROXY) || plain.starts_with(b"x-proxy-") && TLVS.iter().any(is) {
+            Self::Never
+        } else {
+            return None;
+        };
+        Some((ours, spelling))
+    }
+}
+
+/// Longer than any name of ours; of longer names the beginning tells.
+const LONGEST: usize = 32;
 
 /// The TLVs that `wanted` lists, as request headers.
 pub(crate) fn tlv_headers(tlvs: &Tlvs, wanted: &[TlvHeader]) -> Vec<(HeaderName, HeaderValue)> {
@@ -175,61 +308,30 @@ impl RequestIds {
 }
 
 /// The client's request id, where it is fit for a log, or a new one.
-pub(super) fn request_id(headers: &HeaderMap, ids: &RequestIds) -> String {
-    headers
-        .get(REQUEST_ID)
-        .and_then(|value| value.to_str().ok())
-        .filter(|id| (1..=LONGEST_REQUEST_ID).contains(&id.len()))
-        .filter(|id| id.bytes().all(|byte| byte.is_ascii_graphic()))
-        .map_or_else(|| ids.next(), str::to_owned)
-}
-
-/// Adds an element to a list field, after what all its lines say.
-fn add(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
-    let mut list = Vec::new();
-    for line in headers.get_all(&name) {
-        list.extend_from_slice(line.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(element.as_bytes());
-    headers.insert(name, value(&list));
+pub(super) fn request_id(lines: &(impl Lines + ?Sized), ids: &RequestIds) -> String {
+    let mut first = None;
+    lines.each(&REQUEST_ID, &mut |id| {
+        if first.is_none() {
+            let fit =
+                (1..=LONGEST_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
+            first = Some(if fit { String::from_utf8(id.to_vec()).ok() } else { None });
+        }
+    });
+    first.flatten().unwrap_or_else(|| ids.next())
 }
 
 /// RFC 7239, section 4: IPv6 and anything that is no token is quoted.
-fn forwarded_element(
-    address: IpAddr,
-    proto: &HeaderValue,
-    host: Option<&HeaderValue>,
-) -> HeaderValue {
+fn forwarded_element(address: IpAddr, proto: &str, host: Option<&[u8]>) -> String {
     let mut element = match address {
         IpAddr::V4(ip) => format!("for={ip}"),
         IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
     };
-    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
+    if let Some(host) = host.and_then(|host| std::str::from_utf8(host).ok()) {
         // Writing to a string cannot fail.
         let _ = write!(element, ";host=\"{}\"", host.replace('\\', "\\\\").replace('"', "\\\""));
     }
-    if let Ok(proto) = proto.to_str() {
-        let _ = write!(element, ";proto={proto}");
-    }
-    value(element.as_bytes())
-}
-
-/// `X_Forwarded_For` and its like: servers that hand fields on as CGI variables (RFC 3875, section
-/// 4.1.18) read `_` and `-` as the same.
-fn remove_other_spellings(headers: &mut HeaderMap) {
-    let others: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .filter(|name| {
-            let plain = name.as_str().replace('_', "-");
-            CLAIMS.iter().chain(&TLVS).chain([&REQUEST_ID]).any(|ours| ours.as_str() == plain)
-        })
-        .cloned()
-        .collect();
-    for name in others {
-        headers.remove(name);
-    }
+    let _ = write!(element, ";proto={proto}");
+    element
 }
 
 /// Text of our own making as a field value.
@@ -350,8 +452,8 @@ mod tests {
     fn request_id_is_the_clients_if_it_is_fit_and_new_otherwise() {
         let ids = RequestIds::new();
         let of = |id: &str| {
-            let headers = [(REQUEST_ID, HeaderValue::from_str(id).unwrap())].into_iter().collect();
-            request_id(&headers, &ids)
+            let value = HeaderValue::from_str(id).unwrap();
+            request_id(&HeaderMap::from_iter([(REQUEST_ID, value)]), &ids)
         };
         assert_eq!(of("abc-1"), "abc-1");
         let (long, space) = (of(&"x".repeat(129)), of("a b"));

@@ -4,12 +4,20 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::ToClient;
+use super::head::{self, Target};
 use crate::config::Config;
 
 /// Whether `request` is one: `GET` or `HEAD` on exactly `HEALTH_PATH`. A query does not matter.
 pub(crate) fn is_check<B>(request: &Request<B>, config: &Config) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && request.uri().path() == config.health_path
+}
+
+/// The same of a head that was read strictly.
+pub(super) fn is_check_of(head: &head::Request<'_>, config: &Config) -> bool {
+    let (Target::Origin(target) | Target::Absolute(_, target)) = head.target else { return false };
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    matches!(head.method, b"GET" | b"HEAD") && path == config.health_path.as_bytes()
 }
 
 /// 200 `ok`, or 503 `draining` when this process wants no new connections.

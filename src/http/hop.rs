@@ -6,6 +6,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::forwarded::is_claim;
+use super::head::Field;
 
 /// Always removed. `Proxy-Connection` is nobody's standard and everybody's bug (RFC 9112, C.2.2).
 const ALWAYS: [HeaderName; 4] = [
@@ -13,6 +14,38 @@ const ALWAYS: [HeaderName; 4] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     TRANSFER_ENCODING,
+];
+
+/// The names that `Connection` lists in these lines.
+pub(super) fn listed<'a>(lines: &[Field<'a>]) -> Vec<&'a [u8]> {
+    let mut listed = Vec::new();
+    for line in lines.iter().filter(|field| field.is("connection")) {
+        listed.extend(line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+    }
+    listed
+}
+
+/// Whether a field speaks of this connection alone, `listed` being what `Connection` lists. Of an upgrade,
+/// either way; what it changes to is said anew.
+pub(super) fn is_hop_by_hop(name: &[u8], listed: &[&[u8]]) -> bool {
+    let is = |ours: &&str| name.eq_ignore_ascii_case(ours.as_bytes());
+    match name.len() {
+        2 | 7 | 10 | 14 | 16..=19 if HOP_BY_HOP.iter().any(is) => true,
+        _ => listed.iter().any(|listed| listed.eq_ignore_ascii_case(name)) && !is_end_to_end(name),
+    }
+}
+
+/// All that [`strip_request`] and [`strip_response`] remove.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "http2-settings",
+    "proxy-authorization",
+    "proxy-authenticate",
 ];
 
 /// Removes them from a request.
@@ -60,7 +93,7 @@ fn strip(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|item| item.trim().parse().ok())
         .collect();
-    for name in listed.iter().filter(|name| !is_end_to_end(name)) {
+    for name in listed.iter().filter(|name| !is_end_to_end(name.as_str().as_bytes())) {
         headers.remove(name);
     }
     for name in &ALWAYS {
@@ -70,25 +103,23 @@ fn strip(headers: &mut HeaderMap) {
 
 /// Fields without which the message means something else. A client that lists one in `Connection`
 /// would have us remove it behind the back of the upstream, so the listing is ignored.
-fn is_end_to_end(name: &HeaderName) -> bool {
-    use http::header::{
-        AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST,
-        ORIGIN,
-    };
-    [
-        HOST,
-        CONTENT_LENGTH,
-        CONTENT_TYPE,
-        CONTENT_ENCODING,
-        AUTHORIZATION,
-        COOKIE,
-        ORIGIN,
-        CACHE_CONTROL,
-    ]
-    .contains(name)
+fn is_end_to_end(name: &[u8]) -> bool {
+    const WEBSOCKET: &[u8] = b"sec-websocket-";
+    END_TO_END.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
         || is_claim(name)
-        || name.as_str().starts_with("sec-websocket-")
+        || name.get(..WEBSOCKET.len()).is_some_and(|start| start.eq_ignore_ascii_case(WEBSOCKET))
 }
+
+const END_TO_END: [&str; 8] = [
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "authorization",
+    "cookie",
+    "origin",
+    "cache-control",
+];
 
 #[cfg(test)]
 mod tests {

@@ -163,6 +163,9 @@ fn reject(error: &SendError) -> Rejection {
     if let Some(fault) = error.connect_fault() {
         return Rejection::NoConnection { why: fault.reason(), text: fault.to_string() };
     }
+    if let Some(fault) = error.client_fault() {
+        return Rejection::BadBody(fault);
+    }
     if error.is_client_body() {
         return Rejection::CutBody;
     }

@@ -3,11 +3,15 @@
 //! Every status of our own is chosen here and nowhere else. Each answer is one line of plain text;
 //! the reason in detail is in the log.
 
+use std::sync::Arc;
+
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
-use super::ToClient;
+use super::head::Fault;
+use super::{Front, ToClient};
 use crate::access_log::Entry;
+use crate::client::Client;
 use crate::end::{End, Phase, Reason, Side};
 use crate::metrics::Counters;
 use crate::upstream;
@@ -18,30 +22,12 @@ pub(crate) enum Rejection {
     /// `PROXY_PROTOCOL=required`, and the connection began without.
     #[error("PROXY header required")]
     NoProxyHeader,
-    /// RFC 9112, section 3.2.
-    #[error("Host header required")]
-    NoHost,
-    /// RFC 9112, section 3.2.
-    #[error("more than one Host header")]
-    SeveralHosts,
-    /// RFC 9112, section 3.2.
-    #[error("malformed Host header")]
-    BadHost,
-    /// RFC 9112, section 3.2.
-    #[error("malformed request target")]
-    BadTarget,
-    /// Longer than [`LONGEST_TARGET`](super::LONGEST_TARGET).
-    #[error("request target too long")]
-    LongTarget,
-    /// A reverse proxy is no way to elsewhere (RFC 9110, section 9.3.6).
-    #[error("CONNECT is not supported")]
-    Connect,
-    /// RFC 9112, section 6.1.
-    #[error("only chunked is supported as transfer coding")]
-    TransferCoding,
     /// The client stopped in the middle of its body.
     #[error("request body too slow")]
     SlowBody,
+    /// The client's body breaks a rule.
+    #[error("{0}")]
+    BadBody(Fault),
     /// The client's body ended before its time.
     #[error("request body incomplete")]
     CutBody,
@@ -76,14 +62,7 @@ pub(crate) enum Rejection {
 impl Rejection {
     const fn status(&self) -> StatusCode {
         match self {
-            Self::NoProxyHeader
-            | Self::NoHost
-            | Self::SeveralHosts
-            | Self::BadHost
-            | Self::BadTarget
-            | Self::CutBody => StatusCode::BAD_REQUEST,
-            Self::LongTarget => StatusCode::URI_TOO_LONG,
-            Self::Connect | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::NoProxyHeader | Self::BadBody(_) | Self::CutBody => StatusCode::BAD_REQUEST,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoResponse => StatusCode::GATEWAY_TIMEOUT,
             Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
@@ -100,16 +79,7 @@ impl Rejection {
 
     const fn by(&self) -> Side {
         match self {
-            Self::NoProxyHeader
-            | Self::NoHost
-            | Self::SeveralHosts
-            | Self::BadHost
-            | Self::BadTarget
-            | Self::LongTarget
-            | Self::Connect
-            | Self::TransferCoding
-            | Self::SlowBody
-            | Self::CutBody => Side::Client,
+            Self::NoProxyHeader | Self::BadBody(_) | Self::SlowBody | Self::CutBody => Side::Client,
             Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
                 Reason::NoRoom => Side::Elbows,
                 _ => Side::Upstream,
@@ -125,14 +95,10 @@ impl Rejection {
     const fn why(&self) -> Reason {
         match self {
             Self::NoProxyHeader => Reason::NoProxyHeader,
-            Self::NoHost
-            | Self::SeveralHosts
-            | Self::BadHost
-            | Self::BadTarget
+            Self::BadBody(_)
             | Self::MalformedResponse(_)
             | Self::UnknownCoding
             | Self::UnaskedUpgrade => Reason::Malformed,
-            Self::LongTarget | Self::Connect | Self::TransferCoding => Reason::Refused,
             Self::SlowBody | Self::NoResponse => Reason::Timeout,
             Self::CutBody | Self::UpstreamClosed(_) => Reason::Closed,
             Self::Connection(fault) => fault.reason(),
@@ -181,29 +147,64 @@ pub(crate) fn answer(
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
+    if status.is_client_error() {
         // What follows on such a connection cannot be trusted to be what it seems.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// The answer to the preface of HTTP/2 (RFC 9113, section 3.4), the one version that hyper does not
-/// answer itself.
-pub(crate) const VERSION_NOT_SUPPORTED: &[u8] =
-    b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+/// The status of a head, or body, that breaks a rule.
+const fn status_of(fault: Fault) -> StatusCode {
+    match fault {
+        Fault::LongTarget => StatusCode::URI_TOO_LONG,
+        Fault::LongHead | Fault::ManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Fault::Connect | Fault::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+        Fault::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
 
-/// The end of a connection whose request head was refused, and the status of the answer: hyper's own,
-/// or [`VERSION_NOT_SUPPORTED`].
+/// What is logged of a request line that is refused: a line and no more of it than this.
+const LONGEST_LINE: usize = 1_024;
+
+/// Refuses a head: counts it, writes its log line, and says what to answer. `head` is all that was read
+/// of it; nothing behind it can be told apart, so the connection closes.
+pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Front) -> String {
+    tracing::debug!(client = %client.address, rule = fault.as_str(), "refused: {fault}");
+    front.counters.http_faults.add(fault);
+    front.counters.refused_heads.add(1);
+    let status = status_of(fault);
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let readable = line.len() <= LONGEST_LINE
+        && line.len() < head.len()
+        && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    let line = if readable { String::from_utf8_lossy(line).into_owned() } else { String::new() };
+    let mut entry = Entry::new(front.access_log.clone(), Arc::clone(client), line, String::new());
+    entry.status = Some(status.as_u16());
+    let why = match status {
+        StatusCode::NOT_IMPLEMENTED | StatusCode::URI_TOO_LONG => Reason::Refused,
+        _ => Reason::Malformed,
+    };
+    entry.end = End::new(Side::Client, Phase::Request, why);
+    // RFC 9110, section 9.3.2: no content where HEAD was asked.
+    let text = if head.starts_with(b"HEAD ") { String::new() } else { format!("{fault}\n") };
+    format!(
+        "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n\
+         {text}",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or_default(),
+        text.len()
+    )
+}
+
+/// The end of a connection whose request head hyper refused, which we had let pass; and the status that it
+/// answered.
 pub(crate) fn connection_end(error: &hyper::Error) -> Option<(u16, End)> {
     if !error.is_parse() {
         // An idle connection whose time is over has asked nothing and is owed nothing.
         return None;
     }
-    let status = match error {
-        _ if error.is_parse_version_h2() => 505,
-        _ if error.is_parse_too_large() => 431,
-        _ => 400,
-    };
+    let status = if error.is_parse_too_large() { 431 } else { 400 };
     Some((status, End::new(Side::Client, Phase::Request, Reason::Malformed)))
 }

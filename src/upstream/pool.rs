@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::{Fault, MAX_BUFFER, Upstream};
+use crate::http::head;
 
 /// How long an idle connection is kept: under the 5 s after which node's http server closes one,
 /// the shortest keep-alive of the common application servers, so that we let go first.
@@ -128,6 +129,12 @@ impl SendError {
     pub(crate) fn is_client_body(&self) -> bool {
         self.sources()
             .any(|source| source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user))
+    }
+
+    /// The rule that the client's body breaks, if that is why it broke off.
+    pub(crate) fn client_fault(&self) -> Option<head::Fault> {
+        let error = self.sources().find_map(|source| source.downcast_ref::<io::Error>())?;
+        error.get_ref()?.downcast_ref().copied()
     }
 
     /// The response was there and was no HTTP.

@@ -49,11 +49,6 @@ fn connect_is_not_implemented() {
 #[test]
 fn other_transfer_codings_are_not_implemented() {
     refused("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501);
-    refused(
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n\
-         0\r\n\r\n",
-        501,
-    );
 }
 
 #[test]
@@ -66,6 +61,9 @@ fn framing_that_can_be_read_two_ways_is_refused() {
         "Content-Length: 1x",
         "Content-Length: 99999999999999999999",
         "Transfer-Encoding: gzip",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
         "Transfer-Encoding: chunked, gzip",
         "Transfer-Encoding : chunked",
         "X: 1\r\n folded: 2",
@@ -73,35 +71,6 @@ fn framing_that_can_be_read_two_ways_is_refused() {
         refused(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n1"), 400);
     }
     refused("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
-}
-
-#[test]
-fn length_beside_chunked_does_not_pass() {
-    // RFC 9112, section 6.1: chunked wins, the length is removed, and the connection closes.
-    let upstream = Upstream::start(|mut socket| {
-        use std::io::Write;
-        let head = crate::upstream::read_head(&mut socket);
-        let (body, _) = crate::upstream::read_body(&mut socket, &head);
-        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-        format!("{head}{}", String::from_utf8_lossy(&body))
-    });
-    let elbows = Elbows::start(upstream.address, &[]);
-    for fields in [
-        "Content-Length: 3\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nContent-Length: 3",
-    ] {
-        let mut client = Client::behind_balancer(elbows.address);
-        client.send(format!(
-            "POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
-             GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
-        ));
-        let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
-        assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
-        let seen = upstream.seen();
-        assert!(seen.ends_with("\r\n\r\nhello"), "{seen}");
-        assert!(!seen.to_ascii_lowercase().contains("content-length"), "{seen}");
-    }
-    assert!(upstream.saw_nothing());
 }
 
 #[test]
@@ -140,8 +109,8 @@ fn long_target_is_too_long() {
 
 #[test]
 fn versions_other_than_1_are_refused() {
-    refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400);
-    refused("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 400);
+    refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505);
+    refused("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505);
     refused("GET /\r\n\r\n", 400);
 }
 
@@ -151,7 +120,6 @@ fn http_2_preface_is_not_supported() {
     let elbows = Elbows::start(upstream.address, &[]);
     let mut client = Client::behind_balancer(elbows.address);
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    // Where it comes in pieces, hyper takes the first for a request and answers 400.
     let answer = client.read_to_end().unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 505 "), "{}", String::from_utf8_lossy(&answer));
     let line = elbows.access_log.wait_for("by=client during=request why=malformed");

@@ -1,0 +1,339 @@
+//! A client's connection as it is given to hyper: only bytes that were checked pass.
+//!
+//! hyper reads heads leniently in places and owns the loop of a connection, so the check stands in front
+//! of it: [`Follower`] follows the messages, one at a time, and hyper is given what cannot be read in
+//! two ways. To hyper the connection is at its end where the next message is not for hyper, because it
+//! breaks a rule or is an upgrade. It then winds down and gives the connection back.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::{Read, ReadBufCursor, Write};
+
+use super::framing::{Follower, Step};
+use super::head::{Fault, Framing, Limits, Request};
+use super::upgrade;
+use super::{Front, ToClient};
+use crate::client::Client;
+use crate::inbox::Inbox;
+
+/// Room for a read while a head is waited for: most heads, and little for 10,000 that never come.
+const ROOM_FOR_HEAD: usize = 1_024;
+
+/// Room for a read of a body.
+const ROOM_FOR_BODY: usize = 16 * 1_024;
+
+/// A connection whose messages are checked as they pass.
+#[allow(clippy::struct_excessive_bools)] // They are questions that do not exclude each other.
+pub(crate) struct Checked {
+    inbox: Inbox,
+    follower: Follower,
+    /// So many of the unread bytes are checked, and pass.
+    passing: usize,
+    /// A message is under way and not answered to its end.
+    busy: Arc<AtomicBool>,
+    /// hyper holds no byte that the client's socket has not taken.
+    flushed: bool,
+    /// hyper asked for the next message while it was not its turn.
+    waiting: bool,
+    /// The next message is not for hyper.
+    held: bool,
+    /// So many of the unread bytes are a head that was taken by [`Checked::hear`].
+    taken: usize,
+    /// The rule that the body under way breaks.
+    fault: Option<Fault>,
+    address: SocketAddr,
+    /// Upgrades are not for hyper; without a PROXY header there are none.
+    upgrades: bool,
+    front: Arc<Front>,
+}
+
+/// What a connection asks next.
+pub(crate) enum Heard<T> {
+    /// Something for hyper, which finds its head unread.
+    Request,
+    /// Something else. Its head can be given to hyper after all.
+    Other(T),
+    /// Nothing that may pass.
+    Fault(Fault),
+    /// It closed; perhaps in the middle of a head.
+    Closed,
+}
+
+impl Checked {
+    pub(crate) fn new(inbox: Inbox, client: &Client, front: Arc<Front>) -> Self {
+        Self {
+            inbox,
+            follower: Follower::new(Limits::DEFAULT),
+            passing: 0,
+            busy: Arc::default(),
+            flushed: true,
+            waiting: false,
+            held: false,
+            taken: 0,
+            fault: None,
+            address: client.address,
+            upgrades: client.identified,
+            front,
+        }
+    }
+
+    /// Waits for a whole head, and gives it to `take`: what is taken is not for hyper.
+    pub(crate) async fn hear<T>(&mut self, take: impl Fn(&Request<'_>) -> Option<T>) -> Heard<T> {
+        self.held = false;
+        loop {
+            match self.follower.step(&self.inbox.unread) {
+                Err(fault) => return Heard::Fault(fault),
+                Ok(Step::Head(head, used)) => {
+                    let framing = head.framing;
+                    if let Some(other) = take(&head) {
+                        self.follower.enter(framing);
+                        self.taken = used;
+                        return Heard::Other(other);
+                    }
+                    self.pass(framing, used);
+                    return Heard::Request;
+                }
+                // A head comes first, so there is no body yet.
+                Ok(Step::More | Step::Body(_)) => {}
+            }
+            match self.inbox.read(ROOM_FOR_HEAD).await {
+                Ok(0) | Err(_) => return Heard::Closed,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Reads on while something else is waited for, and completes when the client has left. What it sends
+    /// meanwhile stays unread, and the socket is left alone when that is much.
+    pub(crate) async fn left(&mut self) {
+        while self.inbox.unread.len() < Limits::DEFAULT.head {
+            match self.inbox.read(ROOM_FOR_HEAD).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Gives the head that was taken to hyper.
+    pub(crate) fn give_back(&mut self) {
+        self.pass(Framing::Absent, self.taken);
+        self.taken = 0;
+    }
+
+    /// The connection as it is, behind what was taken of it.
+    pub(crate) fn into_inbox(mut self) -> Inbox {
+        self.inbox.unread.advance(self.taken.min(self.inbox.unread.len()));
+        self.inbox
+    }
+
+    /// Whether not a byte of it is unread.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.inbox.unread.is_empty()
+    }
+
+    /// Whether the next message is for [`Checked::hear`].
+    pub(crate) const fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// For the [`Answer`]s to its requests.
+    pub(crate) fn busy(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.busy)
+    }
+
+    fn pass(&mut self, framing: Framing, used: usize) {
+        self.follower.enter(framing);
+        self.passing = used;
+        self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks at what was read: whether something passes now.
+    fn look(&mut self) -> Result<Look, Fault> {
+        if self.held || self.follower.is_at_head() && self.busy.load(Ordering::Relaxed) {
+            return Ok(Look::NotNow);
+        }
+        let step = self.follower.step(&self.inbox.unread);
+        match step {
+            Ok(Step::More) => Ok(Look::More),
+            Ok(Step::Body(used)) => {
+                self.passing = used;
+                Ok(Look::Passes)
+            }
+            Ok(Step::Head(head, used)) => {
+                let framing = head.framing;
+                if self.upgrades && upgrade::is_asked_for(&head, &self.front.config) {
+                    self.hold();
+                    return Ok(Look::NotNow);
+                }
+                self.pass(framing, used);
+                Ok(Look::Passes)
+            }
+            Err(_) if self.follower.is_at_head() => {
+                self.hold();
+                Ok(Look::NotNow)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn hold(&mut self) {
+        self.held = true;
+        self.follower.look_again();
+    }
+
+    /// Tells of a body that breaks a rule: its message ends here.
+    fn broken(&mut self, fault: Fault) -> io::Error {
+        if self.fault.is_none() {
+            self.fault = Some(fault);
+            self.front.counters.http_faults.add(fault);
+            tracing::debug!(client = %self.address, rule = fault.as_str(), "bad body: {fault}");
+        }
+        io::Error::new(io::ErrorKind::InvalidData, fault)
+    }
+}
+
+/// What came of a look.
+enum Look {
+    /// Bytes pass.
+    Passes,
+    /// More must be read.
+    More,
+    /// It is not hyper's, or not its turn.
+    NotNow,
+}
+
+impl Read for Checked {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.passing > 0 {
+                let length = this.passing.min(buffer.remaining());
+                this.passing -= length;
+                this.inbox.hand_out(length, &mut buffer);
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(fault) = this.fault {
+                return Poll::Ready(Err(this.broken(fault)));
+            }
+            match this.look() {
+                Ok(Look::Passes) => continue,
+                Ok(Look::More) => {}
+                Ok(Look::NotNow) => {
+                    if this.held && this.flushed && !this.busy.load(Ordering::Relaxed) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    this.waiting = true;
+                    // The socket is read on, to see whether the client has left.
+                    if this.inbox.unread.len() >= Limits::DEFAULT.head {
+                        return Poll::Pending;
+                    }
+                }
+                Err(fault) => return Poll::Ready(Err(this.broken(fault))),
+            }
+            let room = if this.follower.is_at_head() { ROOM_FOR_HEAD } else { ROOM_FOR_BODY };
+            if ready!(this.inbox.poll_more(cx, room))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl Write for Checked {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.flushed = false;
+        Pin::new(&mut this.inbox).poll_write(cx, bytes)
+    }
+
+    /// hyper flushes when the socket has taken all that it had.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.inbox).poll_flush(cx))?;
+        this.flushed = true;
+        if this.waiting && !this.busy.load(Ordering::Relaxed) {
+            // It would not ask again by itself.
+            this.waiting = false;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Of a connection that is given back nothing is shut.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.held && this.flushed && !this.busy.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        this.held = false;
+        Pin::new(&mut this.inbox).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inbox.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.flushed = false;
+        Pin::new(&mut this.inbox).poll_write_vectored(cx, slices)
+    }
+}
+
+/// The body of an answer; when hyper is done with it, the next message may begin.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    body: ToClient,
+    busy: Arc<AtomicBool>,
+}
+
+impl Answer {
+    pub(crate) fn new(body: ToClient, busy: Arc<AtomicBool>) -> Self {
+        Self { body, busy }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

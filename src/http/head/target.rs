@@ -1,0 +1,102 @@
+//! Request targets and hosts (RFC 9112, section 3.2; RFC 9110, sections 4.2 and 7.2).
+//!
+//! A target passes byte for byte, `//`, `..` and `%2F` included: what its path means is for the upstream
+//! to say. What is refused are bytes at which readers cut or turn it differently.
+
+use std::net::Ipv6Addr;
+
+/// A request target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// A path and perhaps a query, as it goes to the upstream.
+    Origin(&'a [u8]),
+    /// `*`, of OPTIONS.
+    Asterisk,
+    /// The absolute form: the authority, which replaces `Host`, and path and query as they came, which
+    /// may be empty.
+    Absolute(&'a [u8], &'a [u8]),
+}
+
+/// Takes a target apart; none if it has no form that is served here.
+pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
+    if target.starts_with(b"/") {
+        return is_path_and_query(target).then_some(Target::Origin(target));
+    }
+    if target == b"*" {
+        return is_options.then_some(Target::Asterisk);
+    }
+    let rest =
+        without_scheme(target, b"http://").or_else(|| without_scheme(target, b"https://"))?;
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end)?;
+    // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
+    let well_formed = !authority.is_empty()
+        && !authority.starts_with(b":")
+        && is_host(authority)
+        && is_path_and_query(path);
+    well_formed.then_some(Target::Absolute(authority, path))
+}
+
+fn without_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = target.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// Visible ASCII, but for what no URI holds and somebody gives a meaning: `#` ends a target for some, `\`
+/// is `/` in a path for some, and the brackets are nobody's.
+fn is_path_and_query(bytes: &[u8]) -> bool {
+    let mut in_query = false;
+    bytes.iter().all(|byte| match byte {
+        b'?' => {
+            in_query = true;
+            true
+        }
+        b'#' | b'<' | b'>' => false,
+        b'\\' | b'`' => in_query,
+        byte => byte.is_ascii_graphic(),
+    })
+}
+
+/// Whether it can be a host and a port (RFC 3986, section 3.2; a comma would make two of it). Empty is
+/// well-formed: of a target without authority.
+#[must_use]
+pub fn is_host(host: &[u8]) -> bool {
+    let (name, port) = if let [b'[', rest @ ..] = host {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+        let (Some(address), Some(port)) = (rest.get(..end), rest.get(end + 1..)) else {
+            return false;
+        };
+        let address = std::str::from_utf8(address).ok().and_then(|text| text.parse().ok());
+        if !address.is_some_and(|_: Ipv6Addr| true) {
+            return false;
+        }
+        (&b""[..], port)
+    } else {
+        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+        host.split_at(end)
+    };
+    let port_is_fine = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    port_is_fine && is_name(name)
+}
+
+/// RFC 3986, section 3.2.2: unreserved, percent-encoded, delimiters (not the comma).
+fn is_name(mut name: &[u8]) -> bool {
+    loop {
+        name = match name {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
+            [byte, rest @ ..]
+                if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte) =>
+            {
+                rest
+            }
+            _ => return false,
+        };
+    }
+}
