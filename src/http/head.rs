@@ -426,7 +426,7 @@ fn disguises_framing(name: &[u8]) -> bool {
 }
 
 /// Digits alone, and no zero in front: `010` is eight to some.
-fn content_length(value: &[u8]) -> Result<u64, Fault> {
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Fault> {
     if value.len() > 1 && value.starts_with(b"0") {
         return Err(Fault::Length);
     }
@@ -446,7 +446,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// `chunked` alone. Another coding before it could be done and is not; anything else leaves the end
 /// of the body open.
-fn transfer_coding(value: &[u8], version: Version) -> Result<(), Fault> {
+pub(super) fn transfer_coding(value: &[u8], version: Version) -> Result<(), Fault> {
     // RFC 9112, section 6.1: in HTTP/1.0 the framing is faulty.
     if version == Version::Http10 {
         return Err(Fault::OldCoding);

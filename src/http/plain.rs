@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{CONNECTION, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::ext::on_informational;
 use tokio::time::timeout;
 
 use super::expect::{self, Gate};
+use super::head::{self, Fault};
 use super::reject::Rejection;
 use super::{FromClient, Front, ToClient, hop};
 use crate::access_log::{Entry, Progress};
@@ -40,8 +41,8 @@ pub(super) async fn pass(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err((Rejection::UnaskedUpgrade, entry));
     }
-    if has_unknown_coding(&response) {
-        return Err((Rejection::UnknownCoding, entry));
+    if let Err(rejection) = check(&response, front) {
+        return Err((rejection, entry));
     }
     let mut response = pass_back(response, entry);
     if let Some(gate) = gate.filter(|gate| gate.is_shut()) {
@@ -58,7 +59,20 @@ pub(super) fn pass_back(response: Response<Incoming>, mut entry: Entry) -> Respo
     hop::strip_response(parts.status, &mut parts.headers);
     // hyper writes each hop's own version; this one is what the client's side may use.
     parts.version = Version::HTTP_11;
+    if parts.status == StatusCode::NO_CONTENT {
+        // RFC 9110, section 8.6: it has none to tell of.
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     Response::from_parts(parts, ToClient::passed(body, entry))
+}
+
+/// Refuses a response whose end could be read in two ways.
+pub(super) fn check(response: &Response<Incoming>, front: &Front) -> Result<(), Rejection> {
+    framing(response.headers()).map_err(|fault| {
+        front.counters.response_faults.add(fault);
+        tracing::debug!(rule = fault.as_str(), "bad response: {fault}");
+        Rejection::MalformedResponse(fault.to_string())
+    })
 }
 
 /// Why there is no response, and where it was to come from, as far as that is known.
@@ -147,11 +161,22 @@ pub(super) async fn head<T>(
     }
 }
 
-/// Whether the body has a transfer coding besides chunked. None was asked for, since `TE` does not
-/// pass, and the field that names it is this hop's: the client could not make sense of the body.
-fn has_unknown_coding(response: &Response<Incoming>) -> bool {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+/// How long a response's body is must be said once (RFC 9112, section 6.3): hyper takes several lengths that
+/// are alike, a length beside chunked, and codings before it. None of those was asked for, since `TE` does
+/// not pass, and the client could not make sense of the body.
+fn framing(headers: &HeaderMap) -> Result<(), Fault> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
+        (None, None, None, None) => Ok(()),
+        (Some(length), None, None, None) => head::content_length(length.as_bytes()).map(|_| ()),
+        (None, None, Some(coding), None) => {
+            head::transfer_coding(coding.as_bytes(), head::Version::Http11)
+        }
+        (_, _, Some(_), Some(_)) => Err(Fault::Coding),
+        (_, Some(_), _, _) => Err(Fault::SeveralLengths),
+        _ => Err(Fault::LengthAndCoding),
+    }
 }
 
 /// RFC 9110, section 9.2.1: methods that only ask. A request is never sent twice otherwise.

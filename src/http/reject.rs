@@ -51,9 +51,6 @@ pub(crate) enum Rejection {
     /// The upstream's answer is no HTTP.
     #[error("the upstream's response is malformed: {0}")]
     MalformedResponse(String),
-    /// The upstream applied a transfer coding that nobody accepts (RFC 9112, section 6.1).
-    #[error("the upstream's response has a transfer coding other than chunked")]
-    UnknownCoding,
     /// The upstream changes to a protocol that nobody offered (RFC 9110, section 7.8).
     #[error("the upstream changed to a protocol that was not offered")]
     UnaskedUpgrade,
@@ -70,10 +67,9 @@ impl Rejection {
                 Reason::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_GATEWAY,
             },
-            Self::UpstreamClosed(_)
-            | Self::MalformedResponse(_)
-            | Self::UnknownCoding
-            | Self::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
+            Self::UpstreamClosed(_) | Self::MalformedResponse(_) | Self::UnaskedUpgrade => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 
@@ -87,7 +83,6 @@ impl Rejection {
             Self::NoResponse
             | Self::UpstreamClosed(_)
             | Self::MalformedResponse(_)
-            | Self::UnknownCoding
             | Self::UnaskedUpgrade => Side::Upstream,
         }
     }
@@ -95,10 +90,9 @@ impl Rejection {
     const fn why(&self) -> Reason {
         match self {
             Self::NoProxyHeader => Reason::NoProxyHeader,
-            Self::BadBody(_)
-            | Self::MalformedResponse(_)
-            | Self::UnknownCoding
-            | Self::UnaskedUpgrade => Reason::Malformed,
+            Self::BadBody(_) | Self::MalformedResponse(_) | Self::UnaskedUpgrade => {
+                Reason::Malformed
+            }
             Self::SlowBody | Self::NoResponse => Reason::Timeout,
             Self::CutBody | Self::UpstreamClosed(_) => Reason::Closed,
             Self::Connection(fault) => fault.reason(),

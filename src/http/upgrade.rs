@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::checked::Checked;
 use super::head::{self, Limits, Request, Target, Version};
-use super::plain::pass_back;
+use super::plain::{check, pass_back};
 use super::reject::{self, Rejection};
 use super::{Front, ToClient, forwarded, health, hop, replay};
 use crate::access_log::Entry;
@@ -112,8 +112,6 @@ fn for_upstream(
     let (host, target): (_, [&[u8]; 2]) = match head.target {
         Target::Origin(target) => (head.host, [b"", target]),
         Target::Asterisk => (head.host, [b"", b"*"]),
-        // RFC 9112, section 3.2.4.
-        Target::Absolute(host, b"") if head.method == b"OPTIONS" => (Some(host), [b"", b"*"]),
         Target::Absolute(host, path) if path.starts_with(b"/") => (Some(host), [b"", path]),
         Target::Absolute(host, path) => (Some(host), [b"/", path]),
     };
@@ -172,14 +170,16 @@ pub(crate) async fn open(
             return None;
         }
         Ok(Asked::Other(upstream)) => match replay::response(upstream, method).await {
-            Ok(response) => pass_back(response, entry),
-            Err(error) => {
-                let rejection = Rejection::MalformedResponse(error.to_string());
-                reject::answer(&rejection, entry, &front.counters)
-            }
+            Ok(response) => match check(&response, front) {
+                Ok(()) => Ok(pass_back(response, entry)),
+                Err(rejection) => Err((rejection, entry)),
+            },
+            Err(error) => Err((Rejection::MalformedResponse(error.to_string()), entry)),
         },
-        Err(rejection) => reject::answer(&rejection, entry, &front.counters),
+        Err(rejection) => Err((rejection, entry)),
     };
+    let response = response
+        .unwrap_or_else(|(rejection, entry)| reject::answer(&rejection, entry, &front.counters));
     client.give_back();
     Some((client, response))
 }

@@ -38,6 +38,8 @@ mod bad_requests;
 mod bodies;
 /// What passes between client and upstream besides bodies: lines, fields, identity.
 mod forwarding;
+/// One meaning or none: every rule of HTTP/1.1, and what nginx and `HAProxy` do.
+mod strictness;
 /// Upgrades and the tunnels that they open.
 mod upgrade;
 /// Upstreams that refuse, hang, break off or answer nonsense.

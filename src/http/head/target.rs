@@ -30,10 +30,13 @@ pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end)?;
     // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
-    let well_formed = !authority.is_empty()
-        && !authority.starts_with(b":")
-        && is_host(authority)
-        && is_path_and_query(path);
+    // Without a path it is `*` to OPTIONS and `/` to all else (RFC 9112, section 3.2.4): to us, neither.
+    if is_options && path.is_empty() {
+        return None;
+    }
+    // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
+    let named = !authority.is_empty() && !authority.starts_with(b":");
+    let well_formed = named && is_host(authority) && is_path_and_query(path);
     well_formed.then_some(Target::Absolute(authority, path))
 }
 
@@ -43,7 +46,7 @@ fn without_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// Visible ASCII, but for what no URI holds and somebody gives a meaning: `#` ends a target for some, `\`
-/// is `/` in a path for some, and the brackets are nobody's.
+/// is `/` in a path for some. The others are what hyper does not take, which reads all but upgrades after us.
 fn is_path_and_query(bytes: &[u8]) -> bool {
     let mut in_query = false;
     bytes.iter().all(|byte| match byte {
@@ -53,6 +56,7 @@ fn is_path_and_query(bytes: &[u8]) -> bool {
         }
         b'#' | b'<' | b'>' => false,
         b'\\' | b'`' => in_query,
+        b'"' => !in_query,
         byte => byte.is_ascii_graphic(),
     })
 }
