@@ -32,8 +32,17 @@ use crate::socket;
 /// The longest request head; also the most that is read ahead of a slow upstream.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Serves one connection until it ends or leaves as a tunnel.
-pub(crate) async fn serve(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
+/// Serves one connection until it ends or leaves as a tunnel. On the heap, where it stays: the runtime moves
+/// what it spawns several times.
+pub(crate) fn serve(
+    socket: TcpStream,
+    balancer: SocketAddr,
+    front: Arc<Front>,
+) -> impl Future<Output = ()> + Send {
+    Box::pin(story(socket, balancer, front))
+}
+
+async fn story(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
     let accepted = Instant::now();
     socket::tune(&socket);
     let mut inbox = Inbox::new(socket);
@@ -72,7 +81,8 @@ pub(crate) async fn serve(socket: TcpStream, balancer: SocketAddr, front: Arc<Fr
             Some(Heard::Closed) if connection.is_unused() => return front.counters.probes.add(1),
             Some(Heard::Closed) | None => return,
         }
-        match requests(connection, answer, &client, &front).await {
+        // On the heap, for hyper's state is large, and most connections become tunnels without it.
+        match Box::pin(requests(connection, answer, &client, &front)).await {
             Some(back) => connection = back,
             None => return,
         }

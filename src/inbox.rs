@@ -48,7 +48,10 @@ impl Inbox {
         cx: &mut Context<'_>,
         room: usize,
     ) -> Poll<std::io::Result<usize>> {
-        self.unread.reserve(room);
+        // What room there is does, unless it is little: a head mostly comes in one piece.
+        if self.unread.capacity() - self.unread.len() < room / 4 {
+            self.unread.reserve(room);
+        }
         pin!(self.socket.inner_mut().read_buf(&mut self.unread)).poll(cx)
     }
 

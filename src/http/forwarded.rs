@@ -303,7 +303,15 @@ impl RequestIds {
     }
 
     fn next(&self) -> String {
-        format!("{:016x}{:016x}", self.process, self.next.fetch_add(1, Ordering::Relaxed))
+        let mut id = String::with_capacity(32);
+        for half in [self.process, self.next.fetch_add(1, Ordering::Relaxed)] {
+            let digits = (0..16).rev().filter_map(|place| {
+                let digit = u32::try_from(half >> (4 * place) & 0xf).ok()?;
+                char::from_digit(digit, 16)
+            });
+            id.extend(digits);
+        }
+        id
     }
 }
 

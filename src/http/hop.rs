@@ -17,12 +17,9 @@ const ALWAYS: [HeaderName; 4] = [
 ];
 
 /// The names that `Connection` lists in these lines.
-pub(super) fn listed<'a>(lines: &[Field<'a>]) -> Vec<&'a [u8]> {
-    let mut listed = Vec::new();
-    for line in lines.iter().filter(|field| field.is("connection")) {
-        listed.extend(line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
-    }
-    listed
+pub(super) fn listed<'a>(lines: &[Field<'a>]) -> impl Iterator<Item = &'a [u8]> {
+    let lines = lines.iter().filter(|field| field.is("connection"));
+    lines.flat_map(|line| line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
 }
 
 /// Whether a field speaks of this connection alone, `listed` being what `Connection` lists. Of an upgrade,

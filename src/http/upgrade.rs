@@ -55,7 +55,7 @@ pub(crate) fn is_asked_for(head: &Request<'_>, config: &Config) -> bool {
     head.version == Version::Http11
         && head.framing.is_empty()
         && offers(head).next().is_some()
-        && hop::listed(&head.fields).iter().any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+        && hop::listed(&head.fields).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
         && !health::is_check_of(head, config)
 }
 
@@ -119,7 +119,7 @@ fn for_upstream(
     for part in [head.method, b" ", target[0], target[1], b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
-    let listed = hop::listed(&head.fields);
+    let listed: Vec<_> = hop::listed(&head.fields).collect();
     for field in &head.fields {
         if field.is("host") {
             line(&mut out, field.name, host.unwrap_or_default());
@@ -169,7 +169,8 @@ pub(crate) async fn open(
             open_tunnel(client, switched, entry, front).await;
             return None;
         }
-        Ok(Asked::Other(upstream)) => match replay::response(upstream, method).await {
+        // Boxed: it is rare, and large.
+        Ok(Asked::Other(upstream)) => match Box::pin(replay::response(upstream, method)).await {
             Ok(response) => match check(&response, front) {
                 Ok(()) => Ok(pass_back(response, entry)),
                 Err(rejection) => Err((rejection, entry)),
@@ -266,7 +267,7 @@ fn for_client(response: &head::Response<'_>, chosen: &[u8]) -> Vec<u8> {
     for part in [b"HTTP/1.1 101 ", response.reason, b"\r\n"] {
         out.extend_from_slice(part);
     }
-    let listed = hop::listed(&response.fields);
+    let listed: Vec<_> = hop::listed(&response.fields).collect();
     for field in &response.fields {
         if !hop::is_hop_by_hop(field.name, &listed) && !field.is("content-length") {
             line(&mut out, field.name, field.value);

@@ -486,7 +486,7 @@ fn version(program: &str, start: &str) -> String {
 }
 
 /// How long a peer may be silent before it is said to wait.
-const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// The tables of `docs/security.md`, as they come out now.
 fn tables() -> String {
