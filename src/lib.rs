@@ -33,5 +33,6 @@ mod drain;
 pub mod end;
 pub mod line_writer;
 pub mod metrics;
+mod summary;
 
 pub mod demo;

@@ -24,6 +24,7 @@ use crate::http::{Front, RequestIds, health};
 use crate::listener;
 use crate::metrics::Counters;
 use crate::relay::{self, Relay};
+use crate::summary::Summary;
 use crate::upstream::Upstream;
 
 /// How long tunnels whose client did not answer its Close have to tell the application: with the
@@ -240,7 +241,8 @@ async fn drain_when_told(
     stage: &watch::Sender<Stage>,
     orders: &mut mpsc::Receiver<Order>,
 ) -> bool {
-    told_to_stop(front, orders).await;
+    let mut summary = Summary::start();
+    told_to_stop(front, orders, &mut summary).await;
     stage.send_replace(Stage::Leaving);
     let config = &front.config;
     tracing::info!(
@@ -254,7 +256,7 @@ async fn drain_when_told(
     let delay = tokio::time::sleep(config.drain_delay);
     let mut hurried = tokio::select! {
         () = delay => false,
-        () = told_to_stop(front, orders) => true,
+        () = told_to_stop(front, orders, &mut summary) => true,
     };
     stage.send_replace(Stage::Finishing);
     if !hurried {
@@ -264,7 +266,7 @@ async fn drain_when_told(
         let finished = timeout(longest, front.census.empty());
         hurried = tokio::select! {
             _ = finished => false,
-            () = told_to_stop(front, orders) => true,
+            () = told_to_stop(front, orders, &mut summary) => true,
         };
     }
 
@@ -282,17 +284,11 @@ async fn drain_when_told(
 }
 
 /// Waits for [`Order::Stop`]; reports meanwhile. Orders that can no longer come mean the same.
-async fn told_to_stop(front: &Front, orders: &mut mpsc::Receiver<Order>) {
+async fn told_to_stop(front: &Front, orders: &mut mpsc::Receiver<Order>, summary: &mut Summary) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Stop => return,
-            Order::Report => tracing::info!(
-                "open={} tunnels_open={} access_log_lines_dropped={} {}",
-                front.census.open(),
-                front.relay.open(),
-                front.access_log.dropped(),
-                front.counters
-            ),
+            Order::Report => summary.write(front),
         }
     }
 }

@@ -60,6 +60,8 @@ mod drain;
 mod process;
 /// Settings: faults, precedence, `elbows check`.
 mod settings;
+/// What it tells of itself when it is asked.
+mod summary;
 
 /// Other people's applications and clients, every client through every balancer.
 mod applications;
