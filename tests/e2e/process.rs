@@ -1,5 +1,6 @@
 //! The process: descriptors, memory, signals, PID 1.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Client, handshake};
+use crate::programs::wait_until;
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::Upstream;
 
@@ -29,8 +31,15 @@ fn ticks(pid: Pid) -> u64 {
     rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
+/// How many of the descriptors under `limit` are free. Those above were open before there was a limit.
+fn free_descriptors(pid: Pid, limit: usize) -> usize {
+    let open = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
+    let number = |name: OsString| name.to_str().unwrap().parse::<usize>().unwrap();
+    limit - open.filter(|file| number(file.as_ref().unwrap().file_name()) < limit).count()
+}
+
 /// elbows that may open so many descriptors.
-fn with_descriptors(limit: u32, upstream: &Upstream) -> Elbows {
+fn with_descriptors(limit: usize, upstream: &Upstream) -> Elbows {
     let mut shell = Command::new("/bin/sh");
     shell
         .env_clear()
@@ -67,8 +76,8 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     elbows.log.wait_for("accepting pauses");
 
     // Ten pauses are a second in which it had nothing to do.
-    let (pauses, before) = (accept_pauses(&elbows.report()), ticks(elbows.pid()));
     let start = Instant::now();
+    let (pauses, before) = (accept_pauses(&elbows.report()), ticks(elbows.pid()));
     while accept_pauses(&elbows.report()) < pauses + 10 {
         tunnels.iter_mut().for_each(echoes);
         assert!(start.elapsed() < PATIENCE, "accepting does not try again");
@@ -90,28 +99,41 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
 
 #[test]
 fn no_descriptor_for_the_upstream_is_503() {
+    const LIMIT: usize = 64;
     let upstream = Upstream::echo();
-    let elbows = with_descriptors(64, &upstream);
+    let elbows = with_descriptors(LIMIT, &upstream);
+    // The connection that found it listening came and went: from here on only ours open and close.
+    elbows.wait_for_report("probes=1");
+    elbows.wait_for_report("open=0");
+    let free = || free_descriptors(elbows.pid(), LIMIT);
+    // accept(2) takes a descriptor for a moment even where nobody knocks, so a tunnel, which needs
+    // two, is sure of them only while there are more.
     let mut tunnels = Vec::new();
-    let refused = loop {
-        let mut client = Client::behind_balancer(elbows.address);
-        client.send(handshake("/ws"));
-        let response = client.read_response();
-        if response.status != 101 {
-            break response;
-        }
-        tunnels.push(client);
-        assert!(tunnels.len() < 64);
-    };
-    assert_eq!(refused.status, 503, "{}", refused.head);
-    assert!(refused.field("retry-after").is_some());
+    while free() > 3 {
+        tunnels.push(tunnel(&elbows));
+    }
+    assert!(tunnels.len() > 10, "{}", tunnels.len());
+    // Silent clients take one each, until there is one for the next client and none for its upstream.
+    let mut silent = Vec::new();
+    while free() > 1 {
+        let before = free();
+        silent.push(TcpStream::connect(elbows.address).unwrap());
+        wait_until("it is accepted", || free() < before);
+    }
+    assert_eq!(free(), 1);
+    let mut refused = Client::behind_balancer(elbows.address);
+    refused.send(handshake("/ws"));
+    let response = refused.read_response();
+    assert_eq!(response.status, 503, "{}", response.head);
+    assert!(response.field("retry-after").is_some());
     let line = elbows.access_log.wait_for("status=503");
     assert!(line.contains("by=elbows during=handshake why=no_room"), "{line}");
     tunnels.iter_mut().for_each(echoes);
-    tunnels.pop();
-    tunnels.pop();
-    elbows.wait_for_report(&format!("tunnels_open={}", tunnels.len()));
+
+    drop((tunnels.pop(), tunnels.pop(), refused));
+    wait_until("what is closed is free again", || free() == 5);
     tunnels.push(tunnel(&elbows));
+    tunnels.iter_mut().for_each(echoes);
 }
 
 #[test]
