@@ -19,7 +19,6 @@ fn summary_tells_tunnels_rates_and_memory() {
     let upstream = Upstream::echo();
     let start = Instant::now();
     let elbows = Elbows::start(upstream.address, &[]);
-    elbows.report();
     let tunnels: Vec<_> = (0..3)
         .map(|_| {
             let mut client = Client::behind_balancer(elbows.address);
@@ -29,7 +28,8 @@ fn summary_tells_tunnels_rates_and_memory() {
         })
         .collect();
     let summary = elbows.wait_for_report("tunnels_open=3");
-    // Whoever waits may have asked often: together the summaries tell of all three.
+    // Whoever waits may have asked often: together the summaries tell of all three, and of no time twice.
+    (0..10).for_each(|_| drop(elbows.report()));
     let summaries: Vec<_> =
         elbows.log.all().into_iter().filter(|line| line.contains("rates_over=")).collect();
     let opened = |summary: &String| {
@@ -38,7 +38,7 @@ fn summary_tells_tunnels_rates_and_memory() {
     };
     let times: f64 =
         summaries.iter().map(|it| value(it, "rates_over").parse::<f64>().unwrap()).sum();
-    assert!(times <= start.elapsed().as_secs_f64(), "no time is told of twice: {summaries:?}");
+    assert!(times <= start.elapsed().as_secs_f64(), "{summaries:?}");
     let opened: f64 = summaries.iter().map(opened).sum();
     assert!((opened - 3.0).abs() < 0.5, "{opened} of 3: {summaries:?}");
     let memory = value(&summary, "memory").strip_suffix("KiB").unwrap().parse::<u64>().unwrap();
