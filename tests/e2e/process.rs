@@ -49,19 +49,6 @@ fn with_descriptors(limit: usize, upstream: &Upstream) -> Elbows {
     Elbows::spawn(command, address)
 }
 
-fn tunnel(elbows: &Elbows) -> Client {
-    let mut client = Client::behind_balancer(elbows.address);
-    client.send(handshake("/ws"));
-    assert_eq!(client.read_response().status, 101);
-    echoes(&mut client);
-    client
-}
-
-fn echoes(client: &mut Client) {
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
-}
-
 fn accept_pauses(report: &str) -> u64 {
     let (_, rest) = report.split_once("accept_pauses=").unwrap();
     rest.split(' ').next().unwrap().parse().unwrap()
@@ -71,7 +58,7 @@ fn accept_pauses(report: &str) -> u64 {
 fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     let upstream = Upstream::echo();
     let elbows = with_descriptors(64, &upstream);
-    let mut tunnels: Vec<_> = (0..5).map(|_| tunnel(&elbows)).collect();
+    let mut tunnels: Vec<_> = (0..5).map(|_| Client::tunnel(&elbows)).collect();
     let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(elbows.address).unwrap()).collect();
     elbows.log.wait_for("accepting pauses");
 
@@ -79,8 +66,9 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     let start = Instant::now();
     let (pauses, before) = (accept_pauses(&elbows.report()), ticks(elbows.pid()));
     while accept_pauses(&elbows.report()) < pauses + 10 {
-        tunnels.iter_mut().for_each(echoes);
+        tunnels.iter_mut().for_each(Client::echoes);
         assert!(start.elapsed() < PATIENCE, "accepting does not try again");
+        // Nothing else is to be seen of a pause; asking all the time would cost the time that is measured.
         thread::sleep(Duration::from_millis(50));
     }
     let spent = ticks(elbows.pid()) - before;
@@ -90,8 +78,8 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     drop(crowd);
     elbows.log.wait_for("accepting connections again");
     elbows.wait_for_report("open=5");
-    tunnels.push(tunnel(&elbows));
-    tunnels.iter_mut().for_each(echoes);
+    tunnels.push(Client::tunnel(&elbows));
+    tunnels.iter_mut().for_each(Client::echoes);
     let complaints =
         elbows.log.all().iter().filter(|line| line.contains("accepting pauses")).count();
     assert!(complaints <= 3, "{complaints} complaints about one thing");
@@ -110,7 +98,7 @@ fn no_descriptor_for_the_upstream_is_503() {
     // two, is sure of them only while there are more.
     let mut tunnels = Vec::new();
     while free() > 3 {
-        tunnels.push(tunnel(&elbows));
+        tunnels.push(Client::tunnel(&elbows));
     }
     assert!(tunnels.len() > 10, "{}", tunnels.len());
     // Silent clients take one each, until there is one for the next client and none for its upstream.
@@ -128,12 +116,12 @@ fn no_descriptor_for_the_upstream_is_503() {
     assert!(response.field("retry-after").is_some());
     let line = elbows.access_log.wait_for("status=503");
     assert!(line.contains("by=elbows during=handshake why=no_room"), "{line}");
-    tunnels.iter_mut().for_each(echoes);
+    tunnels.iter_mut().for_each(Client::echoes);
 
     drop((tunnels.pop(), tunnels.pop(), refused));
     wait_until("what is closed is free again", || free() == 5);
-    tunnels.push(tunnel(&elbows));
-    tunnels.iter_mut().for_each(echoes);
+    tunnels.push(Client::tunnel(&elbows));
+    tunnels.iter_mut().for_each(Client::echoes);
 }
 
 #[test]
@@ -158,11 +146,11 @@ fn soft_limit_of_descriptors_is_raised_to_the_hard_one() {
 fn hang_up_is_harmless() {
     let upstream = Upstream::echo();
     let mut elbows = Elbows::start(upstream.address, &[]);
-    let mut tunnel = tunnel(&elbows);
+    let mut tunnel = Client::tunnel(&elbows);
     elbows.signal(Signal::HUP);
     elbows.signal(Signal::PIPE);
     elbows.report();
-    echoes(&mut tunnel);
+    tunnel.echoes();
     drop(tunnel);
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
@@ -181,7 +169,7 @@ fn pid_1_obeys_sigterm() {
     unshare.arg(env!("CARGO_BIN_EXE_elbows")).process_group(0);
     let (command, address) = Elbows::prepare(unshare, upstream.address, &[]);
     let mut elbows = Elbows::spawn(command, address);
-    let mut tunnel = tunnel(&elbows);
+    let mut tunnel = Client::tunnel(&elbows);
     let outer = elbows.pid().as_raw_nonzero();
     let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
     let child = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
@@ -191,7 +179,7 @@ fn pid_1_obeys_sigterm() {
 
     kill_process(child, Signal::TERM).unwrap();
     elbows.log.wait_for("draining");
-    echoes(&mut tunnel);
+    tunnel.echoes();
     drop(tunnel);
     assert_eq!(elbows.wait().code(), Some(0));
 }
