@@ -138,7 +138,7 @@ pub(super) fn pass<'w>(
             Ok(taken) => {
                 flow.passed += taken as u64;
                 if let Some(rest @ [_, ..]) = bytes.get(taken..) {
-                    flow.waiting = rest.to_vec();
+                    flow.waiting.push(rest);
                 }
                 Stop::Waits
             }
@@ -234,7 +234,7 @@ fn pass_all(
             Ok(taken) => {
                 flow.passed += taken as u64;
                 if let Some(rest @ [_, ..]) = bytes.get(taken..) {
-                    flow.waiting = rest.to_vec();
+                    flow.waiting.push(rest);
                 }
             }
             Err(fault) => return sink_broke(flow, &fault),
@@ -249,7 +249,7 @@ pub(super) fn scan_early(flow: &mut Flow, watch: &mut Watch<'_>) -> Result<(), S
     }
     let early = std::mem::take(&mut flow.waiting);
     follow(flow, &early, watch, |flow, piece| {
-        flow.waiting.extend_from_slice(piece);
+        flow.waiting.push(piece);
         Ok(())
     })
 }
@@ -288,7 +288,7 @@ fn pass_frames(
             flow.passed += taken as u64;
         }
         if let Some(rest @ [_, ..]) = piece.get(taken..) {
-            flow.waiting.extend_from_slice(rest);
+            flow.waiting.push(rest);
         }
         Ok(())
     })
@@ -370,7 +370,7 @@ fn put_wanted(flow: &mut Flow, watch: &mut Watch<'_>) {
         }
     };
     flow.wants = Wants::Nothing;
-    flow.waiting.extend_from_slice(frame.as_bytes());
+    flow.waiting.push(frame.as_bytes());
     flow.own = flow.own.saturating_add(u32::try_from(frame.as_bytes().len()).unwrap_or(u32::MAX));
     *watch.rearm = true;
 }
@@ -379,7 +379,7 @@ fn put_wanted(flow: &mut Flow, watch: &mut Watch<'_>) {
 fn release(flow: &mut Flow) {
     let mut room = [0; MAX_HELD];
     let held = flow.scanner.finish(&mut room);
-    flow.waiting.extend_from_slice(room.get(MAX_HELD - held..).unwrap_or_default());
+    flow.waiting.push(room.get(MAX_HELD - held..).unwrap_or_default());
 }
 
 /// Nothing passes any more: what waits goes out, then the end of the stream where it is to be told,
@@ -489,18 +489,14 @@ fn write(sink: &mut impl Write, bytes: &[u8], to: &mut Readiness) -> io::Result<
 fn drop_front(flow: &mut Flow, taken: usize) {
     flow.passed += taken as u64;
     flow.has_moved |= taken > 0;
-    if taken == flow.waiting.len() {
-        flow.waiting = Vec::new();
-    } else {
-        flow.waiting.drain(..taken);
-    }
+    flow.waiting.drop_front(taken);
 }
 
 /// EPIPE comes where the kernel has told the fault before, or where the sink had ended its own
 /// stream before it broke (Linux, `tcp_reset`): it takes no report away from the reading side.
 fn sink_broke(flow: &mut Flow, fault: &io::Error) -> Stop {
     flow.sink = Sink::Broken;
-    flow.waiting = Vec::new();
+    flow.waiting.clear();
     Stop::SinkBroke { told: fault.kind() != io::ErrorKind::BrokenPipe }
 }
 
@@ -658,7 +654,7 @@ mod tests {
                 to: Readiness::default(),
                 sent: Vec::new(),
             };
-            run.flow.waiting = run.next_bytes(early).into();
+            run.flow.waiting = Vec::from(run.next_bytes(early)).into();
             world.held.set(early);
             // Found full by the registration.
             world.was_full.set(true);

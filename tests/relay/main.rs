@@ -29,6 +29,7 @@ use elbows::relay::{Options, Relay};
 use elbows::tunnel::{Identity, Protocol, Tunnel};
 
 mod frames;
+mod memory;
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,14 +114,7 @@ fn bulk_passes_both_ways_past_slow_readers() {
 /// The test above in a process of its own, where nothing else takes memory.
 #[test]
 fn bulk_takes_no_memory() {
-    let alone = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "bulk_passes_both_ways_past_slow_readers"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&alone.stdout);
-    assert!(alone.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    in_a_process_of_its_own("bulk_passes_both_ways_past_slow_readers");
 }
 
 #[test]
@@ -855,6 +849,18 @@ impl Pattern {
 }
 
 /// Bytes of memory that this process has in use.
+/// Runs one test where nothing else takes memory.
+fn in_a_process_of_its_own(name: &str) {
+    let alone = Command::new(env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&alone.stdout);
+    assert!(alone.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = status.split(' ').nth(1).unwrap().parse().unwrap();
