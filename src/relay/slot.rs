@@ -128,9 +128,13 @@ impl Slot {
             slot.leaves_at = now.wrapping_add(slot.jittered(longest));
             slot.leaves = Some(Leave::Aged);
         }
-        for side in [Side::Client, Side::Upstream] {
+        // Both first: a Close stands behind what came early, at a boundary of it.
+        let scanned = [Side::Client, Side::Upstream].map(|side| {
             let (flow, mut watch) = slot.watched(side, rulebook, now);
-            if let Err(Stop::Refused(why)) = direction::scan_early(flow, &mut watch) {
+            (side, direction::scan_early(flow, &mut watch))
+        });
+        for (side, result) in scanned {
+            if let Err(Stop::Refused(why)) = result {
                 slot.refuse(side, why, rulebook, now);
             }
         }
