@@ -36,3 +36,6 @@ pub mod metrics;
 mod summary;
 
 pub mod demo;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

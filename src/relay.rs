@@ -12,6 +12,8 @@ pub(crate) mod keepalive;
 mod options;
 mod room;
 pub(crate) mod scanner;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod schedule;
 mod slot;
 mod wheel;
 mod worker;

@@ -103,6 +103,31 @@ pub(super) enum Next {
     Farewell,
 }
 
+/// What the poll told of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each may come with any other.
+pub(super) struct News {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// An urgent byte.
+    pub(super) priority: bool,
+    pub(super) read_closed: bool,
+    pub(super) error: bool,
+}
+
+impl From<&Event> for News {
+    #[inline]
+    fn from(event: &Event) -> Self {
+        Self {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            priority: event.is_priority(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+        }
+    }
+}
+
 impl Slot {
     /// A place for a tunnel that comes at tick `now`. What was read before it opened is looked at.
     pub(super) fn new(mut tunnel: Tunnel, rulebook: &Rulebook, now: u32) -> Self {
@@ -142,34 +167,45 @@ impl Slot {
     }
 
     /// Remembers what the poll told of one socket.
-    pub(super) fn note(&mut self, side: Side, event: &Event, now: u32) {
+    pub(super) fn note(&mut self, side: Side, news: News, now: u32) {
         let ready = self.readiness(side);
-        let is_last = event.is_read_closed() || event.is_error();
-        ready.readable |= is_last || event.is_readable();
-        ready.read_on |= is_last || event.is_priority();
-        ready.writable |= event.is_writable();
-        if event.is_readable() {
+        let is_last = news.read_closed || news.error;
+        ready.readable |= is_last || news.readable;
+        ready.read_on |= is_last || news.priority;
+        ready.writable |= news.writable;
+        if news.readable {
             match (side, &mut self.tunnel.upstream_alive) {
                 (Side::Client, _) => self.tunnel.client_alive.heard(now),
                 (_, Some(alive)) => alive.heard(now),
                 (_, None) => {}
             }
         }
-        if event.is_error() {
+        if news.error {
             self.broke(side, false);
         }
     }
 
     /// Moves what can be moved, both ways.
     pub(super) fn turn(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Next {
+        self.turn_over(&System, buffer, rulebook, now)
+    }
+
+    /// The same over any sockets.
+    pub(super) fn turn_over(
+        &mut self,
+        sockets: &impl Sockets,
+        buffer: &mut [u8],
+        rulebook: &Rulebook,
+        now: u32,
+    ) -> Next {
         loop {
             if self.ending.is_some() {
                 // Once our Close is out, the client's is the last that it has to say.
                 let is_out = self.tunnel.from_upstream.course == Course::Discards;
                 self.tunnel.from_client.ends_behind_close |= is_out;
             }
-            let forth = self.pass_forth(buffer, rulebook, now);
-            let back = self.pass_back(buffer, rulebook, now);
+            let forth = self.pass_forth(sockets, buffer, rulebook, now);
+            let back = self.pass_back(sockets, buffer, rulebook, now);
             if self.ending.is_some() && self.see_answer(rulebook, now) {
                 continue;
             }
@@ -193,7 +229,13 @@ impl Slot {
 
     /// Passes what the client sends.
     #[inline]
-    fn pass_forth(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Stop {
+    fn pass_forth(
+        &mut self,
+        sockets: &impl Sockets,
+        buffer: &mut [u8],
+        rulebook: &Rulebook,
+        now: u32,
+    ) -> Stop {
         let Self { tunnel, client: from, upstream: to, rearm, .. } = self;
         let (read, write) = (&tunnel.client, &tunnel.upstream);
         let (client, upstream, close) =
@@ -207,12 +249,20 @@ impl Slot {
             rearm,
         };
         let flow = &mut tunnel.from_client;
-        direction::pass(flow, Socket(read), from, Socket(write), to, buffer, &rulebook.rules, watch)
+        let read = sockets.reach(Side::Client, read);
+        let write = sockets.reach(Side::Upstream, write);
+        direction::pass(flow, read, from, write, to, buffer, &rulebook.rules, watch)
     }
 
     /// Passes what the upstream sends.
     #[inline]
-    fn pass_back(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Stop {
+    fn pass_back(
+        &mut self,
+        sockets: &impl Sockets,
+        buffer: &mut [u8],
+        rulebook: &Rulebook,
+        now: u32,
+    ) -> Stop {
         let Self { tunnel, client: to, upstream: from, rearm, .. } = self;
         let (read, write) = (&tunnel.upstream, &tunnel.client);
         let (client, upstream, close) =
@@ -226,7 +276,9 @@ impl Slot {
             rearm,
         };
         let flow = &mut tunnel.from_upstream;
-        direction::pass(flow, Socket(read), from, Socket(write), to, buffer, &rulebook.rules, watch)
+        let read = sockets.reach(Side::Upstream, read);
+        let write = sockets.reach(Side::Client, write);
+        direction::pass(flow, read, from, write, to, buffer, &rulebook.rules, watch)
     }
 
     /// The flow from `source`, and what it has to know.
@@ -680,6 +732,28 @@ fn is_pinged(towards: &Flow) -> bool {
         && towards.wants == Wants::Nothing
         && towards.sink == Sink::Open
         && towards.course == Course::Passes
+}
+
+/// How bytes get out of a socket and into it. A tunnel's state needs none to be tried: a schedule of
+/// reads and writes in memory does (`relay/schedule.rs`).
+pub(super) trait Sockets {
+    type Reached<'s>: Read + EndWrite
+    where
+        Self: 's;
+
+    fn reach<'s>(&'s self, side: Side, socket: &'s TcpStream) -> Self::Reached<'s>;
+}
+
+/// The kernel's.
+struct System;
+
+impl Sockets for System {
+    type Reached<'s> = Socket<'s>;
+
+    #[inline]
+    fn reach<'s>(&'s self, _: Side, socket: &'s TcpStream) -> Socket<'s> {
+        Socket(socket)
+    }
 }
 
 /// A socket by bare system calls. The C library's `recv` and `send`, which std takes, are points of

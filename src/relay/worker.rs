@@ -183,7 +183,7 @@ impl Worker {
             }
             return;
         }
-        slot.note(side, event, self.now);
+        slot.note(side, event.into(), self.now);
         let next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
         if next != Next::Wait || slot.rearm {
             self.follow(key, next);
