@@ -6,6 +6,7 @@
 //! cost more of both (`docs/architecture.md`). This file is the handle, the one door into the
 //! engine; `worker` is a thread, `slot` a tunnel on it, `direction` the one place where bytes go by.
 
+mod bulk;
 mod direction;
 pub(crate) mod frame;
 pub(crate) mod keepalive;

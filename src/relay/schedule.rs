@@ -23,6 +23,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::Options;
+use super::bulk::ByHand;
 use super::direction::EndWrite;
 use super::options::{Rulebook, stamp};
 use super::scanner::MAX_HELD;
@@ -35,6 +36,9 @@ use crate::tunnel::{Course, Flow, Identity, Protocol, Sink, Source, Tunnel, Want
 
 /// Bytes that all sides together send in one schedule at most, so that one run stays short.
 const MAX_SENT: usize = 1 << 16;
+
+/// Bytes that one call of the way for much payload moves at most.
+const BULK: usize = 48;
 
 /// Times that a tunnel is looked at because of time, in one step, at most: more would say the same.
 const LOOKS_PER_STEP: usize = 64;
@@ -211,9 +215,18 @@ impl Wires {
 
 impl Sockets for Wires {
     type Reached<'s> = &'s Wire;
+    type Way<'s> = ByHand<&'s Wire, &'s Wire>;
 
     fn reach<'s>(&'s self, side: Side, _: &'s TcpStream) -> &'s Wire {
         self.of(side)
+    }
+
+    fn way<'s>(
+        &'s self,
+        (from, _): (Side, &'s TcpStream),
+        (into, _): (Side, &'s TcpStream),
+    ) -> Self::Way<'s> {
+        ByHand { from: self.of(from), into: self.of(into), most: BULK }
     }
 }
 
@@ -458,7 +471,7 @@ impl Run {
         // Each turn with something left moves something.
         for _ in 0..all + 16 {
             let Self { slot, wires, buffer, rulebook, now, .. } = self;
-            let next = slot.as_mut().unwrap().turn_over(wires, buffer, rulebook, *now);
+            let next = slot.as_mut().unwrap().turn(wires, buffer, rulebook, *now);
             match next {
                 Next::Again => {}
                 Next::Wait => return self.rearm(),

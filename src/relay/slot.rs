@@ -5,6 +5,7 @@
 //! since the last words of an application (its Close frame) often stand right before a reset: an
 //! application that closes with bytes unread makes its kernel send one (RFC 2525, section 2.17).
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroU32;
@@ -15,6 +16,7 @@ use mio::event::Event;
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 
+use super::bulk::{Bulk, Pipe, Splice};
 use super::direction::{self, EndWrite, Peer, Readiness, Stop, Watch};
 use super::keepalive::{Due, Keepalive};
 use super::options::{Rulebook, nonces, stamp};
@@ -186,12 +188,7 @@ impl Slot {
     }
 
     /// Moves what can be moved, both ways.
-    pub(super) fn turn(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Next {
-        self.turn_over(&System, buffer, rulebook, now)
-    }
-
-    /// The same over any sockets.
-    pub(super) fn turn_over(
+    pub(super) fn turn(
         &mut self,
         sockets: &impl Sockets,
         buffer: &mut [u8],
@@ -240,6 +237,7 @@ impl Slot {
         let (read, write) = (&tunnel.client, &tunnel.upstream);
         let (client, upstream, close) =
             (&mut tunnel.client_alive, tunnel.upstream_alive.as_deref_mut(), &mut tunnel.close);
+        let bulk = &mut sockets.way((Side::Client, read), (Side::Upstream, write));
         let watch = move || Watch {
             rulebook,
             now,
@@ -247,6 +245,7 @@ impl Slot {
             sink: Peer::new(Side::Upstream, upstream, write),
             close,
             rearm,
+            bulk: Some(bulk),
         };
         let flow = &mut tunnel.from_client;
         let read = sockets.reach(Side::Client, read);
@@ -267,6 +266,7 @@ impl Slot {
         let (read, write) = (&tunnel.upstream, &tunnel.client);
         let (client, upstream, close) =
             (&mut tunnel.client_alive, tunnel.upstream_alive.as_deref_mut(), &mut tunnel.close);
+        let bulk = &mut sockets.way((Side::Upstream, read), (Side::Client, write));
         let watch = move || Watch {
             rulebook,
             now,
@@ -274,6 +274,7 @@ impl Slot {
             sink: Peer::new(Side::Client, Some(client), write),
             close,
             rearm,
+            bulk: Some(bulk),
         };
         let flow = &mut tunnel.from_upstream;
         let read = sockets.reach(Side::Upstream, read);
@@ -294,10 +295,12 @@ impl Slot {
         let upstream = Peer::new(Side::Upstream, alive, &tunnel.upstream);
         let close = &mut tunnel.close;
         if source == Side::Upstream {
-            let watch = Watch { rulebook, now, source: upstream, sink: client, close, rearm };
+            let watch =
+                Watch { rulebook, now, source: upstream, sink: client, close, rearm, bulk: None };
             return (&mut tunnel.from_upstream, watch);
         }
-        let watch = Watch { rulebook, now, source: client, sink: upstream, close, rearm };
+        let watch =
+            Watch { rulebook, now, source: client, sink: upstream, close, rearm, bulk: None };
         (&mut tunnel.from_client, watch)
     }
 
@@ -741,24 +744,41 @@ pub(super) trait Sockets {
     where
         Self: 's;
 
+    /// A way for much payload.
+    type Way<'s>: Bulk
+    where
+        Self: 's;
+
     fn reach<'s>(&'s self, side: Side, socket: &'s TcpStream) -> Self::Reached<'s>;
+
+    fn way<'s>(&'s self, from: (Side, &'s TcpStream), into: (Side, &'s TcpStream))
+    -> Self::Way<'s>;
 }
 
-/// The kernel's.
-struct System;
+/// The kernel's. One is shared by all tunnels of a thread.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    pipe: RefCell<Pipe>,
+}
 
-impl Sockets for System {
+impl Sockets for Kernel {
     type Reached<'s> = Socket<'s>;
+    type Way<'s> = Splice<'s>;
 
     #[inline]
     fn reach<'s>(&'s self, _: Side, socket: &'s TcpStream) -> Socket<'s> {
         Socket(socket)
     }
+
+    #[inline]
+    fn way<'s>(&'s self, from: (Side, &'s TcpStream), into: (Side, &'s TcpStream)) -> Splice<'s> {
+        Splice { from: from.1, into: into.1, pipe: &self.pipe }
+    }
 }
 
 /// A socket by bare system calls. The C library's `recv` and `send`, which std takes, are points of
 /// cancellation: with threads they cost half as many instructions again as all else per message.
-struct Socket<'s>(&'s TcpStream);
+pub(super) struct Socket<'s>(&'s TcpStream);
 
 impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -815,7 +835,7 @@ mod tests {
         slot.client.readable = true;
         slot.client.writable = true;
         slot.upstream.writable = true;
-        assert_eq!(slot.turn(&mut [0; 64], &rulebook, 0), Next::Farewell);
+        assert_eq!(slot.turn(&Kernel::default(), &mut [0; 64], &rulebook, 0), Next::Farewell);
         let end = slot.tunnel.end();
         assert_eq!((end.by, end.why), (Side::Upstream, Reason::Reset));
         assert_eq!(slot.survivor(), Some(Side::Client));

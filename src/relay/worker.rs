@@ -25,7 +25,7 @@ use slab::Slab;
 use super::direction::READ_BUFFER;
 use super::options::{self, Rulebook};
 use super::room;
-use super::slot::{Next, Slot};
+use super::slot::{Kernel, Next, Slot};
 use super::wheel::{Wheel, is_reached, tick, ticks, until};
 use super::{Door, OnEnd, Order, STOPPED};
 use crate::end::{End, Phase, Reason, Side};
@@ -61,6 +61,7 @@ pub(super) struct Worker {
     reach: usize,
     /// Read into by every tunnel; empty between two calls.
     buffer: Box<[u8]>,
+    kernel: Kernel,
     /// Tunnels whose turn was over before there was nothing left to do.
     again: Vec<usize>,
     /// Tunnels that are over but for their last bytes, the earliest first.
@@ -98,6 +99,7 @@ impl Worker {
             slots: Slab::new(),
             reach: 0,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            kernel: Kernel::default(),
             again: Vec::new(),
             farewells: VecDeque::new(),
             farewells_said: NonZeroU32::MIN,
@@ -157,7 +159,7 @@ impl Worker {
             }
             let mut next = slot.look(&self.rulebook, self.now);
             if next == Next::Wait {
-                next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
+                next = slot.turn(&self.kernel, &mut self.buffer, &self.rulebook, self.now);
             }
             self.follow(key, next);
         }
@@ -184,7 +186,7 @@ impl Worker {
             return;
         }
         slot.note(side, event.into(), self.now);
-        let next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
+        let next = slot.turn(&self.kernel, &mut self.buffer, &self.rulebook, self.now);
         if next != Next::Wait || slot.rearm {
             self.follow(key, next);
         }
@@ -197,7 +199,7 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.listed = false;
                 if slot.farewell.is_none() {
-                    let next = slot.turn(&mut self.buffer, &self.rulebook, self.now);
+                    let next = slot.turn(&self.kernel, &mut self.buffer, &self.rulebook, self.now);
                     self.follow(key, next);
                 }
             }
