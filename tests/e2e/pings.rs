@@ -23,8 +23,9 @@ const NEVER: (&str, &str) = ("PING_INTERVAL", "off");
 #[test]
 fn silent_client_is_pinged_and_the_application_never_sees_it() {
     let tunnels = Tunnels::start();
-    // A Ping that came only when the one before it is too late would not come in this test.
-    let elbows = Elbows::start(tunnels.address, &[OFTEN, ("PONG_TIMEOUT", "1h")]);
+    // A Ping that came only when something else is due would not come in this test.
+    let settings = [OFTEN, ("PONG_TIMEOUT", "1h"), ("STALL_TIMEOUT", "1h")];
+    let elbows = Elbows::start(tunnels.address, &settings);
     let (mut client, mut upstream) = tunnels.open(&elbows);
     for _ in 0..5 {
         let ping = client.read_frame();
