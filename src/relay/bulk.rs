@@ -51,17 +51,14 @@ impl Pipe {
 
     /// It is made when it is first needed; without a descriptor to be had there is none.
     fn ends(&mut self) -> io::Result<&Ends> {
-        let ends = match self.0.take() {
-            Some(ends) => ends,
-            None => {
-                let made = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
-                let (read, write) = made.map_err(|_| io::ErrorKind::Unsupported)?;
-                // A smaller one does, too: it is a matter of speed.
-                let _ = fcntl_setpipe_size(&write, Self::SIZE);
-                Ends { write, read }
-            }
-        };
-        Ok(self.0.insert(ends))
+        if self.0.is_none() {
+            let made = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+            let (read, write) = made.map_err(|_| io::ErrorKind::Unsupported)?;
+            // A smaller one does, too: it is a matter of speed.
+            let _ = fcntl_setpipe_size(&write, Self::SIZE);
+            self.0 = Some(Ends { write, read });
+        }
+        self.0.as_ref().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
 
