@@ -37,6 +37,14 @@ pub(crate) struct Progress {
     pub(crate) bytes: AtomicU64,
     /// More was asked for, and the client has not sent it yet.
     pub(crate) waits_for_client: AtomicBool,
+    /// It is longer than `MAX_BODY_SIZE`.
+    pub(crate) is_over: AtomicBool,
+}
+
+impl Progress {
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
 }
 
 impl AccessLog {

@@ -10,6 +10,7 @@ use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::demo;
 use elbows::line_writer::{self, Writer};
+use elbows::sandbox;
 use elbows::server::{self, Listeners, Order, Outcome};
 use elbows::upstream::Upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -89,10 +90,16 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
+    // Before the first thread, since each has what its starter had.
+    let sandbox = match sandbox::enter(config.sandbox) {
+        Ok(entered) => entered,
+        Err(error) => return failure(&format!("SANDBOX={}: {error}", config.sandbox.as_str())),
+    };
     let log_writer = match start_log(&config.log) {
         Ok(writer) => writer,
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
+    tracing::info!("sandbox: {}", sandbox.as_str());
     raise_descriptor_limit();
     let runtime = match runtime(&config) {
         Ok(runtime) => runtime,
