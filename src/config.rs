@@ -96,6 +96,8 @@ pub struct Config {
     pub drain_grace: Duration,
     /// `ACCESS_LOG`: the form of the access log on standard output.
     pub access_log: AccessLogFormat,
+    /// `ACCESS_LOG_QUERY`: whether the access log has queries.
+    pub access_log_query: bool,
     /// `LOG`: what is logged to standard error.
     pub log: String,
     /// `SANDBOX`: whether the process gives up what it does not need.
@@ -152,6 +154,7 @@ impl Config {
             drain_close_code: 1001,
             drain_grace: Duration::from_secs(2),
             access_log: AccessLogFormat::Text,
+            access_log_query: false,
             log: String::from("info"),
             sandbox: Sandbox::Auto,
             threads: parse::available_threads(),
@@ -236,6 +239,7 @@ impl Config {
             ("DRAIN_CLOSE_CODE", self.drain_close_code.to_string()),
             ("DRAIN_GRACE", duration(self.drain_grace)),
             ("ACCESS_LOG", self.access_log.as_str().to_owned()),
+            ("ACCESS_LOG_QUERY", String::from(if self.access_log_query { "on" } else { "off" })),
             ("LOG", self.log.clone()),
             ("SANDBOX", self.sandbox.as_str().to_owned()),
             ("THREADS", self.threads.to_string()),

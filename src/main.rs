@@ -115,10 +115,11 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return failure(&error.to_string()),
     };
-    let (access_log, writer) = match AccessLog::start(config.access_log, io::stdout()) {
-        Ok(started) => started,
-        Err(error) => return failure(&format!("the access log cannot be started: {error}")),
-    };
+    let (access_log, writer) =
+        match AccessLog::start(config.access_log, config.access_log_query, io::stdout()) {
+            Ok(started) => started,
+            Err(error) => return failure(&format!("the access log cannot be started: {error}")),
+        };
     let outcome = runtime.block_on(server::run(config, listeners, access_log, orders));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();

@@ -82,10 +82,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
         text => check.listen_on("HEALTH_LISTEN_ON", Some(text)).map(Some),
     };
     let forwarded = check.word("FORWARDED", &settings.forwarded, Forwarded::ALL, Forwarded::as_str);
-    let forwarded_header =
-        check.word("FORWARDED_HEADER", &settings.forwarded_header, &[true, false], |on| {
-            if on { "on" } else { "off" }
-        });
+    let forwarded_header = check.on_or_off("FORWARDED_HEADER", &settings.forwarded_header);
     let proxy_header_timeout =
         check.time("PROXY_HEADER_TIMEOUT", &settings.proxy_header_timeout, &LIMITS);
     let request_head_timeout =
@@ -131,6 +128,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
         AccessLogFormat::ALL,
         AccessLogFormat::as_str,
     );
+    let access_log_query = check.on_or_off("ACCESS_LOG_QUERY", &settings.access_log_query);
     let log = check.log("LOG", &settings.log);
     let sandbox = check.word("SANDBOX", &settings.sandbox, Sandbox::ALL, Sandbox::as_str);
     let threads = check.threads("THREADS", &settings.threads);
@@ -184,6 +182,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
             drain_close_code: drain_close_code?,
             drain_grace: drain_grace?,
             access_log: access_log?,
+            access_log_query: access_log_query?,
             log: log?,
             sandbox: sandbox?,
             threads: threads?,
@@ -285,6 +284,10 @@ impl Check {
             self.invalid(variable, text, format!("must be one of {}", words.join(", ")));
         }
         found
+    }
+
+    fn on_or_off(&mut self, variable: &'static str, text: &str) -> Option<bool> {
+        self.word(variable, text, &[true, false], |on| if on { "on" } else { "off" })
     }
 
     fn networks(&mut self, variable: &'static str, text: &str) -> Option<Vec<IpNet>> {

@@ -117,6 +117,9 @@ pub struct Settings {
     /// The access log on standard output: text, json or off
     #[arg(long, env, value_name = "FORMAT", default_value = "text")]
     pub access_log: String,
+    /// Queries (behind the ?) in the access log, where they may be secrets: on or off
+    #[arg(long, env, value_name = "on|off", default_value = "off")]
+    pub access_log_query: String,
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub log: String,
