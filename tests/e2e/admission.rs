@@ -388,12 +388,10 @@ fn head_over_its_limits_gets_431() {
     let elbows = Elbows::start(upstream.address, &limits);
     let head = |fields: usize, length: usize| {
         let mut head = String::from("GET / HTTP/1.1\r\nHost: a\r\n");
-        for number in 1..fields {
-            head.push_str(&format!("X-{number:02}: y\r\n"));
-        }
+        head.extend((1..fields).map(|number| format!("X-{number:02}: y\r\n")));
         let padding = length.saturating_sub(head.len() + "Y: \r\n\r\n".len());
         if padding > 0 {
-            head.push_str(&format!("Y: {}\r\n", "z".repeat(padding)));
+            head += &format!("Y: {}\r\n", "z".repeat(padding));
         }
         head + "\r\n"
     };

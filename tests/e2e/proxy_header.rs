@@ -351,7 +351,9 @@ fn announced_bytes_that_never_come_reserve_nothing_and_have_their_time() {
     elbows.wait_for_report("open=0");
     let before = elbows.memory("VmRSS");
     let mut waiting: Vec<_> = (0..1_000).map(|_| Client::plain(elbows.address)).collect();
-    waiting.iter_mut().for_each(|client| client.send(announcing(4_080)));
+    for client in &mut waiting {
+        client.send(announcing(4_080));
+    }
     elbows.wait_for_report("connections=1001");
     let each = elbows.memory("VmRSS").saturating_sub(before) * 1_024 / 1_000;
     assert!(each < 8 * 1_024, "{each} bytes a connection that announced 4,080");
