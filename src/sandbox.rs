@@ -13,9 +13,19 @@ use landlock::{
 
 use crate::config::Sandbox;
 
-/// What the resolver reads: its files, where they link to, and the libraries that `nsswitch.conf` names.
-const READABLE: [&str; 8] =
-    ["/etc", "/run", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store"];
+/// What the resolver reads: its files, where they link to, and the libraries that `nsswitch.conf` names;
+/// and what the kernel says of this process, for the summary.
+const READABLE: [&str; 9] = [
+    "/proc/self",
+    "/etc",
+    "/run",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/nix/store",
+];
 
 /// What `required` requires: all that can be done to files since Linux 6.2, truncating among it.
 const LEAST: ABI = ABI::V3;

@@ -391,7 +391,7 @@ fn head_over_its_limits_gets_431() {
         head.extend((1..fields).map(|number| format!("X-{number:02}: y\r\n")));
         let padding = length.saturating_sub(head.len() + "Y: \r\n\r\n".len());
         if padding > 0 {
-            head += &format!("Y: {}\r\n", "z".repeat(padding));
+            head.extend(["Y: ", &"z".repeat(padding), "\r\n"]);
         }
         head + "\r\n"
     };
