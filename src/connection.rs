@@ -4,6 +4,7 @@
 //! takes the socket away with it, through the door to the relay, and the story ends here.
 
 mod identify;
+mod refusal;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,12 +27,13 @@ use crate::http::{self, Front};
 use crate::inbox::Inbox;
 use crate::socket;
 
-/// The longest request head; also the most that is read ahead of a slow upstream.
-const MAX_HEAD: usize = 64 * 1024;
+/// The fields of a head that hyper takes by itself.
+const HYPERS_MAX_HEADERS: usize = 100;
 
 /// Serves one connection until it ends or leaves as a tunnel.
 pub(crate) async fn serve(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
     let accepted = Instant::now();
+    let seat = front.limits.enter();
     socket::tune(&socket);
     let mut inbox = Inbox::new(socket);
 
@@ -42,14 +44,17 @@ pub(crate) async fn serve(socket: TcpStream, balancer: SocketAddr, front: Arc<Fr
         // Nothing has been asked yet, so nobody is owed an answer.
         () = drain.reached(Stage::Finishing) => return,
     };
-    let client = match identified {
-        Ok(Ok(Some(client))) => Arc::new(client),
+    let mut client = match identified {
+        Ok(Ok(Some(client))) => client,
         // It closed before its first byte: a TCP health check.
         Ok(Ok(None)) => return front.counters.probes.add(1),
         Ok(Err(fault)) => return fault.note(balancer, &front.counters),
         Err(_) => return identify::Fault::TooSlow.note(balancer, &front.counters),
     };
-    requests(inbox, client, front).await;
+    if let Err(over) = refusal::admit(seat, &mut client, &inbox.unread, &front) {
+        return refusal::answer(inbox, over, client, &front).await;
+    }
+    requests(inbox, Arc::new(client), front).await;
 }
 
 /// Serves requests until the client or elbows has had enough.
@@ -73,12 +78,17 @@ async fn requests(inbox: Inbox, client: Arc<Client>, front: Arc<Front>) {
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let mut connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    // Asked for nothing else, hyper needs no memory for the fields' places.
+    if front.config.max_headers != HYPERS_MAX_HEADERS {
+        builder.max_headers(front.config.max_headers);
+    }
+    let mut connection = builder
         .timer(TokioTimer::new())
         .header_read_timeout(front.config.request_head_timeout)
         // The buffer bounds what is waited for; one read may take more than that at once.
-        .max_buf_size(MAX_HEAD)
-        .max_header_size(MAX_HEAD)
+        .max_buf_size(front.config.max_header_size)
+        .max_header_size(front.config.max_header_size)
         .preserve_header_case(true)
         .serve_connection(inbox, service)
         .with_upgrades();
@@ -128,6 +138,9 @@ fn note_end(error: &hyper::Error, client: &Arc<Client>, front: &Front) {
     tracing::debug!(client = %client.address, "connection ended: {error}");
     let Some((status, end)) = http::reject::connection_end(error) else { return };
     front.counters.refused_heads.add(1);
+    if error.is_parse_too_large() {
+        front.counters.large_heads.add(1);
+    }
     let mut entry =
         Entry::new(front.access_log.clone(), Arc::clone(client), String::new(), String::new());
     entry.status = Some(status);

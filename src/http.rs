@@ -3,6 +3,7 @@
 //! Framing is hyper's job. What is decided here, in this order: is it a health check, may it pass,
 //! is it an upgrade. Then [`plain`] or [`upgrade`] takes it to the upstream.
 
+mod admission;
 mod body;
 mod expect;
 pub(crate) mod forwarded;
@@ -70,6 +71,12 @@ async fn pass(
         return reject::answer(&rejection, entry, &front.counters);
     }
     let offer = wants_upgrade(&request);
+    if offer.is_some() {
+        entry.end.during = Phase::Handshake;
+    }
+    if let Err(rejection) = admission::check(&request, offer.is_some(), client, front) {
+        return reject::answer(&rejection, entry, &front.counters);
+    }
     hop::strip_request(request.headers_mut());
     if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // hyper's client takes a GET without this to have no body, whatever its body says.
@@ -78,13 +85,15 @@ async fn pass(
     }
     forwarded::set(&mut request, client, &entry.request_id, &front.config);
     let sent = if let Some(offer) = offer {
-        entry.end.during = Phase::Handshake;
         upgrade::pass(request, offer, entry, front).await
     } else {
         plain::pass(request, entry, front).await
     };
     match sent {
         Ok(response) => response,
+        Err((_, entry)) if entry.from_client.is_over() => {
+            reject::answer(&Rejection::LongBody, entry, &front.counters)
+        }
         Err((rejection, entry)) => reject::answer(&rejection, entry, &front.counters),
     }
 }

@@ -13,11 +13,13 @@
 //! **relay**, an engine of our own on mio. `docs/architecture.md` draws both and says why.
 
 pub mod config;
+pub mod sandbox;
 pub mod server;
 
 mod client;
 mod connection;
 mod inbox;
+mod limits;
 mod listener;
 mod socket;
 

@@ -21,6 +21,7 @@ use crate::connection;
 use crate::drain::{Census, Drain, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::{Front, RequestIds, health};
+use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Counters;
 use crate::relay::{self, Relay};
@@ -108,7 +109,8 @@ pub async fn run(
     let (stage, drain) = Drain::new();
     let census = Census::default();
     let counters = Arc::<Counters>::default();
-    let relay = start_relay(&config, &access_log, &census, &drain, &counters)?;
+    let limits = Limits::new(&config);
+    let relay = start_relay(&config, &access_log, &census, &limits, &drain, &counters)?;
     let upstream = Upstream::new(&config.destination, config.connect_timeout);
     let front = Arc::new(Front {
         pool: upstream.pool(),
@@ -118,6 +120,7 @@ pub async fn run(
         counters,
         census,
         drain,
+        limits,
         request_ids: RequestIds::new(),
         config,
     });
@@ -146,11 +149,12 @@ fn start_relay(
     config: &Config,
     access_log: &AccessLog,
     census: &Census,
+    limits: &Limits,
     drain: &Drain,
     counters: &Arc<Counters>,
 ) -> io::Result<Relay> {
     let (access_log, census, drain) = (access_log.clone(), census.clone(), drain.clone());
-    let counters = Arc::clone(counters);
+    let (limits, counters) = (limits.clone(), Arc::clone(counters));
     let options = relay::Options {
         strict: config.frame_check == FrameCheck::Strict,
         max_frame_size: config.max_frame_size,
@@ -178,8 +182,10 @@ fn start_relay(
             _ => {}
         }
         access_log.tunnel(&tunnel, end);
+        let (client, balancer) = (tunnel.identity.client(), tunnel.identity.balancer());
         // The sockets close before the tunnel is counted out.
         drop(tunnel);
+        limits.leave(client, balancer);
         census.leave();
     })
 }
@@ -276,6 +282,7 @@ async fn drain_when_told(
         front.counters.cut.add(1);
         let end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
         front.access_log.tunnel(&tunnel, end);
+        front.limits.leave(tunnel.identity.client(), tunnel.identity.balancer());
         drop(tunnel);
         front.census.leave();
     }

@@ -48,8 +48,10 @@ impl Summary {
         let totals = Totals::of(&front.counters);
         let rates = Rates { over: now - self.at, before: self.before, now: totals };
         let memory = std::fs::read_to_string(STATUS).unwrap_or_default();
+        let (counted, clients) = front.limits.counts().unwrap_or_default();
         tracing::info!(
-            "open={} tunnels_open={} {rates} {} access_log_lines_dropped={} {}",
+            "open={} tunnels_open={} counted={counted} clients_counted={clients} {rates} {} \
+             access_log_lines_dropped={} {}",
             front.census.open(),
             front.relay.open(),
             Memory::of(&memory),

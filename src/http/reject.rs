@@ -9,8 +9,12 @@ use http::{HeaderValue, Response, StatusCode};
 use super::ToClient;
 use crate::access_log::Entry;
 use crate::end::{End, Phase, Reason, Side};
+use crate::limits::Over;
 use crate::metrics::Counters;
 use crate::upstream;
+
+/// Seconds until a client that found no room should try again. Connections last: at once is too soon.
+const CROWDED: u64 = 5;
 
 /// Why elbows answers in the upstream's place.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,15 @@ pub(crate) enum Rejection {
     /// RFC 9112, section 6.1.
     #[error("only chunked is supported as transfer coding")]
     TransferCoding,
+    /// A limit of connections or handshakes is reached.
+    #[error("{}", over(*.0))]
+    Over(Over),
+    /// The page is not one of `ALLOWED_ORIGINS` (RFC 6455, section 10.2).
+    #[error("origin not allowed")]
+    Origin,
+    /// Longer than `MAX_BODY_SIZE`.
+    #[error("request body too long")]
+    LongBody,
     /// The client stopped in the middle of its body.
     #[error("request body too slow")]
     SlowBody,
@@ -83,6 +96,13 @@ impl Rejection {
             | Self::BadTarget
             | Self::CutBody => StatusCode::BAD_REQUEST,
             Self::LongTarget => StatusCode::URI_TOO_LONG,
+            Self::Over(Over::Connections) => StatusCode::SERVICE_UNAVAILABLE,
+            // RFC 6585, section 4.
+            Self::Over(Over::ConnectionsOfClient | Over::HandshakeRate(_)) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Origin => StatusCode::FORBIDDEN,
+            Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Connect | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoResponse => StatusCode::GATEWAY_TIMEOUT,
@@ -100,7 +120,9 @@ impl Rejection {
 
     const fn by(&self) -> Side {
         match self {
-            Self::NoProxyHeader
+            Self::Over(Over::Connections) => Side::Elbows,
+            Self::Over(Over::ConnectionsOfClient | Over::HandshakeRate(_))
+            | Self::NoProxyHeader
             | Self::NoHost
             | Self::SeveralHosts
             | Self::BadHost
@@ -108,6 +130,8 @@ impl Rejection {
             | Self::LongTarget
             | Self::Connect
             | Self::TransferCoding
+            | Self::Origin
+            | Self::LongBody
             | Self::SlowBody
             | Self::CutBody => Side::Client,
             Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
@@ -132,11 +156,26 @@ impl Rejection {
             | Self::MalformedResponse(_)
             | Self::UnknownCoding
             | Self::UnaskedUpgrade => Reason::Malformed,
-            Self::LongTarget | Self::Connect | Self::TransferCoding => Reason::Refused,
+            Self::LongTarget | Self::Connect | Self::TransferCoding | Self::Origin => {
+                Reason::Refused
+            }
+            Self::Over(_) => Reason::OverLimit,
+            Self::LongBody => Reason::TooBig,
             Self::SlowBody | Self::NoResponse => Reason::Timeout,
             Self::CutBody | Self::UpstreamClosed(_) => Reason::Closed,
             Self::Connection(fault) => fault.reason(),
             Self::NoConnection { why, .. } => *why,
+        }
+    }
+
+    /// When the client should try again, in seconds, where that can help.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Over(Over::HandshakeRate(wait)) => {
+                Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+            }
+            Self::Over(_) => Some(CROWDED),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
 
@@ -157,12 +196,60 @@ pub(crate) fn answer(
     mut entry: Entry,
     counters: &Counters,
 ) -> Response<ToClient> {
+    let status = note(rejection, &mut entry, counters);
+    drop(entry);
+    let mut response = Response::new(ToClient::own(rejection.text()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if let Some(seconds) = rejection.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
+        // What follows on such a connection cannot be trusted to be what it seems.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// [`answer`], as it is on the wire where hyper has no part in it and the connection ends behind it.
+pub(crate) fn words(
+    rejection: &Rejection,
+    mut entry: Entry,
+    is_head: bool,
+    counters: &Counters,
+) -> String {
+    let status = note(rejection, &mut entry, counters);
+    let text = rejection.text();
+    let retry_after = rejection
+        .retry_after()
+        .map_or_else(String::new, |seconds| format!("Retry-After: {seconds}\r\n"));
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n{retry_after}Content-Length: {}\r\n\
+         Connection: close\r\n\r\n{}",
+        text.len(),
+        if is_head { "" } else { &text }
+    )
+}
+
+/// Completes the log line, and counts and logs the rejection.
+fn note(rejection: &Rejection, entry: &mut Entry, counters: &Counters) -> StatusCode {
     let status = rejection.status();
     entry.status = Some(status.as_u16());
     let during = entry.end.during;
     entry.end = End::new(rejection.by(), during, rejection.why());
     counters.rejected(status);
+    match rejection {
+        Rejection::Over(over) => counters.over(*over),
+        Rejection::Origin => counters.refused_origins.add(1),
+        Rejection::LongBody => counters.large_bodies.add(1),
+        _ => {}
+    }
     match rejection.by() {
+        // A limit does what it is for.
+        Side::Elbows if matches!(rejection, Rejection::Over(_)) => {
+            tracing::debug!(client = %entry.client.address, "{rejection}");
+        }
         Side::Elbows => {
             counters.no_room.add(1);
             if counters.no_room_told.lets_through() {
@@ -174,18 +261,16 @@ pub(crate) fn answer(
         Side::Upstream => tracing::debug!(request_id = entry.request_id, "{rejection}"),
         Side::Client => tracing::debug!(client = %entry.client.address, "{rejection}"),
     }
-    let mut response = Response::new(ToClient::own(rejection.text()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    status
+}
+
+/// The limit, in the words that the client gets: nothing of numbers.
+const fn over(over: Over) -> &'static str {
+    match over {
+        Over::Connections => "no room for another connection",
+        Over::ConnectionsOfClient => "too many connections",
+        Over::HandshakeRate(_) => "too many handshakes",
     }
-    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
-        // What follows on such a connection cannot be trusted to be what it seems.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// The answer to the preface of HTTP/2 (RFC 9113, section 3.4), the one version that hyper does not
@@ -200,10 +285,10 @@ pub(crate) fn connection_end(error: &hyper::Error) -> Option<(u16, End)> {
         // An idle connection whose time is over has asked nothing and is owed nothing.
         return None;
     }
-    let status = match error {
-        _ if error.is_parse_version_h2() => 505,
-        _ if error.is_parse_too_large() => 431,
-        _ => 400,
+    let (status, why) = match error {
+        _ if error.is_parse_version_h2() => (505, Reason::Malformed),
+        _ if error.is_parse_too_large() => (431, Reason::TooBig),
+        _ => (400, Reason::Malformed),
     };
-    Some((status, End::new(Side::Client, Phase::Request, Reason::Malformed)))
+    Some((status, End::new(Side::Client, Phase::Request, why)))
 }

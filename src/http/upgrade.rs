@@ -88,7 +88,8 @@ async fn handshake(
         }
     };
     let progress = Arc::clone(&entry.from_client);
-    let request = request.map(|body| FromClient::new(body, Arc::clone(&progress), None));
+    let most = front.config.max_body_size;
+    let request = request.map(|body| FromClient::new(body, Arc::clone(&progress), None, most));
     let (mut sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_buf_size(MAX_BUFFER)
@@ -158,6 +159,7 @@ async fn open_tunnel(
     front.counters.tunnels.add(1);
     // The relay's end of it counts it out.
     open.keep();
+    entry.client.seat.keep();
     front.relay.adopt(Tunnel::new(
         protocol,
         (client, from_client),

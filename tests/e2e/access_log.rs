@@ -56,7 +56,7 @@ fn request_of_a_client_that_leaves_at_once_has_a_line() {
 #[test]
 fn text_line_of_a_request_has_every_field() {
     let upstream = taking_five();
-    let elbows = Elbows::start(upstream.address, &[]);
+    let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG_QUERY", "on")]);
     let mut client = Client::behind_balancer(elbows.address);
     client.send(POST);
     assert_eq!(client.read_response().status, 201);
@@ -86,7 +86,8 @@ fn text_line_of_a_request_has_every_field() {
 #[test]
 fn json_line_of_a_request_has_every_field() {
     let upstream = taking_five();
-    let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", "json")]);
+    let elbows =
+        Elbows::start(upstream.address, &[("ACCESS_LOG", "json"), ("ACCESS_LOG_QUERY", "on")]);
     let mut client = Client::behind_balancer(elbows.address);
     client.send(POST);
     assert_eq!(client.read_response().status, 201);

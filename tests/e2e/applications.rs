@@ -244,7 +244,8 @@ conversations! {
 /// A Socket.IO session from begin to end; returns what the application answered to "whoami".
 fn socket_io(transports: &str) -> (Elbows, Value) {
     let application = Application::socket_io();
-    let elbows = Elbows::start(application.address, &[TRUST]);
+    let settings = [TRUST, ("ACCESS_LOG_QUERY", "on")];
+    let elbows = Elbows::start(application.address, &settings);
     let balancer = haproxy_v2(elbows.address);
     let mut command = python("socketio_client.py");
     command.args([format!("http://{}", balancer.address), transports.to_owned()]);

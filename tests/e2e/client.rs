@@ -12,6 +12,7 @@ pub const CLIENT: &str = "203.0.113.7";
 pub const PROXY_V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 51234 80\r\n";
 
 /// A connection.
+#[derive(Debug)]
 pub struct Client {
     pub socket: TcpStream,
     /// Read and not used yet.

@@ -161,6 +161,29 @@ fn process_of_the_image_is_not_root() {
     }
 }
 
+/// The line of docs/security.md: no file to write, no capability, no new privilege, few threads.
+#[test]
+fn image_serves_with_every_hardening_flag() {
+    let Some(image) = image() else { return };
+    let security = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let line = security.lines().find(|line| line.starts_with("docker run ")).expect("a line");
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let app = readme.lines().find(|line| line.starts_with("docker run ")).expect("a line");
+    let application = Container::run(app, &image, &[]);
+    let elbows = Container::run(line, &image, &[("app", &application)]);
+    let inspected = elbows.inspect(
+        "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} \
+         {{.HostConfig.PidsLimit}}",
+    );
+    assert_eq!(inspected, "true [ALL] [no-new-privileges] 64");
+    let address = elbows.published(45400);
+    wait_until_it_answers(address, "GET /ping");
+    let open = echoed(Client::behind_balancer(address));
+    drop(open);
+    docker(&["stop", &elbows.name]);
+    assert_eq!(elbows.inspect("{{.State.ExitCode}}"), "0");
+}
+
 #[test]
 fn image_is_small_and_holds_one_file() {
     let Some(image) = image() else { return };
