@@ -25,6 +25,8 @@ pub struct AccessLog(Option<Arc<Open>>);
 #[derive(Debug)]
 struct Open {
     json: bool,
+    /// Request lines have their queries.
+    queries: bool,
     lines: Lines,
     /// What is open is being cut: see [`AccessLog::cut`].
     cutting: AtomicBool,
@@ -37,15 +39,24 @@ pub(crate) struct Progress {
     pub(crate) bytes: AtomicU64,
     /// More was asked for, and the client has not sent it yet.
     pub(crate) waits_for_client: AtomicBool,
+    /// It is longer than `MAX_BODY_SIZE`.
+    pub(crate) is_over: AtomicBool,
+}
+
+impl Progress {
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
 }
 
 impl AccessLog {
-    /// A log in the form `format` to `out`, and its writer.
+    /// A log in the form `format`, with or without queries, to `out`, and its writer.
     ///
     /// # Errors
     /// The writer's thread could not be started.
     pub fn start(
         format: AccessLogFormat,
+        queries: bool,
         out: impl Write + Send + 'static,
     ) -> io::Result<(Self, Writer)> {
         let json = match format {
@@ -54,7 +65,7 @@ impl AccessLog {
             AccessLogFormat::Text => false,
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
-        let open = Open { json, lines, cutting: AtomicBool::new(false) };
+        let open = Open { json, queries, lines, cutting: AtomicBool::new(false) };
         Ok((Self(Some(Arc::new(open))), writer))
     }
 
@@ -136,9 +147,12 @@ impl Entry {
     pub(crate) fn new(
         log: AccessLog,
         client: Arc<Client>,
-        request: String,
+        mut request: String,
         request_id: String,
     ) -> Self {
+        if log.0.as_ref().is_some_and(|open| !open.queries) {
+            line::hide_query(&mut request);
+        }
         Self {
             log,
             logged: true,

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use http::HeaderValue;
 use http::header::HeaderName;
 
+use crate::limits::Seat;
+
 /// Who sends the requests of a connection.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -20,4 +22,6 @@ pub(crate) struct Client {
     pub(crate) https: bool,
     /// What `PROXY_TLV_HEADERS` asks for.
     pub(crate) tlv_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its connection's place under the limits.
+    pub(crate) seat: Seat,
 }

@@ -5,18 +5,22 @@
 //! with the variable, the value and the rule. After it nothing is checked again.
 
 pub mod fault;
+mod origins;
 mod parse;
+pub(crate) mod rate;
 pub mod settings;
 mod size;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 pub use self::fault::Fault;
+pub use self::origins::Origins;
+pub use self::rate::Rate;
 pub use self::settings::Settings;
 
 /// Settings that hold together.
@@ -48,6 +52,22 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// `RESPONSE_HEAD_TIMEOUT`: from the request, or the last byte of it that moved.
     pub response_head_timeout: Duration,
+    /// `MAX_CONNECTIONS`: connections of clients at once, tunnels among them.
+    pub max_connections: Option<NonZeroUsize>,
+    /// `MAX_CONNECTIONS_PER_CLIENT`: the same of one client, an IPv4 address or an IPv6 /64.
+    pub max_connections_per_client: Option<NonZeroU32>,
+    /// `HANDSHAKE_RATE_PER_CLIENT`: how often one client may ask for an upgrade.
+    pub handshake_rate_per_client: Option<Rate>,
+    /// `MAX_HEADER_SIZE`: bytes of a request head.
+    pub max_header_size: usize,
+    /// `MAX_HEADERS`: fields of a request head.
+    pub max_headers: usize,
+    /// `MAX_BODY_SIZE`: bytes of a request body.
+    pub max_body_size: Option<u64>,
+    /// `ALLOWED_ORIGINS`: pages that may open WebSockets; `None` means any.
+    pub allowed_origins: Option<Origins>,
+    /// `MISSING_ORIGIN`: what becomes of handshakes without `Origin` where origins are listed.
+    pub missing_origin: MissingOrigin,
     /// `PING_INTERVAL`: after so much silence of a client it is sent a Ping; `None` means never.
     pub ping_interval: Option<Duration>,
     /// `PONG_TIMEOUT`: from a Ping of ours until its side must have sent anything.
@@ -76,8 +96,12 @@ pub struct Config {
     pub drain_grace: Duration,
     /// `ACCESS_LOG`: the form of the access log on standard output.
     pub access_log: AccessLogFormat,
+    /// `ACCESS_LOG_QUERY`: whether the access log has queries.
+    pub access_log_query: bool,
     /// `LOG`: what is logged to standard error.
     pub log: String,
+    /// `SANDBOX`: whether the process gives up what it does not need.
+    pub sandbox: Sandbox,
     /// `THREADS`: relay threads, and threads of the front.
     pub threads: NonZeroUsize,
 }
@@ -108,6 +132,14 @@ impl Config {
             request_head_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
             response_head_timeout: Duration::from_secs(60),
+            max_connections: None,
+            max_connections_per_client: None,
+            handshake_rate_per_client: None,
+            max_header_size: 64 * 1024,
+            max_headers: 100,
+            max_body_size: None,
+            allowed_origins: None,
+            missing_origin: MissingOrigin::Allow,
             ping_interval: Some(Duration::from_secs(50)),
             pong_timeout: Duration::from_secs(20),
             ping_upstream_interval: None,
@@ -122,7 +154,9 @@ impl Config {
             drain_close_code: 1001,
             drain_grace: Duration::from_secs(2),
             access_log: AccessLogFormat::Text,
+            access_log_query: false,
             log: String::from("info"),
+            sandbox: Sandbox::Auto,
             threads: parse::available_threads(),
         }
     }
@@ -172,6 +206,25 @@ impl Config {
             ("REQUEST_HEAD_TIMEOUT", duration(self.request_head_timeout)),
             ("CONNECT_TIMEOUT", duration(self.connect_timeout)),
             ("RESPONSE_HEAD_TIMEOUT", duration(self.response_head_timeout)),
+            ("MAX_CONNECTIONS", or_off(self.max_connections.map(|most| most.to_string()))),
+            (
+                "MAX_CONNECTIONS_PER_CLIENT",
+                or_off(self.max_connections_per_client.map(|most| most.to_string())),
+            ),
+            (
+                "HANDSHAKE_RATE_PER_CLIENT",
+                or_off(self.handshake_rate_per_client.map(|rate| rate.to_string())),
+            ),
+            ("MAX_HEADER_SIZE", size::format(self.max_header_size as u64)),
+            ("MAX_HEADERS", self.max_headers.to_string()),
+            ("MAX_BODY_SIZE", or_off(self.max_body_size.map(size::format))),
+            (
+                "ALLOWED_ORIGINS",
+                self.allowed_origins
+                    .as_ref()
+                    .map_or_else(|| String::from("any"), ToString::to_string),
+            ),
+            ("MISSING_ORIGIN", self.missing_origin.as_str().to_owned()),
             ("PING_INTERVAL", or_off(self.ping_interval.map(duration))),
             ("PONG_TIMEOUT", duration(self.pong_timeout)),
             ("PING_UPSTREAM_INTERVAL", or_off(self.ping_upstream_interval.map(duration))),
@@ -186,7 +239,9 @@ impl Config {
             ("DRAIN_CLOSE_CODE", self.drain_close_code.to_string()),
             ("DRAIN_GRACE", duration(self.drain_grace)),
             ("ACCESS_LOG", self.access_log.as_str().to_owned()),
+            ("ACCESS_LOG_QUERY", String::from(if self.access_log_query { "on" } else { "off" })),
             ("LOG", self.log.clone()),
+            ("SANDBOX", self.sandbox.as_str().to_owned()),
             ("THREADS", self.threads.to_string()),
         ]
     }
@@ -283,6 +338,28 @@ words! {
         Set = "set",
         /// They are kept and added to: a trusted proxy further out has set them.
         Append = "append",
+    }
+}
+
+words! {
+    /// What becomes of handshakes without `Origin` where origins are listed.
+    MissingOrigin {
+        /// They pass: a program that is no browser sends none, and has no user's cookies to abuse.
+        Allow = "allow",
+        /// They get 403.
+        Refuse = "refuse",
+    }
+}
+
+words! {
+    /// Whether the process gives up what it does not need.
+    Sandbox {
+        /// As far as the kernel has it.
+        Auto = "auto",
+        /// It must, or it does not start.
+        Required = "required",
+        /// Nothing is given up.
+        Off = "off",
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Reason {
     NoProxyHeader,
     /// A rule of the settings forbids it.
     Refused,
+    /// The client, or all together, are as many or as often as the settings allow.
+    OverLimit,
     /// The name of the upstream has no address.
     Unresolved,
     /// No address of the upstream took the connection.
@@ -56,7 +58,7 @@ pub enum Reason {
     Timeout,
     /// No descriptor, port or memory was left for it.
     NoRoom,
-    /// The side sent a WebSocket frame or message above the limit.
+    /// The side sent a head, a body, or a WebSocket frame or message above the limit.
     TooBig,
     /// The side answered our Close in time.
     Drained,
@@ -131,13 +133,14 @@ impl Phase {
 
 impl Reason {
     /// Every one, in the order of the documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Complete,
         Self::Closed,
         Self::Reset,
         Self::Malformed,
         Self::NoProxyHeader,
         Self::Refused,
+        Self::OverLimit,
         Self::Unresolved,
         Self::Unreachable,
         Self::Timeout,
@@ -160,6 +163,7 @@ impl Reason {
             Self::Malformed => "malformed",
             Self::NoProxyHeader => "no_proxy_header",
             Self::Refused => "refused",
+            Self::OverLimit => "over_limit",
             Self::Unresolved => "unresolved",
             Self::Unreachable => "unreachable",
             Self::Timeout => "timeout",

@@ -8,6 +8,7 @@
 pub mod framing;
 pub mod head;
 
+mod admission;
 mod body;
 pub(crate) mod checked;
 mod expect;
@@ -72,6 +73,9 @@ async fn pass(
         return reject::answer(&Rejection::NoProxyHeader, entry, &front.counters);
     }
     origin_form(&mut request);
+    if let Err(rejection) = admission::body(&request, front) {
+        return reject::answer(&rejection, entry, &front.counters);
+    }
     hop::strip_request(request.headers_mut());
     if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // hyper's client takes a GET without this to have no body, whatever its body says.
@@ -81,6 +85,9 @@ async fn pass(
     forwarded::set(&mut request, client, &entry.request_id, &front.config);
     match plain::pass(request, entry, front).await {
         Ok(response) => response,
+        Err((_, entry)) if entry.from_client.is_over() => {
+            reject::answer(&Rejection::LongBody, entry, &front.counters)
+        }
         Err((rejection, entry)) => reject::answer(&rejection, entry, &front.counters),
     }
 }

@@ -5,6 +5,7 @@
 //! between them.
 
 use std::future::poll_fn;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -84,9 +85,10 @@ impl Inbox {
         if over.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let mut bytes = [0; 4096];
+        // Nobody looks at them, so that nobody need clear them first.
+        let mut bytes = [MaybeUninit::uninit(); 4096];
         loop {
-            let mut buffer = ReadBuf::new(&mut bytes);
+            let mut buffer = ReadBuf::uninit(&mut bytes);
             let read = ready!(Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 return Poll::Ready(());

@@ -13,11 +13,13 @@
 //! **relay**, an engine of our own on mio. `docs/architecture.md` draws both and says why.
 
 pub mod config;
+pub mod sandbox;
 pub mod server;
 
 mod client;
 mod connection;
 mod inbox;
+mod limits;
 mod listener;
 mod socket;
 
@@ -33,5 +35,9 @@ mod drain;
 pub mod end;
 pub mod line_writer;
 pub mod metrics;
+mod summary;
 
 pub mod demo;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

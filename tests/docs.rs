@@ -55,6 +55,9 @@ fn with(variable: &str, value: &str) -> Result<Config, String> {
     if value == "optional" {
         given.insert("TRUSTED_PROXIES", "10.0.0.0/8");
     }
+    if value == "refuse" {
+        given.insert("ALLOWED_ORIGINS", "https://app.example");
+    }
     given.insert(variable, value);
     let words = given.iter().map(|(variable, value)| {
         format!("--{}={value}", variable.to_lowercase().replace('_', "-"))
@@ -104,6 +107,11 @@ fn documented_bounds_are_the_bounds() {
         "30days" => Some("2592001s"),
         "125" => Some("124"),
         "1TiB" => Some("1025GiB"),
+        "8KiB" => Some("8191"),
+        "1MiB" => Some("1025KiB"),
+        "20" => Some("19"),
+        "1000" => Some("1001"),
+        "10000000" => Some("10000001"),
         "4000" => Some("3999"),
         "4999" => Some("5000"),
         "1" => Some("0"),

@@ -20,6 +20,9 @@ const PURE: &[&str] = &[
     "relay/scanner.rs",
     "relay/keepalive.rs",
     "relay/wheel.rs",
+    "limits/network.rs",
+    "limits/rate.rs",
+    "limits/table.rs",
 ];
 
 /// What such code must not name.

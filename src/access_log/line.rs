@@ -127,6 +127,15 @@ impl Line<'_> {
     }
 }
 
+/// Puts `?...` in the place of a request line's query. Browsers cannot give a WebSocket a field of its own, so
+/// that tokens are put there.
+pub(super) fn hide_query(request: &mut String) {
+    let Some(start) = request.find('?') else { return };
+    let rest = request.get(start..).unwrap_or_default();
+    let end = rest.rfind(' ').map_or(request.len(), |space| start + space);
+    request.replace_range(start..end, "?...");
+}
+
 /// Characters that a terminal or a reader of lines acts on instead of showing them: control
 /// characters, line and paragraph separators, and those that turn the direction of text.
 fn is_acted_on(char: char) -> bool {
@@ -238,6 +247,24 @@ mod tests {
         assert!(line.text().ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=-\n"));
         let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
         assert_eq!(value["close_code"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn query_is_hidden_and_nothing_else() {
+        for (request, hidden) in [
+            ("GET /ws?token=s3cret HTTP/1.1", "GET /ws?... HTTP/1.1"),
+            ("GET /ws?a=b&c=d?e HTTP/1.1", "GET /ws?... HTTP/1.1"),
+            ("GET /ws? HTTP/1.1", "GET /ws?... HTTP/1.1"),
+            ("GET /ws?a b c HTTP/1.1", "GET /ws?... HTTP/1.1"),
+            ("GET /ws?s3cret", "GET /ws?..."),
+            ("GET /ws HTTP/1.1", "GET /ws HTTP/1.1"),
+            ("?", "?..."),
+            ("", ""),
+        ] {
+            let mut request = request.to_owned();
+            hide_query(&mut request);
+            assert_eq!(request, hidden);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! From text to values: one function a kind of setting, and the rules between settings.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use ipnet::IpNet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{
-    AccessLogFormat, Config, Destination, Fault, Forwarded, FrameCheck, ListenOn, ProxyProtocol,
-    Settings, TlvHeader, size,
+    AccessLogFormat, Config, Destination, Fault, Forwarded, FrameCheck, ListenOn, MissingOrigin,
+    Origins, ProxyProtocol, Rate, Sandbox, Settings, TlvHeader, origins, rate, size,
 };
 
 /// A time limit is never zero, since nothing can be done in no time; shorter than this is a spin,
@@ -39,6 +40,19 @@ const fn times(least: u64, most: u64) -> RangeInclusive<Duration> {
 const SMALLEST_SIZE: u64 = 125;
 const LARGEST_SIZE: u64 = 1 << 40;
 
+/// A head that a browser with a few cookies would not fit into is a typing error (RFC 9110, section 4.1,
+/// wants 8,000 bytes for the target alone, and hyper reads as much), and so is one of a megabyte.
+const HEADER_SIZES: RangeInclusive<u64> = RangeInclusive::new(8 << 10, 1 << 20);
+
+/// A browser sends some 20 fields.
+const HEADERS: RangeInclusive<u64> = RangeInclusive::new(20, 1_000);
+
+/// A body may be as short as you like.
+const BODY_SIZES: RangeInclusive<u64> = RangeInclusive::new(1, LARGEST_SIZE);
+
+/// Each connection takes a descriptor, and a process has a million at most on common systems.
+const MOST_CONNECTIONS: u32 = 10_000_000;
+
 /// More threads than this per process help nobody.
 const MOST_THREADS: usize = 256;
 
@@ -48,6 +62,7 @@ const LONGEST_LABEL: usize = 63;
 
 const PORT_RULE: &str = "a port is a number from 1 to 65535";
 
+#[allow(clippy::too_many_lines)] // A line a setting.
 pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
     let mut check = Check { faults: Vec::new() };
     let listen_on = check.listen_on("LISTEN_ON", settings.listen_on.as_deref());
@@ -67,10 +82,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
         text => check.listen_on("HEALTH_LISTEN_ON", Some(text)).map(Some),
     };
     let forwarded = check.word("FORWARDED", &settings.forwarded, Forwarded::ALL, Forwarded::as_str);
-    let forwarded_header =
-        check.word("FORWARDED_HEADER", &settings.forwarded_header, &[true, false], |on| {
-            if on { "on" } else { "off" }
-        });
+    let forwarded_header = check.on_or_off("FORWARDED_HEADER", &settings.forwarded_header);
     let proxy_header_timeout =
         check.time("PROXY_HEADER_TIMEOUT", &settings.proxy_header_timeout, &LIMITS);
     let request_head_timeout =
@@ -78,6 +90,22 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
     let connect_timeout = check.time("CONNECT_TIMEOUT", &settings.connect_timeout, &LIMITS);
     let response_head_timeout =
         check.time("RESPONSE_HEAD_TIMEOUT", &settings.response_head_timeout, &LIMITS);
+    let max_connections = check.number_or_off("MAX_CONNECTIONS", &settings.max_connections);
+    let max_connections_per_client =
+        check.number_or_off("MAX_CONNECTIONS_PER_CLIENT", &settings.max_connections_per_client);
+    let handshake_rate_per_client =
+        check.rate_or_off("HANDSHAKE_RATE_PER_CLIENT", &settings.handshake_rate_per_client);
+    let max_header_size =
+        check.size("MAX_HEADER_SIZE", &settings.max_header_size, &HEADER_SIZES, "");
+    let max_headers = check.number("MAX_HEADERS", &settings.max_headers, &HEADERS);
+    let max_body_size = check.body_size_or_off("MAX_BODY_SIZE", &settings.max_body_size);
+    let allowed_origins = check.origins("ALLOWED_ORIGINS", &settings.allowed_origins);
+    let missing_origin = check.word(
+        "MISSING_ORIGIN",
+        &settings.missing_origin,
+        MissingOrigin::ALL,
+        MissingOrigin::as_str,
+    );
     let ping_interval = check.time_or_off("PING_INTERVAL", &settings.ping_interval, &TUNNEL_TIMES);
     let pong_timeout = check.time("PONG_TIMEOUT", &settings.pong_timeout, &TUNNEL_TIMES);
     let ping_upstream = settings.ping_upstream_interval.as_str();
@@ -100,7 +128,9 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
         AccessLogFormat::ALL,
         AccessLogFormat::as_str,
     );
+    let access_log_query = check.on_or_off("ACCESS_LOG_QUERY", &settings.access_log_query);
     let log = check.log("LOG", &settings.log);
+    let sandbox = check.word("SANDBOX", &settings.sandbox, Sandbox::ALL, Sandbox::as_str);
     let threads = check.threads("THREADS", &settings.threads);
 
     check.contradictions(
@@ -130,6 +160,14 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
             request_head_timeout: request_head_timeout?,
             connect_timeout: connect_timeout?,
             response_head_timeout: response_head_timeout?,
+            max_connections: max_connections.and_then(|most| NonZeroUsize::try_from(most).ok()),
+            max_connections_per_client,
+            handshake_rate_per_client,
+            max_header_size: usize::try_from(max_header_size?).ok()?,
+            max_headers: usize::try_from(max_headers?).ok()?,
+            max_body_size,
+            allowed_origins,
+            missing_origin: missing_origin?,
             ping_interval,
             pong_timeout: pong_timeout?,
             ping_upstream_interval,
@@ -144,7 +182,9 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
             drain_close_code: drain_close_code?,
             drain_grace: drain_grace?,
             access_log: access_log?,
+            access_log_query: access_log_query?,
             log: log?,
+            sandbox: sandbox?,
             threads: threads?,
         })
     })();
@@ -203,7 +243,7 @@ impl Check {
             self.missing(variable, "give the port that the application listens on");
             return None;
         };
-        let port = parse_number(text).filter(|port| *port != 0);
+        let port = parse_number(text).filter(|port: &u16| *port != 0);
         if port.is_none() {
             self.invalid(variable, text, PORT_RULE);
         }
@@ -244,6 +284,10 @@ impl Check {
             self.invalid(variable, text, format!("must be one of {}", words.join(", ")));
         }
         found
+    }
+
+    fn on_or_off(&mut self, variable: &'static str, text: &str) -> Option<bool> {
+        self.word(variable, text, &[true, false], |on| if on { "on" } else { "off" })
     }
 
     fn networks(&mut self, variable: &'static str, text: &str) -> Option<Vec<IpNet>> {
@@ -360,21 +404,104 @@ impl Check {
         if text == "off" {
             return None;
         }
+        self.size(variable, text, &(SMALLEST_SIZE..=LARGEST_SIZE), "off, or ")
+    }
+
+    /// `None` for `off`, or for a fault.
+    fn body_size_or_off(&mut self, variable: &'static str, text: &str) -> Option<u64> {
+        if text == "off" { None } else { self.size(variable, text, &BODY_SIZES, "off, or ") }
+    }
+
+    /// `or` is what else could be given, for the sentence about a fault.
+    fn size(
+        &mut self,
+        variable: &'static str,
+        text: &str,
+        bounds: &RangeInclusive<u64>,
+        or: &str,
+    ) -> Option<u64> {
         let rule = match size::parse(text) {
-            Some(size) if (SMALLEST_SIZE..=LARGEST_SIZE).contains(&size) => {
-                return Some(size);
-            }
+            Some(size) if bounds.contains(&size) => return Some(size),
             Some(_) => format!(
-                "must be off, or from {} to {}",
-                size::format(SMALLEST_SIZE),
-                size::format(LARGEST_SIZE)
+                "must be {or}from {} to {}",
+                size::format(*bounds.start()),
+                size::format(*bounds.end())
             ),
-            None => String::from(
-                "give off, or a size in bytes, KiB, MiB, GiB or TiB, as 65536, 64KiB or 1MiB",
-            ),
+            None => {
+                format!("give {or}a size in bytes, KiB, MiB, GiB or TiB, as 65536, 64KiB or 1MiB")
+            }
         };
         self.invalid(variable, text, rule);
         None
+    }
+
+    fn number(
+        &mut self,
+        variable: &'static str,
+        text: &str,
+        bounds: &RangeInclusive<u64>,
+    ) -> Option<u64> {
+        let number = parse_number(text).filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let rule = format!("must be a number from {} to {}", bounds.start(), bounds.end());
+            self.invalid(variable, text, rule);
+        }
+        number
+    }
+
+    /// `None` for `off`, or for a fault.
+    fn number_or_off(&mut self, variable: &'static str, text: &str) -> Option<NonZeroU32> {
+        if text == "off" {
+            return None;
+        }
+        let number = parse_number::<u32>(text).filter(|number| *number <= MOST_CONNECTIONS);
+        let number = number.and_then(NonZeroU32::new);
+        if number.is_none() {
+            let rule = format!("must be off, or a number from 1 to {MOST_CONNECTIONS}");
+            self.invalid(variable, text, rule);
+        }
+        number
+    }
+
+    /// `None` for `off`, or for a fault.
+    fn rate_or_off(&mut self, variable: &'static str, text: &str) -> Option<Rate> {
+        if text == "off" {
+            return None;
+        }
+        let found = rate::parse(text);
+        if found.is_none() {
+            self.invalid(
+                variable,
+                text,
+                format!(
+                    "give off, or a number per s, min or h, as 10/s or 100/min, and perhaps how many at \
+                     once, as 10/s burst=50; numbers from 1 to {}",
+                    rate::MOST
+                ),
+            );
+        }
+        found
+    }
+
+    /// `None` for `any`, or for a fault.
+    fn origins(&mut self, variable: &'static str, text: &str) -> Option<Origins> {
+        if text == "any" {
+            return None;
+        }
+        let items: Vec<_> = text.split(',').map(str::trim).collect();
+        match origins::parse(&items) {
+            Ok(origins) => Some(origins),
+            Err(item) => {
+                self.invalid(
+                    variable,
+                    &item,
+                    "give any, or origins, comma separated, as https://app.example.com, \
+                     https://*.example.com, *.example.com, http://localhost:3000 or null; no path, and \
+                     names as browsers send them (xn--…)",
+                );
+                None
+            }
+        }
     }
 
     /// A code that says that the client did nothing wrong and may come back.
@@ -478,6 +605,13 @@ impl Check {
         if proxy_protocol.1 == "off" && tlvs.1 != "none" {
             contradict(proxy_protocol, tlvs, "TLVs come only in PROXY headers");
         }
+        if settings.missing_origin == "refuse" && settings.allowed_origins == "any" {
+            contradict(
+                ("MISSING_ORIGIN", "refuse"),
+                ("ALLOWED_ORIGINS", "any"),
+                "where every origin is allowed nobody asks for one; list yours",
+            );
+        }
         if let (Some(frame), Some(message)) = (max_frame_size, max_message_size)
             && frame > message
         {
@@ -500,7 +634,7 @@ impl Check {
 }
 
 /// Digits only: `str::parse` would take a sign.
-fn parse_number(text: &str) -> Option<u16> {
+fn parse_number<T: FromStr>(text: &str) -> Option<T> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -51,6 +51,30 @@ pub struct Settings {
     /// For a response head, counted from the last byte of the request
     #[arg(long, env, value_name = "TIME", default_value = "60s", allow_hyphen_values = true)]
     pub response_head_timeout: String,
+    /// Connections of clients at once, tunnels among them; or off
+    #[arg(long, env, value_name = "NUMBER", default_value = "off", allow_hyphen_values = true)]
+    pub max_connections: String,
+    /// Connections at once of one client, an IPv4 address or an IPv6 /64; or off
+    #[arg(long, env, value_name = "NUMBER", default_value = "off", allow_hyphen_values = true)]
+    pub max_connections_per_client: String,
+    /// How often one client may ask for an upgrade, as 10/s, 100/min or 10/s burst=50; or off
+    #[arg(long, env, value_name = "RATE", default_value = "off", allow_hyphen_values = true)]
+    pub handshake_rate_per_client: String,
+    /// The largest request head
+    #[arg(long, env, value_name = "SIZE", default_value = "64KiB", allow_hyphen_values = true)]
+    pub max_header_size: String,
+    /// The most fields of a request head
+    #[arg(long, env, value_name = "NUMBER", default_value = "100", allow_hyphen_values = true)]
+    pub max_headers: String,
+    /// The largest request body; or off
+    #[arg(long, env, value_name = "SIZE", default_value = "off", allow_hyphen_values = true)]
+    pub max_body_size: String,
+    /// Pages that may open WebSockets: origins, comma separated, as app.example.com or *.example.com, or any
+    #[arg(long, env, value_name = "ORIGIN,...", default_value = "any", allow_hyphen_values = true)]
+    pub allowed_origins: String,
+    /// Handshakes without Origin, where origins are listed: allow or refuse
+    #[arg(long, env, value_name = "MODE", default_value = "allow")]
+    pub missing_origin: String,
     /// After so much silence a client is sent a Ping; or off
     #[arg(long, env, value_name = "TIME", default_value = "50s", allow_hyphen_values = true)]
     pub ping_interval: String,
@@ -93,9 +117,15 @@ pub struct Settings {
     /// The access log on standard output: text, json or off
     #[arg(long, env, value_name = "FORMAT", default_value = "text")]
     pub access_log: String,
+    /// Queries (behind the ?) in the access log, where they may be secrets: on or off
+    #[arg(long, env, value_name = "on|off", default_value = "off")]
+    pub access_log_query: String,
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs
     #[arg(long, env, value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// Give up writing files and starting programs: auto (where the kernel has Landlock), required or off
+    #[arg(long, env, value_name = "MODE", default_value = "auto")]
+    pub sandbox: String,
     /// Threads, or auto for one per core
     #[arg(long, env, value_name = "NUMBER", default_value = "auto", allow_hyphen_values = true)]
     pub threads: String,

@@ -13,6 +13,7 @@ use crate::config::{Config, ProxyProtocol};
 use crate::http::Front;
 use crate::http::forwarded::tlv_headers;
 use crate::inbox::Inbox;
+use crate::limits::Seat;
 use crate::metrics::Counters;
 use crate::proxy_protocol::{self, Addresses, Found, Header};
 
@@ -77,6 +78,7 @@ pub(super) async fn identify(
         identified,
         https: false,
         tlv_headers: Vec::new(),
+        seat: Seat::default(),
     };
     if !believed {
         return Ok(Some(socket_itself));

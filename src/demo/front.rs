@@ -29,7 +29,7 @@ pub async fn front(
         drain_period: Duration::from_secs(1),
         ..Config::for_destination(listener.local_addr()?, &host, application.port())
     };
-    let (access_log, _) = AccessLog::start(AccessLogFormat::Off, io::sink())?;
+    let (access_log, _) = AccessLog::start(AccessLogFormat::Off, false, io::sink())?;
     let (orders, told) = mpsc::channel(1);
     let listeners = Listeners { main: listener, health: None };
     let stopping = async {

@@ -24,6 +24,9 @@ pub(crate) enum Fault {
     /// The upstream answered without asking for it.
     #[error("the upstream did not ask for the body")]
     NotAskedFor,
+    /// It is longer than `MAX_BODY_SIZE`.
+    #[error("longer than MAX_BODY_SIZE")]
+    TooLong,
 }
 
 /// The body of a request.
@@ -32,17 +35,24 @@ pub(crate) struct FromClient {
     body: Option<Incoming>,
     progress: Arc<Progress>,
     gate: Option<Arc<Gate>>,
+    most: u64,
 }
 
 impl FromClient {
-    /// `body`, counted in `progress`, read only once `gate` is open.
-    pub(super) fn new(body: Incoming, progress: Arc<Progress>, gate: Option<Arc<Gate>>) -> Self {
-        Self { body: Some(body), progress, gate }
+    /// `body`, counted in `progress`, read only once `gate` is open, and broken off behind `most`
+    /// bytes.
+    pub(super) fn new(
+        body: Incoming,
+        progress: Arc<Progress>,
+        gate: Option<Arc<Gate>>,
+        most: Option<u64>,
+    ) -> Self {
+        Self { body: Some(body), progress, gate, most: most.unwrap_or(u64::MAX) }
     }
 
     /// The body of a request that has none.
     pub(super) fn none(progress: Arc<Progress>) -> Self {
-        Self { body: None, progress, gate: None }
+        Self { body: None, progress, gate: None, most: u64::MAX }
     }
 }
 
@@ -66,7 +76,12 @@ impl Body for FromClient {
         let mut frame = ready!(polled);
         if let Some(Ok(frame)) = &mut frame {
             if let Some(data) = frame.data_ref() {
-                this.progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                let length = data.len() as u64;
+                let before = this.progress.bytes.fetch_add(length, Ordering::Relaxed);
+                if before.saturating_add(length) > this.most {
+                    this.progress.is_over.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(Fault::TooLong)));
+                }
             } else if let Some(trailers) = frame.trailers_mut() {
                 hop::strip_request(trailers);
                 forwarded::clean_trailers(trailers);
@@ -138,6 +153,9 @@ impl Body for ToClient {
                 match &frame {
                     Some(Ok(frame)) => {
                         passed.entry.from_upstream += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    }
+                    Some(Err(_)) if passed.entry.from_client.is_over() => {
+                        passed.entry.end = End::new(Side::Client, Phase::Response, Reason::TooBig);
                     }
                     Some(Err(_)) => {
                         passed.entry.end =

@@ -68,9 +68,14 @@ pub(crate) enum Heard<T> {
 
 impl Checked {
     pub(crate) fn new(inbox: Inbox, client: &Client, front: Arc<Front>) -> Self {
+        let limits = Limits {
+            head: front.config.max_header_size,
+            fields: front.config.max_headers,
+            ..Limits::DEFAULT
+        };
         Self {
             inbox,
-            follower: Follower::new(Limits::DEFAULT),
+            follower: Follower::new(limits),
             passing: 0,
             busy: Arc::default(),
             flushed: true,

@@ -375,6 +375,7 @@ mod tests {
             identified: true,
             https,
             tlv_headers: vec![(UNIQUE_ID, HeaderValue::from_static("u-1"))],
+            seat: crate::limits::Seat::default(),
         }
     }
 

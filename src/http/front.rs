@@ -6,6 +6,7 @@ use super::{FromClient, RequestIds};
 use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::drain::{Census, Drain};
+use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::relay::Relay;
 use crate::upstream::{Pool, Upstream};
@@ -20,5 +21,6 @@ pub(crate) struct Front {
     pub(crate) counters: Arc<Counters>,
     pub(crate) census: Census,
     pub(crate) drain: Drain,
+    pub(crate) limits: Limits,
     pub(crate) request_ids: RequestIds,
 }

@@ -119,7 +119,8 @@ async fn send(
         };
     }
 
-    let body = FromClient::new(body, Arc::clone(progress), gate.cloned());
+    let body =
+        FromClient::new(body, Arc::clone(progress), gate.cloned(), front.config.max_body_size);
     let mut request = Request::from_parts(parts, body);
     let Some(gate) = gate else {
         return Ok(head(front.pool.send(request), progress, limit).await??);

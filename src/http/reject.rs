@@ -13,8 +13,12 @@ use super::{Front, ToClient};
 use crate::access_log::Entry;
 use crate::client::Client;
 use crate::end::{End, Phase, Reason, Side};
+use crate::limits::Over;
 use crate::metrics::Counters;
 use crate::upstream;
+
+/// Seconds until a client that found no room should try again. Connections last: at once is too soon.
+const CROWDED: u64 = 5;
 
 /// Why elbows answers in the upstream's place.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,15 @@ pub(crate) enum Rejection {
     /// `PROXY_PROTOCOL=required`, and the connection began without.
     #[error("PROXY header required")]
     NoProxyHeader,
+    /// A limit of connections or handshakes is reached.
+    #[error("{}", over(*.0))]
+    Over(Over),
+    /// The page is not one of `ALLOWED_ORIGINS` (RFC 6455, section 10.2).
+    #[error("origin not allowed")]
+    Origin,
+    /// Longer than `MAX_BODY_SIZE`.
+    #[error("request body too long")]
+    LongBody,
     /// The client stopped in the middle of its body.
     #[error("request body too slow")]
     SlowBody,
@@ -60,6 +73,13 @@ impl Rejection {
     const fn status(&self) -> StatusCode {
         match self {
             Self::NoProxyHeader | Self::BadBody(_) | Self::CutBody => StatusCode::BAD_REQUEST,
+            Self::Over(Over::Connections) => StatusCode::SERVICE_UNAVAILABLE,
+            // RFC 6585, section 4.
+            Self::Over(Over::ConnectionsOfClient | Over::HandshakeRate(_)) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Origin => StatusCode::FORBIDDEN,
+            Self::LongBody => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::NoResponse => StatusCode::GATEWAY_TIMEOUT,
             Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
@@ -75,7 +95,14 @@ impl Rejection {
 
     const fn by(&self) -> Side {
         match self {
-            Self::NoProxyHeader | Self::BadBody(_) | Self::SlowBody | Self::CutBody => Side::Client,
+            Self::Over(Over::Connections) => Side::Elbows,
+            Self::Over(Over::ConnectionsOfClient | Over::HandshakeRate(_))
+            | Self::NoProxyHeader
+            | Self::BadBody(_)
+            | Self::Origin
+            | Self::LongBody
+            | Self::SlowBody
+            | Self::CutBody => Side::Client,
             Self::Connection(_) | Self::NoConnection { .. } => match self.why() {
                 Reason::NoRoom => Side::Elbows,
                 _ => Side::Upstream,
@@ -93,10 +120,24 @@ impl Rejection {
             Self::BadBody(_) | Self::MalformedResponse(_) | Self::UnaskedUpgrade => {
                 Reason::Malformed
             }
+            Self::Origin => Reason::Refused,
+            Self::Over(_) => Reason::OverLimit,
+            Self::LongBody => Reason::TooBig,
             Self::SlowBody | Self::NoResponse => Reason::Timeout,
             Self::CutBody | Self::UpstreamClosed(_) => Reason::Closed,
             Self::Connection(fault) => fault.reason(),
             Self::NoConnection { why, .. } => *why,
+        }
+    }
+
+    /// When the client should try again, in seconds, where that can help.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Over(Over::HandshakeRate(wait)) => {
+                Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
+            }
+            Self::Over(_) => Some(CROWDED),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
         }
     }
 
@@ -117,12 +158,60 @@ pub(crate) fn answer(
     mut entry: Entry,
     counters: &Counters,
 ) -> Response<ToClient> {
+    let status = note(rejection, &mut entry, counters);
+    drop(entry);
+    let mut response = Response::new(ToClient::own(rejection.text()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if let Some(seconds) = rejection.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status.is_client_error() {
+        // What follows on such a connection cannot be trusted to be what it seems.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// [`answer`], as it is on the wire where hyper has no part in it and the connection ends behind it.
+pub(crate) fn words(
+    rejection: &Rejection,
+    mut entry: Entry,
+    is_head: bool,
+    counters: &Counters,
+) -> String {
+    let status = note(rejection, &mut entry, counters);
+    let text = rejection.text();
+    let retry_after = rejection
+        .retry_after()
+        .map_or_else(String::new, |seconds| format!("Retry-After: {seconds}\r\n"));
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n{retry_after}Content-Length: {}\r\n\
+         Connection: close\r\n\r\n{}",
+        text.len(),
+        if is_head { "" } else { &text }
+    )
+}
+
+/// Completes the log line, and counts and logs the rejection.
+fn note(rejection: &Rejection, entry: &mut Entry, counters: &Counters) -> StatusCode {
     let status = rejection.status();
     entry.status = Some(status.as_u16());
     let during = entry.end.during;
     entry.end = End::new(rejection.by(), during, rejection.why());
     counters.rejected(status);
+    match rejection {
+        Rejection::Over(over) => counters.over(*over),
+        Rejection::Origin => counters.refused_origins.add(1),
+        Rejection::LongBody => counters.large_bodies.add(1),
+        _ => {}
+    }
     match rejection.by() {
+        // A limit does what it is for.
+        Side::Elbows if matches!(rejection, Rejection::Over(_)) => {
+            tracing::debug!(client = %entry.client.address, "{rejection}");
+        }
         Side::Elbows => {
             counters.no_room.add(1);
             if counters.no_room_told.lets_through() {
@@ -134,18 +223,16 @@ pub(crate) fn answer(
         Side::Upstream => tracing::debug!(request_id = entry.request_id, "{rejection}"),
         Side::Client => tracing::debug!(client = %entry.client.address, "{rejection}"),
     }
-    let mut response = Response::new(ToClient::own(rejection.text()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    status
+}
+
+/// The limit, in the words that the client gets: nothing of numbers.
+const fn over(over: Over) -> &'static str {
+    match over {
+        Over::Connections => "no room for another connection",
+        Over::ConnectionsOfClient => "too many connections",
+        Over::HandshakeRate(_) => "too many handshakes",
     }
-    if status.is_client_error() {
-        // What follows on such a connection cannot be trusted to be what it seems.
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// The status of a head, or body, that breaks a rule.
@@ -168,6 +255,9 @@ pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Fron
     tracing::debug!(client = %client.address, rule = fault.as_str(), "refused: {fault}");
     front.counters.http_faults.add(fault);
     front.counters.refused_heads.add(1);
+    if matches!(fault, Fault::LongHead | Fault::ManyFields) {
+        front.counters.large_heads.add(1);
+    }
     let status = status_of(fault);
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let readable = line.len() <= LONGEST_LINE
@@ -177,6 +267,7 @@ pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Fron
     let mut entry = Entry::new(front.access_log.clone(), Arc::clone(client), line, String::new());
     entry.status = Some(status.as_u16());
     let why = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::TooBig,
         StatusCode::NOT_IMPLEMENTED | StatusCode::URI_TOO_LONG => Reason::Refused,
         _ => Reason::Malformed,
     };
@@ -199,6 +290,7 @@ pub(crate) fn connection_end(error: &hyper::Error) -> Option<(u16, End)> {
         // An idle connection whose time is over has asked nothing and is owed nothing.
         return None;
     }
-    let status = if error.is_parse_too_large() { 431 } else { 400 };
-    Some((status, End::new(Side::Client, Phase::Request, Reason::Malformed)))
+    let (status, why) =
+        if error.is_parse_too_large() { (431, Reason::TooBig) } else { (400, Reason::Malformed) };
+    Some((status, End::new(Side::Client, Phase::Request, why)))
 }

@@ -21,7 +21,7 @@ use super::checked::Checked;
 use super::head::{self, Limits, Request, Target, Version};
 use super::plain::{check, pass_back};
 use super::reject::{self, Rejection};
-use super::{Front, ToClient, forwarded, health, hop, replay};
+use super::{Front, ToClient, admission, forwarded, health, hop, replay};
 use crate::access_log::Entry;
 use crate::client::Client;
 use crate::config::Config;
@@ -45,6 +45,8 @@ pub(crate) struct Handshake {
     /// The protocols that are offered.
     offer: Vec<u8>,
     entry: Entry,
+    /// What the settings say to it.
+    admitted: Result<(), Rejection>,
 }
 
 /// Whether a request asks to change to protocols that may be offered (RFC 9110, section 7.8).
@@ -90,6 +92,7 @@ pub(crate) fn take(head: &Request<'_>, client: &Arc<Client>, front: &Front) -> O
         head: for_upstream(head, &offer, client, &entry.request_id, &front.config),
         offer,
         entry,
+        admitted: admission::upgrade(head, client, front),
     })
 }
 
@@ -152,11 +155,15 @@ pub(crate) async fn open(
     mut client: Checked,
     front: &Arc<Front>,
 ) -> Option<(Checked, Response<ToClient>)> {
-    let Handshake { head, method, offer, mut entry } = handshake;
+    let Handshake { head, method, offer, mut entry, admitted } = handshake;
     let mut drain = front.drain.clone();
+    let ask = async {
+        admitted?;
+        ask(&head, &offer, &mut entry, front).await
+    };
     let answer = tokio::select! {
         biased;
-        answer = ask(&head, &offer, &mut entry, front) => answer,
+        answer = ask => answer,
         // Its log line says so from the start.
         () = client.left() => return None,
         () = drain.reached(Stage::Over) => {
@@ -308,6 +315,7 @@ async fn open_tunnel(client: Checked, switched: Switched, mut entry: Entry, fron
     front.counters.tunnels.add(1);
     // The relay's end of it counts it out.
     open.keep();
+    entry.client.seat.keep();
     front.relay.adopt(Tunnel::new(protocol, client, upstream, entry.into_identity(address)));
 }
 

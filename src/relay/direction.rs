@@ -7,6 +7,7 @@
 
 use std::io::{self, Read, Write};
 
+use super::bulk::{Bulk, Carried};
 use super::frame::{ControlFrame, Masking};
 use super::keepalive::Keepalive;
 use super::options::{Rulebook, nonces, stamp};
@@ -24,6 +25,9 @@ pub(super) const READ_BUFFER: usize = MAX_HELD + 64 * 1024;
 /// Reads that one direction gets before others have their turn. With full buffers that is 256 KiB:
 /// well below a millisecond of copying, so that a bulk transfer does not hold up a chat. A guess.
 const READS_PER_TURN: usize = 4;
+
+/// From so many bytes of payload on that are still to come of a frame, they pass without a look at them.
+const MUCH: u64 = if cfg!(any(test, fuzzing)) { 16 } else { 32 * 1024 };
 
 /// What is known of a socket from events and from the results of earlier calls.
 ///
@@ -66,6 +70,8 @@ pub(super) struct Watch<'w> {
     pub(super) close: &'w mut Option<Close>,
     /// Something happened that other times depend on.
     pub(super) rearm: &'w mut bool,
+    /// The way for much payload, where there is one.
+    pub(super) bulk: Option<&'w mut dyn Bulk>,
 }
 
 /// One side, as a direction sees it.
@@ -118,7 +124,8 @@ pub(super) fn pass<'w>(
         && flow.sink == Sink::Open
         && to.writable
         && from.readable
-        && !from.read_on;
+        && !from.read_on
+        && (flow.scanner.payload_left() < MUCH || !flow.scanner.is_on());
     if !is_plain {
         if !can_pass(flow, *from, *to) {
             return Stop::Waits;
@@ -138,7 +145,7 @@ pub(super) fn pass<'w>(
             Ok(taken) => {
                 flow.passed += taken as u64;
                 if let Some(rest @ [_, ..]) = bytes.get(taken..) {
-                    flow.waiting = rest.to_vec();
+                    flow.waiting.push(rest);
                 }
                 Stop::Waits
             }
@@ -208,19 +215,25 @@ fn pass_all(
         }
         reads_left -= 1;
 
+        let has_much = flow.scanner.payload_left() >= MUCH && flow.scanner.is_on();
+        if has_much && let Some(bulk) = watch.bulk.as_deref_mut() {
+            match carry(flow, bulk, from, to) {
+                Ok(()) => put_wanted(flow, watch),
+                Err(NotCarried::NoWay) => watch.bulk = None,
+                Err(NotCarried::Nothing(nothing)) => match came_to_nothing(flow, &nothing) {
+                    Some(stop) => return stop,
+                    None => continue,
+                },
+                Err(NotCarried::SinkBroke(fault)) => return sink_broke(flow, &fault),
+            }
+            continue;
+        }
         let bytes = match read(&mut source, behind_room(buffer), from) {
             Ok(bytes) => bytes,
-            Err(Nothing::Now) if flow.source == Source::Open => return Stop::Waits,
-            Err(Nothing::Ended) if flow.source != (Source::Broken { told: true }) => {
-                flow.source = Source::Ended;
-                release(flow);
-                continue;
-            }
-            Err(_) => {
-                flow.source = Source::Reset;
-                release(flow);
-                return Stop::SourceBroke;
-            }
+            Err(nothing) => match came_to_nothing(flow, &nothing) {
+                Some(stop) => return stop,
+                None => continue,
+            },
         };
         if flow.scanner.is_on() {
             let length = bytes.len();
@@ -234,11 +247,69 @@ fn pass_all(
             Ok(taken) => {
                 flow.passed += taken as u64;
                 if let Some(rest @ [_, ..]) = bytes.get(taken..) {
-                    flow.waiting = rest.to_vec();
+                    flow.waiting.push(rest);
                 }
             }
             Err(fault) => return sink_broke(flow, &fault),
         }
+    }
+}
+
+/// A read gave nothing: why, and whether that stops the direction.
+fn came_to_nothing(flow: &mut Flow, nothing: &Nothing) -> Option<Stop> {
+    match nothing {
+        Nothing::Now if flow.source == Source::Open => Some(Stop::Waits),
+        Nothing::Ended if flow.source != (Source::Broken { told: true }) => {
+            flow.source = Source::Ended;
+            release(flow);
+            None
+        }
+        _ => {
+            flow.source = Source::Reset;
+            release(flow);
+            Some(Stop::SourceBroke)
+        }
+    }
+}
+
+/// Why [`carry`] carried nothing.
+enum NotCarried {
+    /// There is no way but to read.
+    NoWay,
+    Nothing(Nothing),
+    SinkBroke(io::Error),
+}
+
+/// Has payload pass that nobody looks at.
+fn carry(
+    flow: &mut Flow,
+    bulk: &mut dyn Bulk,
+    from: &mut Readiness,
+    to: &mut Readiness,
+) -> Result<(), NotCarried> {
+    let left = flow.scanner.payload_left();
+    let Carried { read, taken, fault } = match bulk.carry(left, &mut flow.waiting) {
+        Ok(carried) => carried,
+        Err(fault) => match fault.kind() {
+            io::ErrorKind::Interrupted => return Ok(()),
+            io::ErrorKind::Unsupported => return Err(NotCarried::NoWay),
+            io::ErrorKind::WouldBlock => {
+                from.readable = false;
+                from.read_on = false;
+                return Err(NotCarried::Nothing(Nothing::Now));
+            }
+            _ => return Err(NotCarried::Nothing(Nothing::Broke)),
+        },
+    };
+    if read == 0 {
+        return Err(NotCarried::Nothing(Nothing::Ended));
+    }
+    flow.scanner.skip_payload(read as u64);
+    flow.passed += taken as u64;
+    to.writable = taken == read;
+    match fault {
+        Some(fault) => Err(NotCarried::SinkBroke(fault)),
+        None => Ok(()),
     }
 }
 
@@ -249,7 +320,7 @@ pub(super) fn scan_early(flow: &mut Flow, watch: &mut Watch<'_>) -> Result<(), S
     }
     let early = std::mem::take(&mut flow.waiting);
     follow(flow, &early, watch, |flow, piece| {
-        flow.waiting.extend_from_slice(piece);
+        flow.waiting.push(piece);
         Ok(())
     })
 }
@@ -288,7 +359,7 @@ fn pass_frames(
             flow.passed += taken as u64;
         }
         if let Some(rest @ [_, ..]) = piece.get(taken..) {
-            flow.waiting.extend_from_slice(rest);
+            flow.waiting.push(rest);
         }
         Ok(())
     })
@@ -370,7 +441,7 @@ fn put_wanted(flow: &mut Flow, watch: &mut Watch<'_>) {
         }
     };
     flow.wants = Wants::Nothing;
-    flow.waiting.extend_from_slice(frame.as_bytes());
+    flow.waiting.push(frame.as_bytes());
     flow.own = flow.own.saturating_add(u32::try_from(frame.as_bytes().len()).unwrap_or(u32::MAX));
     *watch.rearm = true;
 }
@@ -379,7 +450,7 @@ fn put_wanted(flow: &mut Flow, watch: &mut Watch<'_>) {
 fn release(flow: &mut Flow) {
     let mut room = [0; MAX_HELD];
     let held = flow.scanner.finish(&mut room);
-    flow.waiting.extend_from_slice(room.get(MAX_HELD - held..).unwrap_or_default());
+    flow.waiting.push(room.get(MAX_HELD - held..).unwrap_or_default());
 }
 
 /// Nothing passes any more: what waits goes out, then the end of the stream where it is to be told,
@@ -489,18 +560,14 @@ fn write(sink: &mut impl Write, bytes: &[u8], to: &mut Readiness) -> io::Result<
 fn drop_front(flow: &mut Flow, taken: usize) {
     flow.passed += taken as u64;
     flow.has_moved |= taken > 0;
-    if taken == flow.waiting.len() {
-        flow.waiting = Vec::new();
-    } else {
-        flow.waiting.drain(..taken);
-    }
+    flow.waiting.drop_front(taken);
 }
 
 /// EPIPE comes where the kernel has told the fault before, or where the sink had ended its own
 /// stream before it broke (Linux, `tcp_reset`): it takes no report away from the reading side.
 fn sink_broke(flow: &mut Flow, fault: &io::Error) -> Stop {
     flow.sink = Sink::Broken;
-    flow.waiting = Vec::new();
+    flow.waiting.clear();
     Stop::SinkBroke { told: fault.kind() != io::ErrorKind::BrokenPipe }
 }
 
@@ -521,6 +588,9 @@ mod tests {
 
     use super::*;
     use crate::relay::Options;
+    use crate::relay::bulk::ByHand;
+    use crate::relay::scanner::Scanner;
+    use crate::tunnel::Waiting;
 
     /// Small, so that few bytes fill it and few reads use up a turn.
     const BUFFER: usize = 8;
@@ -541,6 +611,12 @@ mod tests {
         ended: Cell<bool>,
         /// Bytes that were there before or have been read, and have not been taken.
         held: Cell<usize>,
+        /// How many of them may be held when more are read: what a scanner holds.
+        may_hold: Cell<usize>,
+        /// There is no way for much payload.
+        no_way: Cell<bool>,
+        /// Bytes that went that way.
+        carried: Cell<usize>,
     }
 
     #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -564,7 +640,7 @@ mod tests {
     impl Read for &World {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.interrupt()?;
-            assert_eq!(self.held.get(), 0, "read while something waited");
+            assert!(self.held.get() <= self.may_hold.get(), "read while something waited");
             let mut arrived = self.arrived.borrow_mut();
             let Some(piece) = arrived.front_mut() else {
                 return match self.last.get() {
@@ -580,7 +656,7 @@ mod tests {
             if piece.is_empty() {
                 arrived.pop_front();
             }
-            self.held.set(taken);
+            self.held.set(self.held.get() + taken);
             Ok(taken)
         }
     }
@@ -600,7 +676,8 @@ mod tests {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             self.room.set(self.room.get() - taken);
-            self.held.set(self.held.get() - taken);
+            // What is ours was never read.
+            self.held.set(self.held.get().saturating_sub(taken));
             self.taken.borrow_mut().extend(&bytes[..taken]);
             Ok(taken)
         }
@@ -619,6 +696,20 @@ mod tests {
                 Some(fault) => Err(fault.into()),
                 None => Ok(()),
             }
+        }
+    }
+
+    /// Bytes that one call of the way for much payload moves at most.
+    const BULK: usize = 24;
+
+    impl Bulk for &World {
+        fn carry(&mut self, most: u64, waiting: &mut Waiting) -> io::Result<Carried> {
+            if self.no_way.get() {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            let carried = ByHand { from: *self, into: *self, most: BULK }.carry(most, waiting)?;
+            self.carried.set(self.carried.get() + carried.read);
+            Ok(carried)
         }
     }
 
@@ -658,7 +749,7 @@ mod tests {
                 to: Readiness::default(),
                 sent: Vec::new(),
             };
-            run.flow.waiting = run.next_bytes(early).into();
+            run.flow.waiting = Vec::from(run.next_bytes(early)).into();
             world.held.set(early);
             // Found full by the registration.
             world.was_full.set(true);
@@ -704,13 +795,15 @@ mod tests {
             if !can_pass(&self.flow, self.from, self.to) {
                 return Stop::Waits;
             }
-            let early = self.flow.waiting.len().max(BUFFER);
+            let early = self.flow.waiting.len().max(BUFFER).max(BULK);
             let passed = self.flow.passed;
             let mut buffer = [0xff; MAX_HELD + BUFFER];
             let rulebook = Rulebook::new(&Options::default());
             let rules = &rulebook;
             let peer = |side| Peer { side, alive: None, stream: 0 };
             let (close, rearm) = (&mut None, &mut false);
+            let mut way = self.world;
+            let bulk = &mut way;
             let stop = pass(
                 &mut self.flow,
                 self.world,
@@ -726,6 +819,7 @@ mod tests {
                     sink: peer(Side::Upstream),
                     close,
                     rearm,
+                    bulk: Some(bulk),
                 },
             );
             if stop == Stop::Waits {
@@ -738,7 +832,7 @@ mod tests {
                 "nothing waits and memory is kept"
             );
             let moved = self.flow.passed - passed;
-            assert!(moved <= (early + READS_PER_TURN * BUFFER) as u64);
+            assert!(moved <= (early + READS_PER_TURN * BUFFER.max(BULK)) as u64);
             assert_eq!(self.flow.passed, self.world.taken.borrow().len() as u64);
             stop
         }
@@ -838,6 +932,80 @@ mod tests {
             prop_assert_eq!(run.turns(), Stop::Waits);
             prop_assert_eq!(&*world.taken.borrow(), &run.sent);
         }
+    }
+
+    /// Frames of a client, one behind the other.
+    fn frames(lengths: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (place, &length) in (0_u8..).zip(lengths) {
+            let length = length.min(125);
+            bytes.extend([0x82, 0x80 | length, 0, 0, 0, 0]);
+            bytes.extend(std::iter::repeat_n(place, length.into()));
+        }
+        bytes
+    }
+
+    proptest! {
+        /// Much payload of a frame goes its own way, and each byte arrives once and in order, as over
+        /// the other one.
+        #[test]
+        fn any_schedule_passes_much_payload_whole(
+            lengths in prop::collection::vec(0..=125_u8, 1..12),
+            mut steps in prop::collection::vec(step(), 0..80),
+            no_way: bool,
+        ) {
+            let world = World::default();
+            world.no_way.set(no_way);
+            world.may_hold.set(MAX_HELD);
+            let mut run = Run::new(&world, 0);
+            run.flow.scanner = Scanner::new(Side::Client);
+            let sent = frames(&lengths);
+            let mut to_come: VecDeque<u8> = sent.iter().copied().collect();
+            steps.extend([Step::Arrive(sent.len()), Step::Room(usize::MAX / 2), Step::Turn]);
+            for step in &steps {
+                match *step {
+                    Step::Arrive(count) if !to_come.is_empty() => {
+                        let came = to_come.drain(..count.min(to_come.len())).collect();
+                        world.arrived.borrow_mut().push_back(came);
+                        run.from.readable = true;
+                        run.from.read_on = true;
+                    }
+                    Step::Arrive(_) | Step::ArriveUrgent(_) => {}
+                    _ => run.step(step),
+                }
+            }
+            prop_assert_eq!(run.turns(), Stop::Waits);
+            prop_assert_eq!(&*world.taken.borrow(), &sent);
+            prop_assert_eq!(run.flow.scanner.counts().messages, lengths.len() as u64);
+            let most = lengths.iter().map(|length| usize::from(*length)).sum::<usize>();
+            let carried = world.carried.get();
+            prop_assert!(carried <= most && !(no_way && carried > 0));
+        }
+    }
+
+    #[test]
+    fn much_payload_goes_its_own_way_and_what_is_wanted_stands_behind_it() {
+        let world = World::default();
+        let mut run = Run::new(&world, 0);
+        run.make_room(1000);
+        run.flow.scanner = Scanner::new(Side::Client);
+        let sent = frames(&[100]);
+        let (begun, rest) = sent.split_at(20);
+        world.may_hold.set(MAX_HELD);
+        for (came, wants) in [
+            (begun, Wants::Nothing),
+            (rest, Wants::Close { code: 1001, after_message: true, then: Course::Discards }),
+        ] {
+            world.arrived.borrow_mut().push_back(came.iter().copied().collect());
+            run.from.readable = true;
+            run.flow.wants = wants;
+            assert_eq!(run.turns(), Stop::Waits);
+        }
+        assert!(world.carried.get() >= 80, "{}", world.carried.get());
+        let taken = world.taken.borrow();
+        let (first, behind) = taken.split_at(sent.len());
+        assert_eq!(first, sent);
+        assert_eq!(behind[..2], [0x88, 0x82], "a Close stands behind it");
     }
 
     #[test]

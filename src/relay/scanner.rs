@@ -261,6 +261,28 @@ impl Scanner {
         self.close.map(NonZeroU16::get)
     }
 
+    /// Bytes of payload that are still to come of the frame that passes, 0 between frames. Where there
+    /// are no frames, there is no end to it.
+    #[inline]
+    pub(crate) const fn payload_left(&self) -> u64 {
+        match self.position {
+            Position::Head { .. } => 0,
+            Position::Payload { left, .. } => left,
+            Position::Lost => u64::MAX,
+        }
+    }
+
+    /// So many bytes of payload, [`Scanner::payload_left`] at most, passed without a look at them.
+    pub(crate) const fn skip_payload(&mut self, count: u64) {
+        if let Position::Payload { left, is_control } = self.position {
+            self.position = if left > count {
+                Position::Payload { left: left - count, is_control }
+            } else {
+                Position::BOUNDARY
+            };
+        }
+    }
+
     /// What passed so far.
     pub(crate) fn counts(&self) -> Counts {
         // Counted at the head, so what is still to come goes off again.

@@ -5,6 +5,7 @@
 //! since the last words of an application (its Close frame) often stand right before a reset: an
 //! application that closes with bytes unread makes its kernel send one (RFC 2525, section 2.17).
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::num::NonZeroU32;
@@ -15,6 +16,7 @@ use mio::event::Event;
 use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 
+use super::bulk::{Bulk, Pipe, Splice};
 use super::direction::{self, EndWrite, Peer, Readiness, Stop, Watch};
 use super::keepalive::{Due, Keepalive};
 use super::options::{Rulebook, nonces, stamp};
@@ -68,6 +70,10 @@ enum Leave {
     Drains,
 }
 
+/// An idle tunnel is its slot and its node in the wheel, and no more, but for a long text in its
+/// identity. The budget for all of it is 512 bytes.
+const _: () = assert!(size_of::<Slot>() <= 456);
+
 /// What was seen of a count that grows, and since when it is so.
 #[derive(Clone, Copy, Debug, Default)]
 struct Mark {
@@ -99,6 +105,31 @@ pub(super) enum Next {
     Farewell,
 }
 
+/// What the poll told of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each may come with any other.
+pub(super) struct News {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+    /// An urgent byte.
+    pub(super) priority: bool,
+    pub(super) read_closed: bool,
+    pub(super) error: bool,
+}
+
+impl From<&Event> for News {
+    #[inline]
+    fn from(event: &Event) -> Self {
+        Self {
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            priority: event.is_priority(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+        }
+    }
+}
+
 impl Slot {
     /// A place for a tunnel that comes at tick `now`. What was read before it opened is looked at.
     pub(super) fn new(mut tunnel: Tunnel, rulebook: &Rulebook, now: u32) -> Self {
@@ -124,9 +155,13 @@ impl Slot {
             slot.leaves_at = now.wrapping_add(slot.jittered(longest));
             slot.leaves = Some(Leave::Aged);
         }
-        for side in [Side::Client, Side::Upstream] {
+        // Both first: a Close stands behind what came early, at a boundary of it.
+        let scanned = [Side::Client, Side::Upstream].map(|side| {
             let (flow, mut watch) = slot.watched(side, rulebook, now);
-            if let Err(Stop::Refused(why)) = direction::scan_early(flow, &mut watch) {
+            (side, direction::scan_early(flow, &mut watch))
+        });
+        for (side, result) in scanned {
+            if let Err(Stop::Refused(why)) = result {
                 slot.refuse(side, why, rulebook, now);
             }
         }
@@ -134,34 +169,40 @@ impl Slot {
     }
 
     /// Remembers what the poll told of one socket.
-    pub(super) fn note(&mut self, side: Side, event: &Event, now: u32) {
+    pub(super) fn note(&mut self, side: Side, news: News, now: u32) {
         let ready = self.readiness(side);
-        let is_last = event.is_read_closed() || event.is_error();
-        ready.readable |= is_last || event.is_readable();
-        ready.read_on |= is_last || event.is_priority();
-        ready.writable |= event.is_writable();
-        if event.is_readable() {
+        let is_last = news.read_closed || news.error;
+        ready.readable |= is_last || news.readable;
+        ready.read_on |= is_last || news.priority;
+        ready.writable |= news.writable;
+        if news.readable {
             match (side, &mut self.tunnel.upstream_alive) {
                 (Side::Client, _) => self.tunnel.client_alive.heard(now),
                 (_, Some(alive)) => alive.heard(now),
                 (_, None) => {}
             }
         }
-        if event.is_error() {
+        if news.error {
             self.broke(side, false);
         }
     }
 
     /// Moves what can be moved, both ways.
-    pub(super) fn turn(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Next {
+    pub(super) fn turn(
+        &mut self,
+        sockets: &impl Sockets,
+        buffer: &mut [u8],
+        rulebook: &Rulebook,
+        now: u32,
+    ) -> Next {
         loop {
             if self.ending.is_some() {
                 // Once our Close is out, the client's is the last that it has to say.
                 let is_out = self.tunnel.from_upstream.course == Course::Discards;
                 self.tunnel.from_client.ends_behind_close |= is_out;
             }
-            let forth = self.pass_forth(buffer, rulebook, now);
-            let back = self.pass_back(buffer, rulebook, now);
+            let forth = self.pass_forth(sockets, buffer, rulebook, now);
+            let back = self.pass_back(sockets, buffer, rulebook, now);
             if self.ending.is_some() && self.see_answer(rulebook, now) {
                 continue;
             }
@@ -185,11 +226,18 @@ impl Slot {
 
     /// Passes what the client sends.
     #[inline]
-    fn pass_forth(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Stop {
+    fn pass_forth(
+        &mut self,
+        sockets: &impl Sockets,
+        buffer: &mut [u8],
+        rulebook: &Rulebook,
+        now: u32,
+    ) -> Stop {
         let Self { tunnel, client: from, upstream: to, rearm, .. } = self;
         let (read, write) = (&tunnel.client, &tunnel.upstream);
         let (client, upstream, close) =
             (&mut tunnel.client_alive, tunnel.upstream_alive.as_deref_mut(), &mut tunnel.close);
+        let bulk = &mut sockets.way((Side::Client, read), (Side::Upstream, write));
         let watch = move || Watch {
             rulebook,
             now,
@@ -197,18 +245,28 @@ impl Slot {
             sink: Peer::new(Side::Upstream, upstream, write),
             close,
             rearm,
+            bulk: Some(bulk),
         };
         let flow = &mut tunnel.from_client;
-        direction::pass(flow, Socket(read), from, Socket(write), to, buffer, &rulebook.rules, watch)
+        let read = sockets.reach(Side::Client, read);
+        let write = sockets.reach(Side::Upstream, write);
+        direction::pass(flow, read, from, write, to, buffer, &rulebook.rules, watch)
     }
 
     /// Passes what the upstream sends.
     #[inline]
-    fn pass_back(&mut self, buffer: &mut [u8], rulebook: &Rulebook, now: u32) -> Stop {
+    fn pass_back(
+        &mut self,
+        sockets: &impl Sockets,
+        buffer: &mut [u8],
+        rulebook: &Rulebook,
+        now: u32,
+    ) -> Stop {
         let Self { tunnel, client: to, upstream: from, rearm, .. } = self;
         let (read, write) = (&tunnel.upstream, &tunnel.client);
         let (client, upstream, close) =
             (&mut tunnel.client_alive, tunnel.upstream_alive.as_deref_mut(), &mut tunnel.close);
+        let bulk = &mut sockets.way((Side::Upstream, read), (Side::Client, write));
         let watch = move || Watch {
             rulebook,
             now,
@@ -216,9 +274,12 @@ impl Slot {
             sink: Peer::new(Side::Client, Some(client), write),
             close,
             rearm,
+            bulk: Some(bulk),
         };
         let flow = &mut tunnel.from_upstream;
-        direction::pass(flow, Socket(read), from, Socket(write), to, buffer, &rulebook.rules, watch)
+        let read = sockets.reach(Side::Upstream, read);
+        let write = sockets.reach(Side::Client, write);
+        direction::pass(flow, read, from, write, to, buffer, &rulebook.rules, watch)
     }
 
     /// The flow from `source`, and what it has to know.
@@ -234,10 +295,12 @@ impl Slot {
         let upstream = Peer::new(Side::Upstream, alive, &tunnel.upstream);
         let close = &mut tunnel.close;
         if source == Side::Upstream {
-            let watch = Watch { rulebook, now, source: upstream, sink: client, close, rearm };
+            let watch =
+                Watch { rulebook, now, source: upstream, sink: client, close, rearm, bulk: None };
             return (&mut tunnel.from_upstream, watch);
         }
-        let watch = Watch { rulebook, now, source: client, sink: upstream, close, rearm };
+        let watch =
+            Watch { rulebook, now, source: client, sink: upstream, close, rearm, bulk: None };
         (&mut tunnel.from_client, watch)
     }
 
@@ -451,7 +514,7 @@ impl Slot {
         };
         from.source = Source::Reset;
         into.sink = Sink::Broken;
-        into.waiting = Vec::new();
+        into.waiting.clear();
         let code = Some(AWAY);
         let end = End::new(side, Phase::Relay, why);
         match side {
@@ -584,7 +647,7 @@ impl Slot {
         }
         if into.sink == Sink::Open {
             into.sink = Sink::Broken;
-            into.waiting = Vec::new();
+            into.waiting.clear();
         }
         let ready = self.readiness(side);
         ready.readable = true;
@@ -674,9 +737,48 @@ fn is_pinged(towards: &Flow) -> bool {
         && towards.course == Course::Passes
 }
 
+/// How bytes get out of a socket and into it. A tunnel's state needs none to be tried: a schedule of
+/// reads and writes in memory does (`relay/schedule.rs`).
+pub(super) trait Sockets {
+    type Reached<'s>: Read + EndWrite
+    where
+        Self: 's;
+
+    /// A way for much payload.
+    type Way<'s>: Bulk
+    where
+        Self: 's;
+
+    fn reach<'s>(&'s self, side: Side, socket: &'s TcpStream) -> Self::Reached<'s>;
+
+    fn way<'s>(&'s self, from: (Side, &'s TcpStream), into: (Side, &'s TcpStream))
+    -> Self::Way<'s>;
+}
+
+/// The kernel's. One is shared by all tunnels of a thread.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    pipe: RefCell<Pipe>,
+}
+
+impl Sockets for Kernel {
+    type Reached<'s> = Socket<'s>;
+    type Way<'s> = Splice<'s>;
+
+    #[inline]
+    fn reach<'s>(&'s self, _: Side, socket: &'s TcpStream) -> Socket<'s> {
+        Socket(socket)
+    }
+
+    #[inline]
+    fn way<'s>(&'s self, from: (Side, &'s TcpStream), into: (Side, &'s TcpStream)) -> Splice<'s> {
+        Splice { from: from.1, into: into.1, pipe: &self.pipe }
+    }
+}
+
 /// A socket by bare system calls. The C library's `recv` and `send`, which std takes, are points of
 /// cancellation: with threads they cost half as many instructions again as all else per message.
-struct Socket<'s>(&'s TcpStream);
+pub(super) struct Socket<'s>(&'s TcpStream);
 
 impl Read for Socket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -713,14 +815,6 @@ mod tests {
     use crate::relay::Options;
     use crate::tunnel::{Identity, Protocol};
 
-    /// An idle tunnel is its slot, its place in the wheel, its identity and the text in there. 512
-    /// bytes are the budget for all of it; what is left is for the text and the allocator.
-    #[test]
-    fn an_idle_tunnel_is_small() {
-        assert!(size_of::<Slot>() <= 320, "{}", size_of::<Slot>());
-        assert!(size_of::<Identity>() <= 96, "{}", size_of::<Identity>());
-    }
-
     /// A kernel that refuses a write tells of a broken connection by an event, too. Where it does
     /// not, the tunnel ends all the same.
     #[test]
@@ -741,7 +835,7 @@ mod tests {
         slot.client.readable = true;
         slot.client.writable = true;
         slot.upstream.writable = true;
-        assert_eq!(slot.turn(&mut [0; 64], &rulebook, 0), Next::Farewell);
+        assert_eq!(slot.turn(&Kernel::default(), &mut [0; 64], &rulebook, 0), Next::Farewell);
         let end = slot.tunnel.end();
         assert_eq!((end.by, end.why), (Side::Upstream, Reason::Reset));
         assert_eq!(slot.survivor(), Some(Side::Client));

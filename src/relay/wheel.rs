@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use super::room;
+
 /// How fine time is. Intervals of 100 ms are legal; a wheel that turned much faster would wake its
 /// thread more often than the pings of many tunnels do.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
@@ -82,7 +84,8 @@ pub(crate) fn until(at: u32, elapsed: Duration) -> Duration {
 impl Wheel {
     /// An empty one, at tick `now`.
     pub(crate) fn new(now: u32) -> Self {
-        let nodes = (0..FIRST_KEY).map(Node::alone).collect();
+        let mut nodes = Vec::with_capacity(room::places::<Node>());
+        nodes.extend((0..FIRST_KEY).map(Node::alone));
         Self { nodes, map: [0; _], visited: now }
     }
 

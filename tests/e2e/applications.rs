@@ -117,9 +117,14 @@ fn conversation(
 
 /// The conversation by Python's `websockets`.
 pub fn websockets(balancer: SocketAddr) -> Value {
+    websockets_with_pauses(balancer, "0")
+}
+
+/// The same by one that is silent for so many seconds before each of its first messages to the echo.
+pub fn websockets_with_pauses(balancer: SocketAddr, seconds: &str) -> Value {
     let mut command = python("websockets_client.py");
     let url = format!("ws://shop.example:{}", balancer.port());
-    command.args([url, CLIENT.to_string()]);
+    command.args([url, CLIENT.to_string()]).env("PAUSE", seconds);
     serde_json::from_str(&Program::start(command).succeed("done")).unwrap()
 }
 
@@ -239,7 +244,8 @@ conversations! {
 /// A Socket.IO session from begin to end; returns what the application answered to "whoami".
 fn socket_io(transports: &str) -> (Elbows, Value) {
     let application = Application::socket_io();
-    let elbows = Elbows::start(application.address, &[TRUST]);
+    let settings = [TRUST, ("ACCESS_LOG_QUERY", "on")];
+    let elbows = Elbows::start(application.address, &settings);
     let balancer = haproxy_v2(elbows.address);
     let mut command = python("socketio_client.py");
     command.args([format!("http://{}", balancer.address), transports.to_owned()]);

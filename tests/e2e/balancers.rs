@@ -59,6 +59,7 @@ impl Balancer {
              \x20 timeout connect 5s\n\
              \x20 timeout client 60s\n\
              \x20 timeout server 60s\n\
+             \x20 timeout check 60s\n\
              \x20 unique-id-format %ci:%cp-%Ts-%rt\n\
              \x20 bind {address} {bind}\n\
              \x20 server elbows {elbows} source {BALANCER} {server}\n\
@@ -98,7 +99,13 @@ impl Balancer {
 
     /// A column of `HAProxy`'s statistics about elbows (its management guide, section 9.1).
     fn column(&self, name: &str) -> String {
-        let mut socket = UnixStream::connect(self.dir.path().join("stats")).unwrap();
+        // It listens at its address a little before this socket has its name.
+        let mut socket = None;
+        wait_until("HAProxy tells its statistics", || {
+            socket = UnixStream::connect(self.dir.path().join("stats")).ok();
+            socket.is_some()
+        });
+        let mut socket = socket.unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.write_all(b"show stat\n").unwrap();
         let mut table = String::new();
@@ -202,12 +209,12 @@ fn http_checks_follow_the_drain(check: &str) {
     let health = free_address();
     let place = health.to_string();
     // Longer than a test: it is the second signal that ends it.
-    let settings = [TRUST, ("DRAIN_DELAY", "60s"), ("HEALTH_LISTEN_ON", place.as_str())];
+    let settings = [TRUST, ("DRAIN_DELAY", "1h"), ("HEALTH_LISTEN_ON", place.as_str())];
     let elbows = Elbows::start(upstream.address, &settings);
     let check = check
         .replace("HEALTH_LISTEN_ON", &health.port().to_string())
         .replace("LISTEN_ON", &elbows.address.port().to_string());
-    let server = format!("send-proxy-v2 inter 20ms fall 2 rise 1 {check}");
+    let server = format!("send-proxy-v2 inter 200ms fall 2 rise 1 {check}");
     let lines = "  option httpchk GET /ping";
     let balancer = Balancer::haproxy_with(elbows.address, &server, "", lines);
     balancer.wait_for_check("L7OK");
@@ -251,9 +258,9 @@ fn http_checks_on_the_health_port_follow_the_drain() {
 /// The same for checks that only connect: they fail when the listener closes, and what is open goes on.
 fn tcp_checks_follow_the_drain(check: &str) {
     let application = Application::websockets();
-    let mut elbows = Elbows::start(application.address, &[TRUST, ("DRAIN_PERIOD", "60s")]);
+    let mut elbows = Elbows::start(application.address, &[TRUST, ("DRAIN_PERIOD", "1h")]);
     let check = check.replace("PORT", &elbows.address.port().to_string());
-    let server = format!("send-proxy-v2 inter 20ms fall 2 rise 1 {check}");
+    let server = format!("send-proxy-v2 inter 200ms fall 2 rise 1 {check}");
     let balancer = Balancer::haproxy(elbows.address, &server);
     balancer.wait_for_check("L4OK");
     let mut client = Client::plain(balancer.address);

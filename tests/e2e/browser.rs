@@ -16,10 +16,10 @@ use crate::applications::{Application, three_tunnels_are_logged};
 use crate::balancers::{BALANCER, Balancer, TRUST};
 use crate::client::Client;
 use crate::programs::{Program, peer, wait_until};
-use crate::proxy::Elbows;
+use crate::proxy::{Elbows, free_port};
 
 /// How long a browser may take to start or to run a script: longer than anything else here.
-const BROWSER_PATIENCE: Duration = Duration::from_secs(60);
+const BROWSER_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where a browser connects from.
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -37,19 +37,20 @@ impl Browser {
     /// Starts a browser that shows nothing on a screen and leaves nothing behind.
     pub fn start() -> Self {
         let files = TempDir::new().unwrap();
+        // Left to itself it takes a port that is free for IPv6, and ends if IPv4's is in use.
+        let driver = SocketAddr::new(LOCALHOST, free_port());
         let mut command = Command::new("/usr/bin/chromedriver");
         // What it starts is in its process group, which can be ended whole.
         command
-            .arg("--port=0")
+            .arg(format!("--port={}", driver.port()))
             .process_group(0)
             .env("HOME", files.path())
             .env("TMPDIR", files.path());
         let program = Program::start(command);
         let process_group = program.pid();
-        let started = program.output.wait_for("started successfully on port");
-        let port = started.rsplit(' ').next().unwrap().trim_end_matches('.').parse().unwrap();
+        program.output.wait_for("started successfully on port");
         let mut browser = Self {
-            driver: SocketAddr::new(LOCALHOST, port),
+            driver,
             session: String::new(),
             process_group,
             _program: program,
@@ -72,7 +73,7 @@ impl Browser {
         );
         let id = session["sessionId"].as_str().expect("a session");
         browser.session = format!("/session/{id}");
-        browser.session_command("/timeouts", &json!({ "script": 50_000 }));
+        browser.session_command("/timeouts", &json!({ "script": 110_000 }));
         browser
     }
 
@@ -180,6 +181,15 @@ fn demo_checks_itself() {
     assert!(last.ends_with("ms"), "{last}");
 }
 
+/// The conversation by Chromium, which is silent for `pause` milliseconds now and then.
+pub fn chromium(balancer: SocketAddr, pause: &str) -> Value {
+    let script = std::fs::read_to_string(peer("conversation.js")).unwrap();
+    let browser = Browser::start();
+    // A page of another origin may not connect to this machine; what it shows does not matter.
+    browser.open(&format!("http://{balancer}/"));
+    browser.run(&script, &[&format!("ws://{balancer}"), pause])
+}
+
 #[test]
 fn browser_converses_with_each_application_through_each_balancer() {
     let script = std::fs::read_to_string(peer("conversation.js")).unwrap();
@@ -196,7 +206,7 @@ fn browser_converses_with_each_application_through_each_balancer() {
             let balancer = balancer(elbows.address);
             // A page of another origin may not connect to this machine; what it shows does not matter.
             browser.open(&format!("http://{}/", balancer.address));
-            let who = browser.run(&script, &[&format!("ws://{}", balancer.address)]);
+            let who = browser.run(&script, &[&format!("ws://{}", balancer.address), "0"]);
             assert_eq!(who["x-forwarded-for"], "127.0.0.1", "{who}");
             assert_eq!(who["host"], balancer.address.to_string());
             for (path, code, reason) in [

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use super::proxy::PATIENCE;
+use super::proxy::{Elbows, PATIENCE};
 
 /// The client's address in PROXY headers of tests.
 pub const CLIENT: &str = "203.0.113.7";
@@ -12,6 +12,7 @@ pub const CLIENT: &str = "203.0.113.7";
 pub const PROXY_V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 51234 80\r\n";
 
 /// A connection.
+#[derive(Debug)]
 pub struct Client {
     pub socket: TcpStream,
     /// Read and not used yet.
@@ -136,6 +137,21 @@ impl Client {
         self.read_response()
     }
 
+    /// An open tunnel through `elbows` to an application that echoes.
+    pub fn tunnel(elbows: &Elbows) -> Self {
+        let mut client = Self::behind_balancer(elbows.address);
+        client.send(handshake("/ws"));
+        assert_eq!(client.read_response().status, 101);
+        client.echoes();
+        client
+    }
+
+    /// What it says comes back.
+    pub fn echoes(&mut self) {
+        self.send(b"hello");
+        assert_eq!(self.read_exact(5), b"hello");
+    }
+
     fn fill(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 16 * 1024];
         let read = self.socket.read(&mut buffer)?;
@@ -159,4 +175,9 @@ pub fn handshake(target: &str) -> String {
         "GET {target} HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
+}
+
+/// The same for a protocol that is no WebSocket.
+pub fn other_handshake(target: &str) -> String {
+    handshake(target).replace("websocket", "foo")
 }

@@ -4,16 +4,15 @@
 //! passes, or so short that only a cut does.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::client::{Client, PROXY_V1, field, handshake};
-use crate::proxy::{Elbows, PATIENCE, free_port};
+use crate::proxy::{Elbows, free_port};
 use crate::upstream::{SWITCHING, Upstream, read_head};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -36,37 +35,6 @@ fn patient(answer: &'static [u8]) -> (Upstream, Sender<()>) {
     (upstream, let_answer)
 }
 
-/// An open tunnel through `elbows` to an application that echoes.
-fn tunnel(elbows: &Elbows) -> Client {
-    let mut client = Client::behind_balancer(elbows.address);
-    client.send(handshake("/ws"));
-    assert_eq!(client.read_response().status, 101);
-    echoes(&mut client);
-    client
-}
-
-fn echoes(client: &mut Client) {
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
-}
-
-/// Waits until connections are refused.
-fn wait_until_refused(address: SocketAddr) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match TcpStream::connect(address) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return,
-            _ => assert!(Instant::now() < deadline, "still listening at {address}"),
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn begin(elbows: &Elbows) {
-    elbows.signal(Signal::TERM);
-    elbows.log.wait_for("draining");
-}
-
 #[test]
 fn sigterm_and_sigint_fail_checks_then_close_listeners_then_end_with_0() {
     let upstream = Upstream::answering(OK);
@@ -76,7 +44,7 @@ fn sigterm_and_sigint_fail_checks_then_close_listeners_then_end_with_0() {
             upstream.address,
             &[
                 ("HEALTH_LISTEN_ON", &health.to_string()),
-                ("DRAIN_DELAY", "500ms"),
+                ("DRAIN_DELAY", "3s"),
                 ("DRAIN_PERIOD", FOREVER),
             ],
         );
@@ -93,8 +61,8 @@ fn sigterm_and_sigint_fail_checks_then_close_listeners_then_end_with_0() {
         // New connections are still served, and kept alive.
         let response = Client::behind_balancer(elbows.address).get("/new");
         assert_eq!((response.status, response.field("connection")), (200, None));
-        wait_until_refused(elbows.address);
-        assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+        elbows.wait_until_refused();
+        assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
         assert_eq!(elbows.wait().code(), Some(0));
         elbows.access_log.wait_for("/new");
     }
@@ -128,8 +96,8 @@ fn request_under_way_finishes_with_connection_close() {
     let mut client = Client::behind_balancer(elbows.address);
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     elbows.wait_for_report("requests=1");
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    elbows.drain();
+    elbows.wait_until_refused();
     let_answer.send(()).unwrap();
     let response = client.read_response();
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
@@ -177,17 +145,17 @@ fn response_that_outlasts_the_period_is_cut_and_never_looks_complete() {
 #[test]
 fn tunnels_get_the_period_and_are_cut_after_it() {
     let upstream = Upstream::echo();
-    let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", "600ms")]);
-    let mut tunnels: Vec<_> = (0..5).map(|_| tunnel(&elbows)).collect();
+    let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", "3s")]);
+    let mut tunnels: Vec<_> = (0..5).map(|_| Client::tunnel(&elbows)).collect();
     let start = Instant::now();
-    begin(&elbows);
-    wait_until_refused(elbows.address);
-    tunnels.iter_mut().for_each(echoes);
+    elbows.drain();
+    elbows.wait_until_refused();
+    tunnels.iter_mut().for_each(Client::echoes);
     for tunnel in &mut tunnels {
         assert_eq!(tunnel.read_to_end().unwrap_or_default(), b"");
         upstream.seen();
     }
-    assert!(start.elapsed() >= Duration::from_millis(600), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!(elbows.wait().code(), Some(0));
     elbows.access_log.wait_until("5 lines", |lines| (lines.len() == 5).then_some(()));
     for line in elbows.access_log.all() {
@@ -201,12 +169,12 @@ fn tunnels_get_the_period_and_are_cut_after_it() {
 fn process_ends_when_the_last_tunnel_does() {
     let upstream = Upstream::echo();
     let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", FOREVER)]);
-    let (mut first, mut last) = (tunnel(&elbows), tunnel(&elbows));
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    let (mut first, mut last) = (Client::tunnel(&elbows), Client::tunnel(&elbows));
+    elbows.drain();
+    elbows.wait_until_refused();
     drop(first.socket);
     elbows.wait_for_report("tunnels_open=1");
-    echoes(&mut last);
+    last.echoes();
     first = last;
     first.finish();
     assert_eq!(first.read_to_end().unwrap(), b"");
@@ -225,8 +193,8 @@ fn handshake_under_way_gets_its_tunnel() {
     let mut client = Client::behind_balancer(elbows.address);
     client.send(handshake("/ws"));
     elbows.wait_for_report("requests=1");
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    elbows.drain();
+    elbows.wait_until_refused();
     let_answer.send(()).unwrap();
     let response = client.read_head();
     assert_eq!(response.status, 101);
@@ -237,7 +205,7 @@ fn handshake_under_way_gets_its_tunnel() {
         .collect();
     assert_eq!(connection.len(), 1, "{}", response.head);
     assert!(field(&response.head, "connection").unwrap().eq_ignore_ascii_case("upgrade"));
-    echoes(&mut client);
+    client.echoes();
     client.finish();
     assert_eq!(client.read_to_end().unwrap(), b"");
     assert_eq!(elbows.wait().code(), Some(0));
@@ -250,10 +218,10 @@ fn second_signal_ends_at_once_with_1_if_it_cut_something() {
     for delay in ["0s", FOREVER] {
         let mut elbows =
             Elbows::start(upstream.address, &[("DRAIN_DELAY", delay), ("DRAIN_PERIOD", FOREVER)]);
-        let mut tunnel = tunnel(&elbows);
-        begin(&elbows);
+        let mut tunnel = Client::tunnel(&elbows);
+        elbows.drain();
         if delay == "0s" {
-            wait_until_refused(elbows.address);
+            elbows.wait_until_refused();
         }
         elbows.signal(Signal::INT);
         assert_eq!(tunnel.read_to_end().unwrap_or_default(), b"");
@@ -276,7 +244,7 @@ fn second_signal_ends_with_0_if_nothing_was_under_way() {
         } else {
             clients.clear();
         }
-        begin(&elbows);
+        elbows.drain();
         elbows.signal(Signal::TERM);
         assert_eq!(elbows.wait().code(), Some(0));
         for mut client in clients {
@@ -293,9 +261,9 @@ fn checks_on_their_own_port_fail_to_the_end() {
         upstream.address,
         &[("HEALTH_LISTEN_ON", &health.to_string()), ("DRAIN_PERIOD", FOREVER)],
     );
-    let tunnel = tunnel(&elbows);
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    let tunnel = Client::tunnel(&elbows);
+    elbows.drain();
+    elbows.wait_until_refused();
     assert_eq!(Client::plain(health).get("/ping").status, 503);
     // An idle check connection is nothing to wait for.
     let mut idle = Client::plain(health);
@@ -308,7 +276,7 @@ fn checks_on_their_own_port_fail_to_the_end() {
 fn every_line_is_written_before_the_end() {
     let upstream = Upstream::echo();
     let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", "0s")]);
-    let tunnels: Vec<_> = (0..100).map(|_| tunnel(&elbows)).collect();
+    let tunnels: Vec<_> = (0..100).map(|_| Client::tunnel(&elbows)).collect();
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
     elbows.access_log.wait_until("100 lines", |lines| (lines.len() == 100).then_some(()));

@@ -1,11 +1,8 @@
 //! Frames are followed: what passes is untouched, rules that are broken are seen, messages are counted.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
-use crate::client::{Client, handshake};
+use crate::client::{Client, other_handshake};
 use crate::proxy::Elbows;
-use crate::upstream::{Upstream, read_head};
+use crate::upstream::Upstream;
 use crate::web_socket::{
     BINARY, CLOSE, CONTINUATION, Frame, PING, PONG, Peer, TEXT, Tunnels, head, masked, unmasked,
     value,
@@ -225,28 +222,18 @@ fn length_that_is_only_claimed_costs_no_memory() {
 
 #[test]
 fn other_upgrades_are_not_followed() {
-    let upstream = Upstream::start(|mut socket: TcpStream| {
-        let head = read_head(&mut socket);
-        socket
-            .write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n",
-            )
-            .unwrap();
-        let mut bytes = [0; 600];
-        socket.read_exact(&mut bytes).unwrap();
-        socket.write_all(&bytes).unwrap();
-        head
-    });
+    let upstream = Upstream::other_echo();
     let elbows = Elbows::start(
         upstream.address,
         &[("FRAME_CHECK", "strict"), ("MAX_FRAME_SIZE", "125"), ("PING_INTERVAL", "100ms")],
     );
     let mut client = Client::behind_balancer(elbows.address);
-    client.send(handshake("/ws").replace("websocket", "foo"));
+    client.send(other_handshake("/ws"));
     assert_eq!(client.read_head().status, 101);
     // By the rules of frames: a reserved opcode; and a text that is too large.
     let bytes = [vec![0xff; 300], head(FIN | TEXT, 0x80, 100_000), vec![b'x'; 290]].concat();
     client.send(&bytes);
-    assert_eq!(client.read_exact(600), bytes);
+    assert_eq!(client.read_exact(bytes.len()), bytes);
+    client.finish();
     assert_eq!(client.read_to_end().unwrap(), b"");
 }

@@ -147,27 +147,28 @@ fn sizes_have_no_limit_by_themselves() {
 fn tunnel_without_data_frames_ends_at_both_sides() {
     let tunnels = Tunnels::start();
     let elbows =
-        Elbows::start(tunnels.address, &[("IDLE_TIMEOUT", "600ms"), ("PING_INTERVAL", "100ms")]);
+        Elbows::start(tunnels.address, &[("IDLE_TIMEOUT", "5s"), ("PING_INTERVAL", "100ms")]);
     let (mut client, mut upstream) = tunnels.open(&elbows);
     // Data of either side keeps it.
+    let mut start = Instant::now();
     for round in 0..4 {
-        assert!(client.only_answers_for(Duration::from_millis(300)) > 0);
+        assert!(client.only_answers_for(Duration::from_secs(2)) > 0);
         let (source, sink) = if round % 2 == 0 {
             (&mut client, &mut upstream)
         } else {
             (&mut upstream, &mut client)
         };
+        start = Instant::now();
         source.send_frame(TEXT, "data");
         assert_eq!(sink.read_answering().0.payload, b"data");
     }
     // Pongs, and pings of the sides' own, do not.
-    let start = Instant::now();
     client.send_frame(PING, "no data");
     upstream.expect(PING, "no data");
     let (close, pings) = client.read_answering();
     assert!(pings > 0);
     let lived = start.elapsed();
-    assert!((500..3_000).contains(&lived.as_millis()), "{lived:?}");
+    assert!(lived >= Duration::from_millis(4_900), "{lived:?}");
     assert_eq!((close.opcode, close.code()), (CLOSE, Some(1001)), "{close:?}");
     upstream.expect_close(1001);
     client.send_close(1001);
@@ -182,8 +183,8 @@ fn tunnel_that_is_old_ends_with_the_drains_code_however_busy_it_is() {
     let tunnels = Tunnels::start();
     let elbows =
         Elbows::start(tunnels.address, &[("MAX_LIFETIME", "1s"), ("DRAIN_CLOSE_CODE", "1012")]);
-    let (mut client, mut upstream) = tunnels.open(&elbows);
     let start = Instant::now();
+    let (mut client, mut upstream) = tunnels.open(&elbows);
     let mut sent = 0;
     let close = loop {
         upstream.send_frame(TEXT, format!("{sent}"));
@@ -194,11 +195,10 @@ fn tunnel_that_is_old_ends_with_the_drains_code_however_busy_it_is() {
         assert_eq!(frame.payload, format!("{sent}").as_bytes());
         assert!(start.elapsed() < PATIENCE, "it never ends");
         sent += 1;
-        thread::sleep(Duration::from_millis(10));
     };
     let lived = start.elapsed();
     // Less a tenth, by chance.
-    assert!((800..3_000).contains(&lived.as_millis()), "{lived:?}");
+    assert!(lived >= Duration::from_millis(800), "{lived:?}");
     assert_eq!(close.code(), Some(1012));
     // What the client still says arrives, then its Close does.
     client.send_frame(TEXT, "last words");
@@ -239,15 +239,15 @@ fn side_that_takes_nothing_while_bytes_wait_is_given_up() {
 #[test]
 fn side_that_takes_its_time_is_not_given_up() {
     let tunnels = Tunnels::start();
-    let elbows = Elbows::start(tunnels.address, &[("STALL_TIMEOUT", "500ms")]);
+    let elbows = Elbows::start(tunnels.address, &[("STALL_TIMEOUT", "3s")]);
     let (mut client, mut upstream) = tunnels.open(&elbows);
     let frame = upstream.frame(FIN | BINARY, vec![9; 24 << 20]);
     thread::scope(|scope| {
         scope.spawn(|| upstream.send(&frame));
-        // Some at a time, and none for less than the limit in between: five times as long as it in all.
+        // Some at a time, and none for less than the limit in between: twice as long as it in all.
         for part in frame.chunks(frame.len().div_ceil(12)) {
             assert!(client.read_exact(part.len()) == part);
-            thread::sleep(Duration::from_millis(200));
+            thread::sleep(Duration::from_millis(500));
         }
     });
     client.send_frame(TEXT, "all there");

@@ -32,6 +32,8 @@ mod health;
 /// Who is believed to be the client.
 mod proxy_header;
 
+/// What one client, or all together, may have.
+mod admission;
 /// Requests that must not pass, each with its status.
 mod bad_requests;
 /// Bodies both ways: framing, streaming, expectations, connections kept.
@@ -56,12 +58,16 @@ mod tunnel_drain;
 
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;
+/// What the process gives up, who it runs as, and what it never says.
+mod confined;
 /// The way to zero: signals, what goes on, what is cut, exit codes.
 mod drain;
 /// The process: descriptors, memory, signals, PID 1.
 mod process;
 /// Settings: faults, precedence, `elbows check`.
 mod settings;
+/// What it tells of itself when it is asked.
+mod summary;
 
 /// Other people's applications and clients, every client through every balancer.
 mod applications;

@@ -2,12 +2,17 @@
 //!
 //! Where a test waits for a time, silence is what it is about.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
 use crate::applications::{self, Application};
 use crate::balancers::{Balancer, TRUST};
-use crate::proxy::{Elbows, PATIENCE};
+use crate::browser;
+use crate::proxy::Elbows;
 use crate::real_clients::{self, Closed, Start};
 use crate::web_socket::{BINARY, CLOSE, CONTINUATION, PING, PONG, Peer, TEXT, Tunnels, value};
 
@@ -18,52 +23,62 @@ const NEVER: (&str, &str) = ("PING_INTERVAL", "off");
 #[test]
 fn silent_client_is_pinged_and_the_application_never_sees_it() {
     let tunnels = Tunnels::start();
-    let elbows = Elbows::start(tunnels.address, &[OFTEN]);
+    // A Ping that came only when something else is due would not come in this test.
+    let settings = [OFTEN, ("PONG_TIMEOUT", "1h"), ("STALL_TIMEOUT", "1h")];
+    let elbows = Elbows::start(tunnels.address, &settings);
     let (mut client, mut upstream) = tunnels.open(&elbows);
-    let start = Instant::now();
     for _ in 0..5 {
         let ping = client.read_frame();
         assert!(ping.opcode == PING && ping.fin && ping.rsv == 0, "{ping:?}");
         client.send_frame(PONG, &ping.payload);
     }
-    // Five intervals, and not the time that a Pong would have had.
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     client.send_frame(TEXT, "done");
     upstream.expect(TEXT, "done");
     drop((client, upstream));
     let line = elbows.access_log.wait_for("status=101");
     let [last, worst]: [f64; 2] =
         ["ping_rtt", "ping_rtt_worst"].map(|key| value(&line, key).parse().unwrap());
-    assert!(0.0 < last && last <= worst && worst < 20.0, "{line}");
+    assert!(0.0 < last && last <= worst, "{line}");
     for (key, expected) in [("messages_from_client", "1"), ("payload_from_client", "4")] {
         assert_eq!(value(&line, key), expected, "{line}");
     }
 }
 
+/// Whatever comes from a client is a sign of life, from which the interval begins anew.
 #[test]
-fn ping_comes_after_the_interval_and_not_before() {
+fn ping_comes_an_interval_after_the_last_sign_of_life() {
     let tunnels = Tunnels::start();
-    let elbows = Elbows::start(tunnels.address, &[("PING_INTERVAL", "1s")]);
+    let elbows = Elbows::start(tunnels.address, &[("PING_INTERVAL", "1s"), ("PONG_TIMEOUT", "1h")]);
     let (mut client, mut upstream) = tunnels.open(&elbows);
-    // Anything is a sign of life: data, a Pong that nobody asked for, half a frame.
+    // Data, a Pong that nobody asked for, half a frame: each with what is to follow it.
     let half = client.frame(FIN | TEXT, "in two");
     let signs = [
-        client.frame(FIN | TEXT, "x"),
-        client.frame(FIN | PONG, "y"),
-        half[..3].to_vec(),
-        half[3..].to_vec(),
+        (client.frame(FIN | TEXT, "x"), vec![]),
+        (client.frame(FIN | PONG, "y"), vec![]),
+        (half[..3].to_vec(), half[3..].to_vec()),
     ];
-    for sign in signs {
-        client.send(&sign);
-        client.hears_nothing_for(Duration::from_millis(600));
+    for (sign, rest) in signs {
+        // A machine that is busy elsewhere for a moment gives a sign too late: then another one.
+        let is_a_sign = (0..20).any(|_| {
+            client.only_answers_for(Duration::from_millis(600));
+            // What is sent to it is none.
+            upstream.send_frame(TEXT, "and you?");
+            let sent = Instant::now();
+            client.send(&sign);
+            let ping = loop {
+                let frame = client.read_frame();
+                if frame.opcode == PING {
+                    break frame;
+                }
+                assert_eq!(frame.payload, b"and you?");
+            };
+            let after = sent.elapsed();
+            client.send(&rest);
+            client.send_frame(PONG, ping.payload);
+            after >= Duration::from_millis(900)
+        });
+        assert!(is_a_sign, "{sign:?}");
     }
-    let quiet_since = Instant::now();
-    upstream.send_frame(TEXT, "what is sent to it is none");
-    client.expect(TEXT, "what is sent to it is none");
-    assert_eq!(client.read_frame().opcode, PING);
-    // Silent for 600 ms before that.
-    let silent = quiet_since.elapsed() + Duration::from_millis(600);
-    assert!((900..1_600).contains(&silent.as_millis()), "{silent:?}");
 }
 
 #[test]
@@ -71,14 +86,14 @@ fn client_that_does_not_answer_ends_and_the_application_is_told() {
     let tunnels = Tunnels::start();
     let elbows = Elbows::start(tunnels.address, &[OFTEN, ("PONG_TIMEOUT", "300ms")]);
     let (mut client, mut upstream) = tunnels.open(&elbows);
-    client.send_frame(TEXT, "last words");
     let start = Instant::now();
+    client.send_frame(TEXT, "last words");
     upstream.expect(TEXT, "last words");
     // A Close and the end of the stream, not a reset.
     upstream.expect_close(1001);
     assert!(upstream.try_read_frame().expect("an end, not a reset").is_none());
     let after = start.elapsed();
-    assert!((350..5_000).contains(&after.as_millis()), "{after:?}");
+    assert!(after >= Duration::from_millis(350), "{after:?}");
     let line = elbows.access_log.wait_for("status=101");
     assert!(line.contains("by=client during=relay why=timeout"), "{line}");
     assert_eq!(client.read_frame().opcode, PING);
@@ -88,9 +103,14 @@ fn client_that_does_not_answer_ends_and_the_application_is_told() {
 #[test]
 fn anything_that_comes_in_time_is_an_answer() {
     let tunnels = Tunnels::start();
-    let elbows = Elbows::start(tunnels.address, &[OFTEN, ("PONG_TIMEOUT", "500ms")]);
+    let elbows = Elbows::start(tunnels.address, &[OFTEN, ("PONG_TIMEOUT", "4s")]);
+    let start = Instant::now();
     let (mut client, mut upstream) = tunnels.open(&elbows);
-    for number in 0..6 {
+    // For longer than one answer may take.
+    for number in 0.. {
+        if start.elapsed() > Duration::from_secs(5) {
+            break;
+        }
         assert_eq!(client.read_frame().opcode, PING);
         // Not the Pong, but a word.
         client.send_frame(TEXT, number.to_string());
@@ -155,6 +175,7 @@ fn pong_in_pieces_is_kept_too() {
     let answer = client.frame(FIN | PONG, &ping.payload);
     for byte in &answer {
         client.send([*byte]);
+        // For a read of its own: nothing here shows that it was read.
         thread::sleep(Duration::from_millis(2));
     }
     client.send_frame(TEXT, "next");
@@ -239,7 +260,7 @@ fn upstream_that_does_not_answer_ends_and_the_client_is_told() {
 /// application, which looks at every frame, sees its own conversation and nothing else.
 fn real_client_answers(start: Start) {
     let tunnels = Tunnels::start();
-    let settings = [OFTEN, ("PONG_TIMEOUT", "1s"), ("PROXY_PROTOCOL", "off")];
+    let settings = [OFTEN, ("PONG_TIMEOUT", "20s"), ("PROXY_PROTOCOL", "off")];
     let elbows = Elbows::start(tunnels.address, &settings);
     let client = start(elbows.address);
     let mut upstream = tunnels.accept();
@@ -268,7 +289,8 @@ fn real_client_answers(start: Start) {
     drop(upstream);
     assert_eq!(client.join().unwrap(), Closed { code: 4001, was_clean: true });
     let line = elbows.access_log.wait_for("GET /ws HTTP/1.1\" status=101");
-    assert!(value(&line, "ping_rtt").parse::<f64>().unwrap() < 1.0, "{line}");
+    // A number where a Pong came, in which case all of them did.
+    assert!(value(&line, "ping_rtt").parse::<f64>().unwrap() > 0.0, "{line}");
     assert_eq!(value(&line, "messages_from_client"), "2", "{line}");
 }
 
@@ -292,24 +314,41 @@ fn chromium_answers_and_the_application_never_sees_it() {
     real_client_answers(real_clients::chromium);
 }
 
-/// Everything is pinged all the time and checked strictly, while a compressed conversation goes on.
+/// Everything is pinged all the time and checked strictly, while `client` holds a compressed conversation
+/// with `application`, in which it is silent for some pings before each of its first messages.
+fn compressed_conversation(application: &Application, client: impl Fn(SocketAddr) -> Value) {
+    let settings = [
+        TRUST,
+        OFTEN,
+        ("PING_UPSTREAM_INTERVAL", "100ms"),
+        ("FRAME_CHECK", "strict"),
+        ("MAX_MESSAGE_SIZE", "2MiB"),
+    ];
+    let elbows = Elbows::start(application.address, &settings);
+    let balancer = Balancer::haproxy(elbows.address, "send-proxy-v2");
+    let who = client(balancer.address);
+    assert!(who["host"].is_string(), "{who}");
+    let ended = application.ended("/echo", 4002, "the client ends it");
+    assert!(ended.contains("extensions=permessage-deflate"), "{ended}");
+    let line = elbows.access_log.wait_for("GET /echo HTTP/1.1\" status=101");
+    assert!(value(&line, "ping_rtt").parse::<f64>().unwrap() > 0.0, "{line}");
+    assert!(line.contains(" close_code=4002 close_by=client "), "{line}");
+}
+
 #[test]
-fn compressed_conversation_is_untouched_by_pings_and_checks() {
+fn compressed_conversation_of_websockets_is_untouched_by_pings_and_checks() {
     for application in [Application::websockets, Application::node_ws] {
-        let application = application();
-        let settings = [
-            TRUST,
-            OFTEN,
-            ("PING_UPSTREAM_INTERVAL", "100ms"),
-            ("FRAME_CHECK", "strict"),
-            ("MAX_MESSAGE_SIZE", "2MiB"),
-        ];
-        let elbows = Elbows::start(application.address, &settings);
-        let balancer = Balancer::haproxy(elbows.address, "send-proxy-v2");
-        applications::websockets(balancer.address);
-        let ended = application.ended("/echo", 4002, "the client ends it");
-        assert!(ended.contains("extensions=permessage-deflate"), "{ended}");
+        compressed_conversation(&application(), |balancer| {
+            applications::websockets_with_pauses(balancer, "0.3")
+        });
     }
+}
+
+#[test]
+fn compressed_conversation_of_chromium_is_untouched_by_pings_and_checks() {
+    compressed_conversation(&Application::websockets(), |balancer| {
+        browser::chromium(balancer, "300")
+    });
 }
 
 /// `HAProxy` with an idle timer of 3 s, a stand-in for a cloud's balancer, in front of a silent tunnel.
@@ -324,11 +363,10 @@ fn behind_an_idle_timer(
     (elbows, balancer, tunnels.accept(), client)
 }
 
-/// 8 s are enough to see that a timer of 3 s never runs out, and keep the tests short.
 #[test]
 fn silent_tunnel_outlives_the_balancers_idle_timer() {
     let (_elbows, _balancer, mut upstream, client) = behind_an_idle_timer(("PING_INTERVAL", "1s"));
-    upstream.hears_nothing_for(Duration::from_secs(8));
+    upstream.hears_nothing_for(Duration::from_secs(30));
     upstream.send_frame(TEXT, "alive");
     upstream.expect(TEXT, "alive");
     upstream.send_close(1000);
@@ -339,12 +377,12 @@ fn silent_tunnel_outlives_the_balancers_idle_timer() {
 /// What makes the test before this one worth something.
 #[test]
 fn silent_tunnel_without_pings_is_cut_by_the_balancers_idle_timer() {
-    let (_elbows, _balancer, mut upstream, client) = behind_an_idle_timer(NEVER);
     let start = Instant::now();
+    let (_elbows, _balancer, mut upstream, client) = behind_an_idle_timer(NEVER);
     let (frames, _) = upstream.read_to_end();
     assert_eq!(frames, []);
     let lived = start.elapsed();
-    assert!((2_500..8_000).contains(&lived.as_millis()), "{lived:?}");
+    assert!(lived >= Duration::from_secs(3), "{lived:?}");
     assert!(!client.join().unwrap().was_clean);
 }
 
@@ -375,61 +413,102 @@ impl Stream {
 
 const BULK: usize = 256 << 20;
 
-/// `source` sends [`BULK`] and answers nothing; `sink` checks every byte and answers Pings, of which
-/// it gets one whenever it was silent for 100 ms.
+/// A hash and the length of the messages that went into it, one behind the other.
+#[derive(Default)]
+struct Sum(Sha256, u64);
+
+impl Sum {
+    fn add(&mut self, message: &[u8]) {
+        self.0.update(message);
+        self.1 += message.len() as u64;
+    }
+
+    fn of(self) -> (Vec<u8>, u64) {
+        (self.0.finalize().to_vec(), self.1)
+    }
+}
+
+/// `source` sends [`BULK`] in two fragments a message, and reads nothing. In the first half it stops now and
+/// then, long enough for Pings of ours, which come where `sink` was silent for 100 ms. In the second half it
+/// puts its own between the fragments, each few milliseconds. `sink` answers all of them. Says how many
+/// were ours.
 fn bulk(source: &mut Peer, sink: &mut Peer) -> usize {
-    let mut pings = 0;
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut stream, mut sent) = (Stream(42), 0);
-            let mut out = Vec::new();
-            while sent < BULK {
+    let mut ours = 0;
+    let mut got = Sum::default();
+    let mut theirs = 0_u32;
+    let (sent, asked) = thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let (mut stream, mut sent, mut asked) = (Stream(42), Sum::default(), 0_u32);
+            let (mut out, mut stops) = (Vec::new(), 0);
+            while sent.1 < BULK as u64 {
                 let message = stream.message();
-                sent += message.len();
-                out.extend(source.frame(FIN | BINARY, message));
-                if out.len() > 100_000 {
+                sent.add(&message);
+                let (first, rest) = message.split_at(message.len() / 3);
+                out.extend(source.frame(BINARY, first));
+                if out.len() > 200_000 {
+                    if sent.1 > BULK as u64 / 2 {
+                        out.extend(source.frame(FIN | PING, asked.to_be_bytes()));
+                        asked += 1;
+                    }
                     source.send(&out);
                     out.clear();
+                    if sent.1 > (stops + 1) * BULK as u64 / 8 && stops < 3 {
+                        stops += 1;
+                        // Silence is what it is about.
+                        thread::sleep(Duration::from_millis(300));
+                    }
                 }
+                out.extend(source.frame(FIN | CONTINUATION, rest));
             }
             source.send(&out);
             source.send_frame(TEXT, "all");
+            (sent.of(), asked)
         });
-        let (mut stream, mut received) = (Stream(42), 0);
-        while received < BULK {
-            let expected = stream.message();
-            let (frame, put_in) = sink.read_answering();
-            pings += put_in;
-            assert!(frame.opcode == BINARY && frame.payload == expected, "after {received} bytes");
-            received += frame.payload.len();
+        loop {
+            let frame = sink.read_frame();
+            match frame.opcode {
+                // Ours have eight bytes.
+                PING if frame.payload == theirs.to_be_bytes() => {
+                    theirs += 1;
+                    sink.send_frame(PONG, frame.payload);
+                }
+                PING => {
+                    ours += 1;
+                    sink.send_frame(PONG, frame.payload);
+                }
+                TEXT => break assert_eq!(frame.payload, b"all"),
+                _ => got.add(&frame.payload),
+            }
         }
-        let (last, put_in) = sink.read_answering();
-        assert_eq!(last.payload, b"all");
-        pings += put_in;
+        sending.join().unwrap()
     });
-    pings
+    assert_eq!(got.of(), sent);
+    assert_eq!(theirs, asked);
+    // Each Pong came back to whom it answers, and none of ours did; a Ping of ours may be among them, for now
+    // the source is silent.
+    for number in 0..asked {
+        assert_eq!(source.read_answering().0.payload, number.to_be_bytes());
+    }
+    ours
 }
 
-/// Every byte is compared with the one that was sent, which is as good as a hash, and better at telling
-/// where it went wrong.
 #[test]
 fn no_byte_is_lost_or_added_while_pings_are_put_in() {
     let tunnels = Tunnels::start();
-    let settings = [OFTEN, ("PING_UPSTREAM_INTERVAL", "100ms"), ("FRAME_CHECK", "strict")];
+    let settings = [
+        OFTEN,
+        ("PING_UPSTREAM_INTERVAL", "100ms"),
+        ("PONG_TIMEOUT", "1h"),
+        ("FRAME_CHECK", "strict"),
+    ];
     let elbows = Elbows::start(tunnels.address, &settings);
     let (mut client, mut upstream) = tunnels.open(&elbows);
     for from_client in [true, false] {
         let (source, sink) =
             if from_client { (&mut client, &mut upstream) } else { (&mut upstream, &mut client) };
-        let start = Instant::now();
-        let pings = bulk(source, sink);
-        // Ten a second, if they were all on time; a machine that is busy elsewhere is late.
-        let tenths = start.elapsed().as_millis() / 100;
-        assert!(
-            pings as u128 >= (tenths / 4).max(1),
-            "{pings} pings in {tenths} tenths of a second"
-        );
-        // The one that waits is answered, so that both begin the other way at peace.
+        let ours = bulk(source, sink);
+        assert!(ours >= 3, "{ours}");
+        // One that waits is answered, so that both begin the other way at peace.
         source.only_answers_for(Duration::from_millis(150));
     }
     drop((client, upstream));
@@ -451,16 +530,14 @@ fn no_byte_is_lost_or_added_while_pings_are_put_in() {
 fn many_silent_tunnels_are_all_pinged() {
     let tunnels = Tunnels::start();
     let elbows =
-        Elbows::start(tunnels.address, &[("PING_INTERVAL", "200ms"), ("PONG_TIMEOUT", "10s")]);
+        Elbows::start(tunnels.address, &[("PING_INTERVAL", "200ms"), ("PONG_TIMEOUT", "1h")]);
     let mut open: Vec<_> = (0..500).map(|_| tunnels.open(&elbows)).collect();
-    let deadline = Instant::now() + PATIENCE;
     for _ in 0..3 {
         for (client, _) in &mut open {
             let ping = client.read_frame();
             assert_eq!(ping.opcode, PING);
             client.send_frame(PONG, ping.payload);
         }
-        assert!(Instant::now() < deadline);
     }
     for (number, (client, upstream)) in open.iter_mut().enumerate() {
         client.send_frame(TEXT, number.to_string());

@@ -1,5 +1,6 @@
 //! The process: descriptors, memory, signals, PID 1.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Client, handshake};
+use crate::programs::wait_until;
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::Upstream;
 
@@ -29,8 +31,15 @@ fn ticks(pid: Pid) -> u64 {
     rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
+/// How many of the descriptors under `limit` are free. Those above were open before there was a limit.
+fn free_descriptors(pid: Pid, limit: usize) -> usize {
+    let open = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
+    let number = |name: OsString| name.to_str().unwrap().parse::<usize>().unwrap();
+    limit - open.filter(|file| number(file.as_ref().unwrap().file_name()) < limit).count()
+}
+
 /// elbows that may open so many descriptors.
-fn with_descriptors(limit: u32, upstream: &Upstream) -> Elbows {
+fn with_descriptors(limit: usize, upstream: &Upstream) -> Elbows {
     let mut shell = Command::new("/bin/sh");
     shell
         .env_clear()
@@ -38,19 +47,6 @@ fn with_descriptors(limit: u32, upstream: &Upstream) -> Elbows {
         .arg(env!("CARGO_BIN_EXE_elbows"));
     let (command, address) = Elbows::prepare(shell, upstream.address, &[("THREADS", "2")]);
     Elbows::spawn(command, address)
-}
-
-fn tunnel(elbows: &Elbows) -> Client {
-    let mut client = Client::behind_balancer(elbows.address);
-    client.send(handshake("/ws"));
-    assert_eq!(client.read_response().status, 101);
-    echoes(&mut client);
-    client
-}
-
-fn echoes(client: &mut Client) {
-    client.send(b"hello");
-    assert_eq!(client.read_exact(5), b"hello");
 }
 
 fn accept_pauses(report: &str) -> u64 {
@@ -62,16 +58,17 @@ fn accept_pauses(report: &str) -> u64 {
 fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     let upstream = Upstream::echo();
     let elbows = with_descriptors(64, &upstream);
-    let mut tunnels: Vec<_> = (0..5).map(|_| tunnel(&elbows)).collect();
+    let mut tunnels: Vec<_> = (0..5).map(|_| Client::tunnel(&elbows)).collect();
     let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(elbows.address).unwrap()).collect();
     elbows.log.wait_for("accepting pauses");
 
     // Ten pauses are a second in which it had nothing to do.
-    let (pauses, before) = (accept_pauses(&elbows.report()), ticks(elbows.pid()));
     let start = Instant::now();
+    let (pauses, before) = (accept_pauses(&elbows.report()), ticks(elbows.pid()));
     while accept_pauses(&elbows.report()) < pauses + 10 {
-        tunnels.iter_mut().for_each(echoes);
+        tunnels.iter_mut().for_each(Client::echoes);
         assert!(start.elapsed() < PATIENCE, "accepting does not try again");
+        // Nothing else is to be seen of a pause; asking all the time would cost the time that is measured.
         thread::sleep(Duration::from_millis(50));
     }
     let spent = ticks(elbows.pid()) - before;
@@ -81,8 +78,8 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     drop(crowd);
     elbows.log.wait_for("accepting connections again");
     elbows.wait_for_report("open=5");
-    tunnels.push(tunnel(&elbows));
-    tunnels.iter_mut().for_each(echoes);
+    tunnels.push(Client::tunnel(&elbows));
+    tunnels.iter_mut().for_each(Client::echoes);
     let complaints =
         elbows.log.all().iter().filter(|line| line.contains("accepting pauses")).count();
     assert!(complaints <= 3, "{complaints} complaints about one thing");
@@ -90,28 +87,41 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
 
 #[test]
 fn no_descriptor_for_the_upstream_is_503() {
+    const LIMIT: usize = 64;
     let upstream = Upstream::echo();
-    let elbows = with_descriptors(64, &upstream);
+    let elbows = with_descriptors(LIMIT, &upstream);
+    // The connection that found it listening came and went: from here on only ours open and close.
+    elbows.wait_for_report("probes=1");
+    elbows.wait_for_report("open=0");
+    let free = || free_descriptors(elbows.pid(), LIMIT);
+    // accept(2) takes a descriptor for a moment even where nobody knocks, so a tunnel, which needs
+    // two, is sure of them only while there are more.
     let mut tunnels = Vec::new();
-    let refused = loop {
-        let mut client = Client::behind_balancer(elbows.address);
-        client.send(handshake("/ws"));
-        let response = client.read_response();
-        if response.status != 101 {
-            break response;
-        }
-        tunnels.push(client);
-        assert!(tunnels.len() < 64);
-    };
-    assert_eq!(refused.status, 503, "{}", refused.head);
-    assert!(refused.field("retry-after").is_some());
+    while free() > 3 {
+        tunnels.push(Client::tunnel(&elbows));
+    }
+    assert!(tunnels.len() > 10, "{}", tunnels.len());
+    // Silent clients take one each, until there is one for the next client and none for its upstream.
+    let mut silent = Vec::new();
+    while free() > 1 {
+        let before = free();
+        silent.push(TcpStream::connect(elbows.address).unwrap());
+        wait_until("it is accepted", || free() < before);
+    }
+    assert_eq!(free(), 1);
+    let mut refused = Client::behind_balancer(elbows.address);
+    refused.send(handshake("/ws"));
+    let response = refused.read_response();
+    assert_eq!(response.status, 503, "{}", response.head);
+    assert!(response.field("retry-after").is_some());
     let line = elbows.access_log.wait_for("status=503");
     assert!(line.contains("by=elbows during=handshake why=no_room"), "{line}");
-    tunnels.iter_mut().for_each(echoes);
-    tunnels.pop();
-    tunnels.pop();
-    elbows.wait_for_report(&format!("tunnels_open={}", tunnels.len()));
-    tunnels.push(tunnel(&elbows));
+    tunnels.iter_mut().for_each(Client::echoes);
+
+    drop((tunnels.pop(), tunnels.pop(), refused));
+    wait_until("what is closed is free again", || free() == 5);
+    tunnels.push(Client::tunnel(&elbows));
+    tunnels.iter_mut().for_each(Client::echoes);
 }
 
 #[test]
@@ -136,11 +146,11 @@ fn soft_limit_of_descriptors_is_raised_to_the_hard_one() {
 fn hang_up_is_harmless() {
     let upstream = Upstream::echo();
     let mut elbows = Elbows::start(upstream.address, &[]);
-    let mut tunnel = tunnel(&elbows);
+    let mut tunnel = Client::tunnel(&elbows);
     elbows.signal(Signal::HUP);
     elbows.signal(Signal::PIPE);
     elbows.report();
-    echoes(&mut tunnel);
+    tunnel.echoes();
     drop(tunnel);
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
@@ -159,7 +169,7 @@ fn pid_1_obeys_sigterm() {
     unshare.arg(env!("CARGO_BIN_EXE_elbows")).process_group(0);
     let (command, address) = Elbows::prepare(unshare, upstream.address, &[]);
     let mut elbows = Elbows::spawn(command, address);
-    let mut tunnel = tunnel(&elbows);
+    let mut tunnel = Client::tunnel(&elbows);
     let outer = elbows.pid().as_raw_nonzero();
     let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
     let child = Pid::from_raw(children.trim().parse().unwrap()).unwrap();
@@ -169,7 +179,7 @@ fn pid_1_obeys_sigterm() {
 
     kill_process(child, Signal::TERM).unwrap();
     elbows.log.wait_for("draining");
-    echoes(&mut tunnel);
+    tunnel.echoes();
     drop(tunnel);
     assert_eq!(elbows.wait().code(), Some(0));
 }

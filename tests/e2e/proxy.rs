@@ -1,17 +1,19 @@
 //! elbows as its users run it: the binary, environment variables, a log to read.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::programs::wait_until;
+
 /// How long a test waits for something that should come at once. Only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running elbows. It is ended with the value.
 pub struct Elbows {
@@ -132,6 +134,20 @@ impl Elbows {
         kill_process(self.pid(), signal).expect("it runs");
     }
 
+    /// Begins its drain.
+    pub fn drain(&self) {
+        self.signal(Signal::TERM);
+        self.log.wait_for("draining");
+    }
+
+    /// Waits until nobody listens any more: from then on Closes go out.
+    pub fn wait_until_refused(&self) {
+        wait_until("connections are refused", || {
+            let connected = TcpStream::connect(self.address);
+            connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        });
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
@@ -212,20 +228,30 @@ impl Lines {
     }
 }
 
-/// A port that nobody listens on now, and that no test of this process is given twice.
+/// A port that nobody listens on now, and that no test is given twice.
 ///
 /// Below the range from which the kernel takes ports for outgoing connections
-/// (`net.ipv4.ip_local_port_range`): it would take one that is free just now. Where to begin depends
-/// on the process, for several may test at once.
+/// (`net.ipv4.ip_local_port_range`): it would take one that is free just now. Several processes may
+/// test at once, so each takes a block of ports for itself: whoever listens at a block's first has it.
 pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const PORTS: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u16 = 10_000;
+    const BLOCKS: u16 = 40;
+    const LENGTH: u16 = 500;
+    static BLOCK: LazyLock<(u16, TcpListener)> = LazyLock::new(|| {
+        (0..BLOCKS)
+            .map(|block| FIRST + block * LENGTH)
+            .find_map(|first| Some((first, listen(first)?)))
+            .expect("a block of ports is free")
+    });
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
-        let number = std::process::id() % PORTS * 97 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = u16::try_from(FIRST + number % PORTS).unwrap();
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+        let port = BLOCK.0 + 1 + NEXT.fetch_add(1, Ordering::Relaxed) % (LENGTH - 1);
+        if listen(port).is_some() {
             return port;
         }
     }
+}
+
+fn listen(port: u16) -> Option<TcpListener> {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok()
 }

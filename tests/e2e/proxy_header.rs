@@ -343,6 +343,42 @@ fn header_has_its_time_from_accept_and_no_byte_extends_it() {
 }
 
 #[test]
+fn announced_bytes_that_never_come_reserve_nothing_and_have_their_time() {
+    let upstream = Untouched::new();
+    let elbows = Elbows::start(upstream.address(), &[("PROXY_HEADER_TIMEOUT", "2s")]);
+    // As many as a header may announce; one byte more is refused before it comes.
+    let announcing = |length: u16| [SIGNATURE, &[0x21, 0x11], &length.to_be_bytes()].concat();
+    elbows.wait_for_report("open=0");
+    let before = elbows.memory("VmRSS");
+    let mut waiting: Vec<_> = (0..1_000).map(|_| Client::plain(elbows.address)).collect();
+    for client in &mut waiting {
+        client.send(announcing(4_080));
+    }
+    elbows.wait_for_report("connections=1001");
+    let each = elbows.memory("VmRSS").saturating_sub(before) * 1_024 / 1_000;
+    assert!(each < 8 * 1_024, "{each} bytes a connection that announced 4,080");
+
+    // A byte now and then does not help.
+    let mut trickling = waiting.pop().unwrap();
+    trickling.socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let start = Instant::now();
+    while matches!(trickling.socket.read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    {
+        let _ = trickling.socket.write_all(&[0]);
+        assert!(start.elapsed() < Duration::from_secs(15), "bytes extend the time");
+    }
+    for client in &mut waiting {
+        closes_without_a_byte(client, "announced and not sent");
+    }
+    elbows.wait_for_report("proxy_header_timeouts=1000");
+    let mut longest = Client::plain(elbows.address);
+    longest.send(announcing(65_535));
+    closes_without_a_byte(&mut longest, "65,535 announced");
+    elbows.wait_for_report("proxy_faults=v2_too_long:1");
+    assert!(upstream.heard_nothing());
+}
+
+#[test]
 fn tlvs_become_headers_on_request_alone() {
     let ssl = {
         let mut ssl = vec![0x01, 0, 0, 0, 0];

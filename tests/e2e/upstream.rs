@@ -73,6 +73,21 @@ impl Upstream {
         })
     }
 
+    /// The same for a protocol that is no WebSocket, asked for by [`other_handshake`].
+    ///
+    /// [`other_handshake`]: super::client::other_handshake
+    pub fn other_echo() -> Self {
+        Self::start(|mut socket| {
+            let head = read_head(&mut socket);
+            let switching =
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n";
+            socket.write_all(switching).unwrap();
+            let mut sink = socket.try_clone().unwrap();
+            let _ = std::io::copy(&mut socket, &mut sink);
+            head
+        })
+    }
+
     /// An address at which nobody listens.
     pub fn nobody() -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, super::proxy::free_port()))
@@ -87,6 +102,36 @@ impl Upstream {
     pub fn saw_nothing(&self) -> bool {
         self.seen.try_recv().is_err()
     }
+}
+
+/// An application whose connections are handed to the test, behind the request head.
+pub fn handed_over() -> (SocketAddr, Receiver<(TcpStream, String)>) {
+    handed_over_if(|_| true)
+}
+
+/// The same for those whose request head is wanted; the others get 404.
+pub fn handed_over_if(
+    is_wanted: impl Fn(&str) -> bool + Send + 'static,
+) -> (SocketAddr, Receiver<(TcpStream, String)>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, sockets) = channel();
+    thread::spawn(move || {
+        for mut socket in listener.incoming().map_while(Result::ok) {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_write_timeout(Some(PATIENCE)).unwrap();
+            socket.set_nodelay(true).unwrap();
+            let head = read_head(&mut socket);
+            if !is_wanted(&head) {
+                let nothing =
+                    "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = socket.write_all(nothing.as_bytes());
+            } else if sender.send((socket, head)).is_err() {
+                return;
+            }
+        }
+    });
+    (address, sockets)
 }
 
 /// A head, byte by byte so that nothing behind it is read.

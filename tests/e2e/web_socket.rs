@@ -4,16 +4,15 @@
 //! themselves, so that a test sees each frame that elbows puts in, and each that it should have kept.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::client::{Client, field, handshake};
 use crate::proxy::{Elbows, PATIENCE};
-use crate::upstream::read_head;
+use crate::upstream::handed_over_if;
 
 /// Opcodes (RFC 6455, section 11.8).
 pub const CONTINUATION: u8 = 0x0;
@@ -254,27 +253,8 @@ pub struct Tunnels {
 
 impl Tunnels {
     pub fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, sockets) = channel();
-        thread::spawn(move || {
-            for mut socket in listener.incoming().map_while(Result::ok) {
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
-                socket.set_write_timeout(Some(PATIENCE)).unwrap();
-                socket.set_nodelay(true).unwrap();
-                let head = read_head(&mut socket);
-                if field(&head, "sec-websocket-key").is_none() {
-                    // A browser looks for an icon too.
-                    let nothing =
-                        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                    socket.write_all(nothing.as_bytes()).unwrap();
-                    continue;
-                }
-                if sender.send((socket, head)).is_err() {
-                    return;
-                }
-            }
-        });
+        // A browser looks for an icon too.
+        let (address, sockets) = handed_over_if(|head| field(head, "sec-websocket-key").is_some());
         Self { address, sockets }
     }
 
@@ -307,15 +287,19 @@ pub struct Asked {
 
 impl Asked {
     /// Answers it with 101, without extensions.
-    pub fn accept(mut self) -> Peer {
+    pub fn accept(self) -> Peer {
+        self.accept_with(Vec::new())
+    }
+
+    /// The same, with the application's first bytes in the same write.
+    pub fn accept_with(mut self, first: Vec<u8>) -> Peer {
         let key = field(&self.head, "sec-websocket-key").expect("a key");
         let accept = derive_accept_key(key.as_bytes());
-        write!(
-            self.socket,
+        let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
-        )
-        .unwrap();
+        );
+        self.socket.write_all(&[answer.into_bytes(), first].concat()).unwrap();
         Peer { socket: self.socket, unread: Vec::new(), is_client: false }
     }
 }

@@ -14,6 +14,7 @@ mod bytes;
 mod differential;
 mod encode;
 mod properties;
+mod strictness;
 mod tlvs;
 mod v1;
 mod v2;

@@ -128,6 +128,7 @@ fn frames_pass_wherever_they_are_split() {
             let ends = websocket(&engine);
             let (one, other) = ends.from(side);
             one.write_all_ref(&short[..cut]);
+            // For a read of its own: what is no whole head is not passed on, so that nothing shows it.
             thread::sleep(Duration::from_micros(200));
             one.write_all_ref(&short[cut..]);
             // The last head is not whole: it passes when the stream ends.
@@ -273,10 +274,12 @@ fn pinging() -> Options {
 
 #[test]
 fn a_silent_client_is_pinged_and_its_pongs_are_kept_from_the_upstream() {
-    let options = Options { pong_timeout: PATIENCE, ..pinging() };
+    // A ping that came only when something else is due would not come in this test.
+    let hour = Duration::from_secs(3600);
+    let options = Options { pong_timeout: hour, stall_timeout: hour, ..pinging() };
     let engine = Engine::with(1, &options);
-    let ends = websocket(&engine);
     let started = Instant::now();
+    let ends = websocket(&engine);
     for _ in 0..5 {
         let (opcode, payload) = read_frame(&ends.client);
         assert_eq!((opcode, payload.len()), (PING, 8));
@@ -285,13 +288,13 @@ fn a_silent_client_is_pinged_and_its_pongs_are_kept_from_the_upstream() {
         let other = control(Side::Client, Control::Pong, b"8 others");
         (&ends.client).write_all(&other).unwrap();
         (&ends.client).write_all(&pong[..7]).unwrap();
+        // For a read of its own.
         thread::sleep(Duration::from_millis(5));
         (&ends.client).write_all(&pong[7..]).unwrap();
         expect(&ends.upstream, &other);
     }
-    // Each at its time, not when the one before would have been too late.
     let took = started.elapsed();
-    assert!((500..1500).contains(&took.as_millis()), "{took:?}");
+    assert!(took >= Duration::from_millis(500), "{took:?}");
     (&ends.client).write_all(&text(Side::Client, b"on")).unwrap();
     expect(&ends.upstream, &text(Side::Client, b"on"));
     let tunnel = engine.relay.take_all().pop().unwrap();
@@ -315,14 +318,15 @@ fn a_client_that_does_not_answer_is_gone_and_the_upstream_hears_of_it() {
 
 #[test]
 fn any_byte_from_the_client_is_life() {
-    let options = Options { ping_interval: Some(Duration::from_millis(400)), ..pinging() };
+    let options = Options { ping_interval: Some(Duration::from_secs(2)), ..pinging() };
     let engine = Engine::with(1, &options);
     let ends = websocket(&engine);
     ends.client.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let bytes = text(Side::Client, &[b'x'; 60]);
     for byte in bytes.chunks(1) {
         (&ends.client).write_all(byte).unwrap();
-        thread::sleep(Duration::from_millis(20));
+        // Half as long again as the interval, in all.
+        thread::sleep(Duration::from_millis(50));
         assert!((&ends.client).read(&mut [0; 16]).is_err(), "pinged");
     }
     expect(&ends.upstream, &bytes);
@@ -330,7 +334,7 @@ fn any_byte_from_the_client_is_life() {
 
 #[test]
 fn a_ping_stands_between_frames() {
-    let engine = Engine::with(1, &pinging());
+    let engine = Engine::with(1, &Options { pong_timeout: PATIENCE, ..pinging() });
     let ends = websocket(&engine);
     // Half a frame: no ping until its end; then one, although the stream never rests at a boundary.
     let first = fragment(Side::Upstream, Data::Binary, false, &[1; 1000]);
@@ -354,7 +358,11 @@ fn a_ping_stands_between_frames() {
 /// The stream minus our pings is what was sent, byte by byte, wherever they are put in.
 #[test]
 fn pings_are_all_that_is_added() {
-    let options = Options { ping_interval: Some(Duration::from_millis(1)), ..pinging() };
+    let options = Options {
+        ping_interval: Some(Duration::from_millis(1)),
+        pong_timeout: PATIENCE,
+        ..Options::default()
+    };
     let engine = Engine::with(1, &options);
     let ends = websocket(&engine);
     let sent = stream(Side::Upstream, 7, 300);
@@ -363,6 +371,7 @@ fn pings_are_all_that_is_added() {
         scope.spawn(|| {
             for piece in sent.chunks(7_777) {
                 (&ends.upstream).write_all(piece).unwrap();
+                // It is to last for some pings.
                 thread::sleep(Duration::from_millis(4));
             }
         });
@@ -401,7 +410,8 @@ fn a_silent_upstream_is_pinged_where_that_is_asked_for() {
     let options = Options {
         ping_upstream_interval: Some(Duration::from_millis(100)),
         ping_interval: None,
-        ..pinging()
+        pong_timeout: Duration::from_secs(3),
+        ..Options::default()
     };
     let engine = Engine::with(1, &options);
     let ends = websocket(&engine);
@@ -431,10 +441,14 @@ fn what_is_no_websocket_is_not_pinged() {
 
 #[test]
 fn an_idle_tunnel_ends_with_a_close() {
-    let options = Options { idle_timeout: Some(Duration::from_millis(300)), ..pinging() };
+    let options = Options {
+        idle_timeout: Some(Duration::from_millis(300)),
+        pong_timeout: PATIENCE,
+        ..pinging()
+    };
     let engine = Engine::with(1, &options);
-    let ends = websocket(&engine);
     let started = Instant::now();
+    let ends = websocket(&engine);
     // Pings are no data.
     loop {
         let (opcode, payload) = read_frame(&ends.client);
@@ -454,11 +468,12 @@ fn an_idle_tunnel_ends_with_a_close() {
 
 #[test]
 fn data_keeps_a_tunnel_from_being_idle() {
-    let options = Options { idle_timeout: Some(Duration::from_millis(400)), ..Options::default() };
+    let options = Options { idle_timeout: Some(Duration::from_secs(3)), ..Options::default() };
     let engine = Engine::with(1, &options);
     let ends = websocket(&engine);
-    for _ in 0..10 {
-        thread::sleep(Duration::from_millis(100));
+    // For longer than it may be idle.
+    for _ in 0..8 {
+        thread::sleep(Duration::from_millis(500));
         (&ends.upstream).write_all(&text(Side::Upstream, b"!")).unwrap();
         expect(&ends.client, &text(Side::Upstream, b"!"));
     }
@@ -587,6 +602,7 @@ fn what_comes_while_it_drains_is_drained() {
     engine.relay.drain(Duration::from_millis(200));
     let ends = websocket(&engine);
     expect_close(&ends.client, 1001);
+    // The period is over.
     thread::sleep(Duration::from_millis(250));
     let late = websocket(&engine);
     expect_close(&late.client, 1001);
@@ -595,37 +611,50 @@ fn what_comes_while_it_drains_is_drained() {
     expect(&other.upstream, b"on");
 }
 
-/// Each tenth of the period has its tenth of the tunnels.
-#[test]
-fn closes_are_spread_evenly() {
-    const TUNNELS: usize = 1000;
-    raise_descriptor_limit();
+/// When each of so many clients got its Close, from the beginning of a drain over `period`.
+fn times_of_closes(count: usize, period: Duration) -> Vec<Duration> {
     let options = Options { grace: PATIENCE, ..Options::default() };
     let engine = Engine::with(2, &options);
-    let all: Vec<_> = (0..TUNNELS).map(|_| websocket(&engine)).collect();
-    let period = Duration::from_secs(4);
+    let all: Vec<_> = (0..count).map(|_| websocket(&engine)).collect();
     let started = Instant::now();
     engine.relay.drain(period);
-    let mut seen = vec![Duration::MAX; TUNNELS];
+    let mut seen = vec![Duration::MAX; count];
     for ends in &all {
         ends.client.set_nonblocking(true).unwrap();
     }
     while seen.contains(&Duration::MAX) {
         assert!(started.elapsed() < PATIENCE);
-        let now = started.elapsed();
         for (ends, seen) in all.iter().zip(&mut seen) {
             if *seen == Duration::MAX && (&ends.client).read(&mut [0; 16]).is_ok() {
-                *seen = now;
+                *seen = started.elapsed();
             }
         }
+        // It looks at all of them in turn.
         thread::sleep(Duration::from_millis(2));
     }
-    for tenth in 0..10 {
-        let (from, to) = (period * tenth / 10, period * (tenth + 1) / 10);
-        let count = seen.iter().filter(|at| (from..to).contains(at)).count();
-        assert!((85..=115).contains(&count), "{count} in tenth {tenth}");
-    }
-    // In no order: of two neighbours either is first.
-    let ascending = seen.windows(2).filter(|pair| pair[0] < pair[1]).count();
-    assert!((420..580).contains(&ascending), "{ascending}");
+    seen
+}
+
+/// Each tenth of the period has its tenth of the tunnels. A machine that is busy elsewhere sees Closes late
+/// and in heaps, but never early: so none may be early, and in one of some drains none may be late.
+#[test]
+fn closes_are_spread_evenly() {
+    const TUNNELS: usize = 1000;
+    const TENTH: usize = TUNNELS / 10;
+    raise_descriptor_limit();
+    let period = Duration::from_secs(4);
+    let is_even = (0..6).any(|_| {
+        let seen = times_of_closes(TUNNELS, period);
+        let by = |time: Duration| seen.iter().filter(|at| **at < time).count();
+        let by_tenth: Vec<_> = (1..=10).map(|tenth| by(period * tenth / 10)).collect();
+        for (tenth, count) in (1..).zip(&by_tenth) {
+            assert!(*count <= tenth * TENTH + 15, "{count} by tenth {tenth}");
+        }
+        // In no order: of two neighbours either is first.
+        let ascending = seen.windows(2).filter(|pair| pair[0] < pair[1]).count();
+        println!("{by_tenth:?} by each tenth, {ascending} in their order");
+        (1..).zip(&by_tenth).all(|(tenth, count)| count + 15 >= tenth * TENTH)
+            && (420..580).contains(&ascending)
+    });
+    assert!(is_even);
 }

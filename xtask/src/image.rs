@@ -82,7 +82,7 @@ pub(crate) fn build() -> Result<Image, String> {
 
 /// Returns the path of the binary below the root.
 fn build_binary() -> Result<String, String> {
-    let target = host_target()?;
+    let target = process::host_target()?;
     // With a target named, the flags do not reach build scripts and macros, which cannot be static.
     process::run(
         cargo(&["build", "--release", "--locked", "--bin", "elbows"])
@@ -90,14 +90,6 @@ fn build_binary() -> Result<String, String> {
             .env("RUSTFLAGS", RUSTFLAGS),
     )?;
     Ok(format!("{BUILD}/{target}/release/elbows"))
-}
-
-fn host_target() -> Result<String, String> {
-    let said = process::read(program("rustc").arg("-vV"))?;
-    said.lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .map(str::to_owned)
-        .ok_or_else(|| "`rustc -vV` does not name its host".to_owned())
 }
 
 /// The directory that Docker is given: the last stage of the Dockerfile and what it copies.

@@ -2,10 +2,11 @@
 //!
 //! They are Rust and std only, so that a machine with a Rust toolchain needs nothing before them,
 //! and so that people and CI run the same words. One file per command; what a command needs
-//! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` (a cargo
-//! tool). Whatever they make is under `target/`.
+//! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` and `fuzz`
+//! (cargo tools). Whatever they make is under `target/`.
 
 mod deny;
+mod fuzz;
 mod image;
 mod packages;
 mod process;
@@ -20,13 +21,14 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
 Commands:
-  test [--no-install] [--fast] [--advisories] [FILTER]
+  test [--no-install] [--fast] [--long] [--advisories] [FILTER]
       Install what the tests need, then run everything that CI runs: format, clippy, cargo-deny,
-      docs, the image, all tests.
+      docs, the image, all tests, the fuzz targets for 20 seconds each.
         --no-install   install nothing; if something is missing, list it and stop
-        --fast         only format, clippy and the tests, without the image
+        --fast         only format, clippy and the tests, without the image and the fuzz targets
+        --long         run the fuzz targets for a minute each
         --advisories   let cargo-deny look for advisories too; it fetches their database
-        FILTER         run only the tests whose names contain it
+        FILTER         run only the tests whose names contain it, and no fuzz target
   image
       Build the container image elbows:latest with the local Docker engine.";
 

@@ -51,6 +51,15 @@ pub(crate) fn read(command: &mut Command) -> Result<String, String> {
     Err(format!("`{}` failed ({}): {said}", line(command), output.status))
 }
 
+/// The target triple that the toolchain at hand builds for by itself.
+pub(crate) fn host_target() -> Result<String, String> {
+    let said = read(program("rustc").arg("-vV"))?;
+    said.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .ok_or_else(|| "`rustc -vV` does not name its host".to_owned())
+}
+
 fn not_started(command: &Command, fault: &io::Error) -> String {
     format!("`{}` cannot be run: {fault}", line(command))
 }

@@ -9,13 +9,15 @@ use std::env;
 use crate::image::{self, Engine};
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
-use crate::{deny, packages, python};
+use crate::{deny, fuzz, packages, python};
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // One for each word.
 pub(crate) struct Options {
     no_install: bool,
     fast: bool,
+    long: bool,
     advisories: bool,
     filter: Option<String>,
 }
@@ -28,6 +30,7 @@ impl Options {
             match word.as_str() {
                 "--no-install" => options.no_install = true,
                 "--fast" => options.fast = true,
+                "--long" => options.long = true,
                 "--advisories" => options.advisories = true,
                 word if word.starts_with('-') => {
                     return Err(format!("`test` has no option `{word}`"));
@@ -44,7 +47,17 @@ impl Options {
         if options.fast && options.advisories {
             return Err("`--fast` leaves out cargo-deny, and `--advisories` asks for it".to_owned());
         }
+        if options.long && !options.fuzzes() {
+            return Err(
+                "`--fast` and a filter leave out the fuzz targets, and `--long` asks for them"
+                    .to_owned(),
+            );
+        }
         Ok(options)
+    }
+
+    const fn fuzzes(&self) -> bool {
+        !self.fast && self.filter.is_none()
     }
 }
 
@@ -72,6 +85,9 @@ fn refuse_missing(options: &Options) -> Result<(), String> {
     }
     if !options.fast && !deny::is_ready() {
         missing.push(format!("cargo-deny {}, in target/tools", deny::VERSION));
+    }
+    if options.fuzzes() && !fuzz::is_ready() {
+        missing.push(format!("cargo-fuzz {}, in target/tools", fuzz::VERSION));
     }
     if missing.is_empty() {
         return Ok(());
@@ -105,7 +121,13 @@ fn run_steps(options: &Options, steps: &mut Steps) -> Result<(), String> {
             Ok(outcome)
         })?;
     }
-    steps.run("tests", || done(tests(options, has_image)))
+    steps.run("tests", || done(tests(options, has_image)))?;
+    if options.fuzzes() {
+        steps.run("cargo-fuzz build", || install_unless(fuzz::is_ready(), fuzz::install))?;
+        let time = if options.long { fuzz::LONG } else { fuzz::SHORT };
+        steps.run("fuzz targets", || done(fuzz::run(time)))?;
+    }
+    Ok(())
 }
 
 /// The parts of the toolchain that rustup can leave out.
@@ -220,5 +242,7 @@ mod tests {
     #[test]
     fn options_that_contradict_are_refused() {
         assert!(parse(&["--fast", "--advisories"]).is_err());
+        assert!(parse(&["--fast", "--long"]).is_err());
+        assert!(parse(&["--long", "proxy"]).is_err());
     }
 }

@@ -1,8 +1,8 @@
 // The conversation of the tests, held by a browser: see applications.rs. WebDriver runs this as the body of a
-// function; its arguments are the balancer's URL and what to call with the result: what /whoami said, or
-// the fault as text.
+// function; its arguments are the balancer's URL, for how many milliseconds it is silent before each of the
+// first messages to the echo, and what to call with the result: what /whoami said, or the fault as text.
 
-const [url, done] = arguments;
+const [url, pause, done] = arguments;
 
 const open = (path) => new Promise((resolve, reject) => {
   const socket = new WebSocket(url + path);
@@ -38,6 +38,7 @@ const talk = async () => {
   check(socket.extensions.startsWith("permessage-deflate"), `extensions: ${socket.extensions}`);
   const bytes = Uint8Array.from({ length: 1 << 20 }, (_, at) => (at * 7) ^ (at >> 8));
   for (const message of ["", "grüße", new Uint8Array(0), bytes.slice(0, 256), "x".repeat(1 << 20), bytes]) {
+    await new Promise((over) => setTimeout(over, Number(pause)));
     socket.send(message);
     const { data } = await next();
     check(same(data, message), `${message.length} sent, ${data && (data.length ?? data.byteLength)} came`);

@@ -1,14 +1,17 @@
 """A client on Python's `websockets`: holds the conversation of the tests with an application.
 
     websockets_client.py URL SOURCE [CA CERTIFICATE]
+    PAUSE=SECONDS websockets_client.py ...
 
 URL is the balancer's, SOURCE the address to connect from. With CA, the balancer's certificate is checked
-against it, and CERTIFICATE (with its key) is shown to the balancer. The last line of standard output is what
+against it, and CERTIFICATE (with its key) is shown to the balancer. With PAUSE it is silent for so long
+before each of its first messages to the echo. The last line of standard output is what
 /whoami said, as one line of JSON behind the word "done".
 """
 
 import asyncio
 import json
+import os
 import ssl
 import sys
 from urllib.parse import urlsplit
@@ -18,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 LARGEST = 2 << 20
 SMALL_MESSAGES = 1000
+PAUSE = float(os.environ.get("PAUSE", "0"))
 
 
 def tls(ca, certificate):
@@ -43,6 +47,7 @@ async def main(url, source, *files):
         assert extensions == ["permessage-deflate"], extensions
         random = bytes(range(256)) * 16
         for message in ["", "grüße", b"", bytes(range(256)), "x" * (1 << 20), random * 256]:
+            await asyncio.sleep(PAUSE)
             await socket.send(message)
             echo = await socket.recv()
             assert echo == message, (type(echo), len(echo))

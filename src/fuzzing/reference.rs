@@ -1,0 +1,155 @@
+//! A second reader of WebSocket streams, to hold the scanner and the tunnels against.
+//!
+//! Written from RFC 6455 alone and as plainly as it can be: it has the whole stream at once, keeps no
+//! state and knows nothing of reads. It tells a fault where the first byte is that shows it.
+
+use crate::end::Side;
+
+/// What is asked of the frames beside RFC 6455: bytes of payload at most, per data frame and per message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    pub(crate) frame: Option<u64>,
+    pub(crate) message: Option<u64>,
+}
+
+/// A frame whose head is whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame<'b> {
+    /// Where its head begins.
+    pub(crate) start: usize,
+    pub(crate) fin: bool,
+    pub(crate) opcode: u8,
+    pub(crate) length: u64,
+    mask: [u8; 4],
+    /// As much of it as came.
+    pub(crate) payload: &'b [u8],
+}
+
+/// What is behind the last frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tail {
+    /// Nothing, or the beginning of a head, or of a frame that is to be held until more of it came.
+    More,
+    /// A frame that breaks a rule.
+    Fault,
+    /// A frame above a limit.
+    OverLimit,
+}
+
+/// A stream, read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading<'b> {
+    pub(crate) frames: Vec<Frame<'b>>,
+    /// Where the last frame ends, as far as it came.
+    pub(crate) tail_at: usize,
+    pub(crate) tail: Tail,
+    /// A message is unfinished.
+    pub(crate) in_message: bool,
+}
+
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
+
+impl Frame<'_> {
+    pub(crate) fn is_control(self) -> bool {
+        self.opcode >= 8
+    }
+
+    pub(crate) fn is_whole(self) -> bool {
+        self.payload.len() as u64 == self.length
+    }
+
+    pub(crate) fn end(self, stream: &[u8]) -> usize {
+        let start = self.payload.as_ptr() as usize - stream.as_ptr() as usize;
+        start + self.payload.len()
+    }
+
+    /// The payload without its mask.
+    pub(crate) fn unmasked(self) -> Vec<u8> {
+        self.payload.iter().zip(self.mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
+    }
+}
+
+/// Reads what `sender` sent so far.
+pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
+    let mut reading =
+        Reading { frames: Vec::new(), tail_at: 0, tail: Tail::More, in_message: false };
+    let (mut message, mut is_closed) = (0_u64, false);
+    while let Some(first) = stream.get(reading.tail_at) {
+        let start = reading.tail_at;
+        let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
+        let is_wrong = match opcode {
+            0 => !reading.in_message,
+            1 | 2 => reading.in_message,
+            CLOSE | PING | PONG => !fin,
+            _ => true,
+        };
+        if is_wrong {
+            reading.tail = Tail::Fault;
+            break;
+        }
+        let Some(second) = stream.get(start + 1) else {
+            break;
+        };
+        let is_masked = second & 0x80 != 0;
+        let short = second & 0x7f;
+        if is_masked != (sender == Side::Client) || (opcode >= 8 && short > 125) {
+            reading.tail = Tail::Fault;
+            break;
+        }
+        let length_bytes = match short {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let key_at = start + 2 + length_bytes;
+        if short == 127 && stream.get(start + 2).is_some_and(|top| top & 0x80 != 0) {
+            reading.tail = Tail::Fault;
+            break;
+        }
+        let Some(length) = stream.get(start + 2..key_at) else {
+            break;
+        };
+        let length = match short {
+            126 | 127 => length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+            _ => u64::from(short),
+        };
+        if (short == 126 && length < 126) || (short == 127 && length < 65_536) {
+            reading.tail = Tail::Fault;
+            break;
+        }
+        let payload_at = key_at + if is_masked { 4 } else { 0 };
+        let Some(key) = stream.get(key_at..payload_at) else {
+            break;
+        };
+        let is_data = opcode < 8;
+        if is_data
+            && (limits.frame.is_some_and(|limit| length > limit)
+                || limits.message.is_some_and(|limit| message.saturating_add(length) > limit))
+        {
+            reading.tail = Tail::OverLimit;
+            break;
+        }
+        let came = stream.len() - payload_at;
+        let payload = &stream[payload_at..payload_at + length.min(came as u64) as usize];
+        // Nobody can say yet whose answer it is, or what the code is.
+        let is_held = (opcode == PONG && length == 8 && came < 8)
+            || (opcode == CLOSE && length >= 2 && came < 2 && !is_closed);
+        if is_held {
+            break;
+        }
+        let mask = key.try_into().unwrap_or_default();
+        reading.frames.push(Frame { start, fin, opcode, length, mask, payload });
+        reading.tail_at = payload_at + payload.len();
+        if is_data {
+            reading.in_message = !fin;
+            message = if fin { 0 } else { message.saturating_add(length) };
+        }
+        is_closed |= opcode == CLOSE;
+        if came as u64 <= length {
+            break;
+        }
+    }
+    reading
+}
