@@ -551,7 +551,7 @@ impl Run {
             let passed = self.wires.of(side).taken.borrow().len() as u64;
             assert_eq!(flow.passed, passed, "it does not know what passed");
             let own = flow.own as usize;
-            let most = self.early + self.buffer.len() + own;
+            let most = self.early + self.buffer.len().max(BULK) + own;
             assert!(flow.waiting.len() <= most, "{} bytes wait", flow.waiting.len());
             let is_kept = flow.waiting.is_empty() && flow.waiting.capacity() > 0;
             assert!(!is_kept, "nothing waits and memory is kept");
