@@ -1,9 +1,9 @@
 //! One HTTP/1.1 request: what elbows does with it.
 //!
 //! What is no HTTP, or could be read in two ways, never comes so far: [`head`] and [`framing`] read a
-//! client's bytes strictly, and [`checked`] stands between them and hyper. An upgrade goes its own way,
-//! [`upgrade`]. All else comes here from hyper: a health check is answered, the rest goes to the upstream
-//! by [`plain`].
+//! client's bytes strictly, and `checked` stands between them and hyper. An upgrade goes its own way,
+//! `upgrade`. All else comes here from hyper: a health check is answered, the rest goes to the upstream
+//! by `plain`.
 
 pub mod framing;
 pub mod head;
