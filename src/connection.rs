@@ -34,7 +34,7 @@ const HYPERS_MAX_HEADERS: usize = 100;
 pub(crate) async fn serve(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
     let accepted = Instant::now();
     let seat = front.limits.enter();
-    socket::tune(&socket);
+    socket::tune(&socket, front.config.stall_timeout);
     let mut inbox = Inbox::new(socket);
 
     let deadline = accepted + front.config.proxy_header_timeout;
@@ -51,6 +51,7 @@ pub(crate) async fn serve(socket: TcpStream, balancer: SocketAddr, front: Arc<Fr
         Ok(Err(fault)) => return fault.note(balancer, &front.counters),
         Err(_) => return identify::Fault::TooSlow.note(balancer, &front.counters),
     };
+    inbox.limit_stalls(front.config.stall_timeout, client.stalled.clone());
     if let Err(over) = refusal::admit(seat, &mut client, &inbox.unread, &front) {
         return refusal::answer(inbox, over, client, &front).await;
     }

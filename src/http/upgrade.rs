@@ -88,8 +88,9 @@ async fn handshake(
         }
     };
     let progress = Arc::clone(&entry.from_client);
-    let most = front.config.max_body_size;
-    let request = request.map(|body| FromClient::new(body, Arc::clone(&progress), None, most));
+    let (most, limit) = (front.config.max_body_size, front.config.response_head_timeout);
+    let request =
+        request.map(|body| FromClient::new(body, Arc::clone(&progress), None, most, limit));
     let (mut sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_buf_size(MAX_BUFFER)
@@ -98,9 +99,7 @@ async fn handshake(
         .map_err(closed)?;
     // Its end is told to whoever waits for the response or reads its body.
     tokio::spawn(connection.with_upgrades());
-    head(sender.send_request(request), &progress, front.config.response_head_timeout)
-        .await?
-        .map_err(closed)
+    head(sender.send_request(request), &progress, limit).await?.map_err(closed)
 }
 
 /// Whether the protocol of a 101 is one of those that were offered.
