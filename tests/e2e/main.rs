@@ -45,6 +45,9 @@ mod upgrade;
 /// Upstreams that refuse, hang, break off or answer nonsense.
 mod upstream_faults;
 
+/// Clients and upstreams that do anything at any time.
+mod chaos;
+
 /// Sides that vanish without a word, and a machine without ports.
 mod cut_off;
 
