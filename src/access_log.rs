@@ -41,6 +41,8 @@ pub(crate) struct Progress {
     pub(crate) waits_for_client: AtomicBool,
     /// It is longer than `MAX_BODY_SIZE`.
     pub(crate) is_over: AtomicBool,
+    /// It waited for too long: the client stopped in the middle of its body.
+    pub(crate) overdue: AtomicBool,
 }
 
 impl Progress {
@@ -69,7 +71,7 @@ impl AccessLog {
         Ok((Self(Some(Arc::new(open))), writer))
     }
 
-    /// Lines that were dropped because the reader was too slow.
+    /// Lines that were dropped because the reader was too slow, or gone.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.as_ref().map_or(0, |open| open.lines.dropped())

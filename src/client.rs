@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::header::HeaderName;
 
 use crate::limits::Seat;
+use crate::stall::Stalled;
 
 /// Who sends the requests of a connection.
 #[derive(Debug)]
@@ -24,4 +25,6 @@ pub(crate) struct Client {
     pub(crate) tlv_headers: Vec<(HeaderName, HeaderValue)>,
     /// Its connection's place under the limits.
     pub(crate) seat: Seat,
+    /// It took none of what it asked for, for too long.
+    pub(crate) stalled: Stalled,
 }

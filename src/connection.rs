@@ -37,7 +37,7 @@ pub(crate) fn serve(
 async fn story(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
     let accepted = Instant::now();
     let seat = front.limits.enter();
-    socket::tune(&socket);
+    socket::tune(&socket, front.config.stall_timeout);
     let mut inbox = Inbox::new(socket);
 
     let deadline = accepted + front.config.proxy_header_timeout;
@@ -54,6 +54,7 @@ async fn story(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
         Ok(Err(fault)) => return fault.note(balancer, &front.counters),
         Err(_) => return identify::Fault::TooSlow.note(balancer, &front.counters),
     };
+    inbox.limit_stalls(front.config.stall_timeout, client.stalled.clone());
     if let Err(over) = refusal::admit(seat, &mut client, &inbox.unread, &front) {
         return refusal::answer(inbox, over, client, &front).await;
     }

@@ -70,6 +70,8 @@ pub enum Reason {
     Stalled,
     /// The drain period was over.
     PeriodOver,
+    /// A mistake of elbows itself: see [`crate::panics`].
+    Mistake,
 }
 
 /// One ending.
@@ -133,7 +135,7 @@ impl Phase {
 
 impl Reason {
     /// Every one, in the order of the documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Complete,
         Self::Closed,
         Self::Reset,
@@ -151,6 +153,7 @@ impl Reason {
         Self::Lifetime,
         Self::Stalled,
         Self::PeriodOver,
+        Self::Mistake,
     ];
 
     /// The word for logs and metrics.
@@ -174,6 +177,7 @@ impl Reason {
             Self::Lifetime => "lifetime",
             Self::Stalled => "stalled",
             Self::PeriodOver => "period_over",
+            Self::Mistake => "mistake",
         }
     }
 }

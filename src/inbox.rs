@@ -16,7 +16,9 @@ use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
+
+use crate::stall::{StallWatch, Stalled, first_of};
 
 /// How long a connection that we end is read on, at most. A socket that is closed with bytes unread
 /// resets the connection, and a reset can overtake the answer on its way to who still sends
@@ -31,11 +33,17 @@ pub(crate) struct Inbox {
     pub(crate) unread: BytesMut,
     /// Set when our end of the connection has been closed: until then the other is read on.
     closing: Option<Pin<Box<Sleep>>>,
+    stalls: Option<StallWatch>,
 }
 
 impl Inbox {
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket: TokioIo::new(socket), unread: BytesMut::new(), closing: None }
+        Self { socket: TokioIo::new(socket), unread: BytesMut::new(), closing: None, stalls: None }
+    }
+
+    /// From now on bytes wait for the other side for `limit` at most; `stalled` tells that they did.
+    pub(crate) fn limit_stalls(&mut self, limit: Duration, stalled: Stalled) {
+        self.stalls = Some(StallWatch::new(limit, stalled));
     }
 
     /// Reads what has come, behind what is unread: how many bytes, none at the end.
@@ -68,8 +76,8 @@ impl Inbox {
 
     /// Sends the last words, and closes so that they arrive.
     pub(crate) async fn answer_and_close(mut self, words: &[u8]) {
-        // Who has left gets no answer.
-        let _ = self.socket.inner_mut().write_all(words).await;
+        // Who has left gets no answer, and who takes nothing neither.
+        let _ = timeout(LINGER, self.socket.inner_mut().write_all(words)).await;
         let _ = poll_fn(|cx| Pin::new(&mut self).poll_shutdown(cx)).await;
     }
 
@@ -77,6 +85,18 @@ impl Inbox {
     pub(crate) fn close_with_reset(self) {
         // Fails only on what is no socket.
         let _ = SockRef::from(self.socket.inner()).set_linger(Some(Duration::ZERO));
+    }
+
+    fn watched(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<std::io::Result<usize>>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        match &mut self.stalls {
+            Some(stalls) => stalls.watch(cx, written, self.socket.inner(), bytes),
+            None => written,
+        }
     }
 
     /// Reads and forgets until the other side closes too, or [`LINGER`] is over.
@@ -105,7 +125,11 @@ impl Read for Inbox {
     ) -> Poll<std::io::Result<()>> {
         let inbox = self.get_mut();
         if inbox.unread.is_empty() {
-            return Pin::new(&mut inbox.socket).poll_read(cx, buffer);
+            let read = Pin::new(&mut inbox.socket).poll_read(cx, buffer);
+            if let Some(stalls) = &inbox.stalls {
+                stalls.note(&read);
+            }
+            return read;
         }
         inbox.hand_out(buffer.remaining(), &mut buffer);
         Poll::Ready(Ok(()))
@@ -118,7 +142,9 @@ impl Write for Inbox {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, bytes)
+        let inbox = self.get_mut();
+        let written = Pin::new(&mut inbox.socket).poll_write(cx, bytes);
+        inbox.watched(cx, written, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -142,6 +168,8 @@ impl Write for Inbox {
         cx: &mut Context<'_>,
         slices: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, slices)
+        let inbox = self.get_mut();
+        let written = Pin::new(&mut inbox.socket).poll_write_vectored(cx, slices);
+        inbox.watched(cx, written, first_of(slices))
     }
 }

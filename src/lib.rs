@@ -22,6 +22,7 @@ mod inbox;
 mod limits;
 mod listener;
 mod socket;
+mod stall;
 
 pub mod http;
 pub mod proxy_protocol;
@@ -35,6 +36,7 @@ mod drain;
 pub mod end;
 pub mod line_writer;
 pub mod metrics;
+pub mod panics;
 mod summary;
 
 pub mod demo;

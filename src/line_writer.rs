@@ -3,7 +3,7 @@
 //! Neither the front nor the relay may wait for whoever reads the logs. So lines go into a bounded
 //! buffer and a thread writes it out, many lines in one write while there are many, each at once while
 //! there are few. Where the reader is too slow, lines are dropped and counted. Where it is gone, all
-//! are, and nothing else suffers. At the end the writer gets a limited time for what still waits: a
+//! are (they are counted too), and nothing else suffers. At the end the writer gets a limited time for what still waits: a
 //! reader that stands still must not keep the process from ending.
 
 use std::io::{self, Write};
@@ -71,7 +71,7 @@ impl Lines {
         }
     }
 
-    /// Lines that were dropped because the reader was too slow.
+    /// Lines that were dropped because the reader was too slow, or gone.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
@@ -136,8 +136,8 @@ impl Shared {
             }
             mem::swap(&mut batch, &mut state.waiting);
             drop(state);
-            // A closed output must not end the process; the lines are lost and that is all.
-            let _ = out.write_all(&batch).and_then(|()| out.flush());
+            // A closed output, or a full disk, must not end the process; lines are lost and that is all.
+            self.dropped.fetch_add(lines_lost(&mut out, &batch), Ordering::Relaxed);
             batch.clear();
             batch.shrink_to(KEPT_BUFFER);
             state = self.lock();
@@ -145,6 +145,19 @@ impl Shared {
         state.ended = true;
         self.done.notify_all();
     }
+}
+
+/// Writes `lines`; how many of them could not be written in full.
+fn lines_lost(out: &mut impl Write, mut lines: &[u8]) -> u64 {
+    while !lines.is_empty() {
+        match out.write(lines) {
+            Ok(written) if written > 0 => lines = lines.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => break,
+        }
+    }
+    let _ = out.flush();
+    lines.split_inclusive(|byte| *byte == b'\n').count() as u64
 }
 
 #[cfg(test)]
@@ -242,6 +255,6 @@ mod tests {
         lines.send(b"a\n");
         lines.send(b"b\n");
         assert!(writer.finish(LONG));
-        assert_eq!(lines.dropped(), 0);
+        assert_eq!(lines.dropped(), 2);
     }
 }

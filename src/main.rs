@@ -10,6 +10,7 @@ use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::demo;
 use elbows::line_writer::{self, Writer};
+use elbows::panics;
 use elbows::sandbox;
 use elbows::server::{self, Listeners, Order, Outcome};
 use elbows::upstream::Upstream;
@@ -69,7 +70,9 @@ fn check(settings: &Settings) -> ExitCode {
     }
     let addresses = match runtime(&config) {
         Ok(runtime) => runtime.block_on(async {
-            Upstream::new(&config.destination, config.connect_timeout).addresses().await
+            Upstream::new(&config.destination, config.connect_timeout, config.stall_timeout)
+                .addresses()
+                .await
         }),
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
@@ -100,6 +103,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
     tracing::info!("sandbox: {}", sandbox.as_str());
+    panics::install();
     raise_descriptor_limit();
     let runtime = match runtime(&config) {
         Ok(runtime) => runtime,

@@ -16,6 +16,12 @@ use crate::relay::frame;
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// Nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Adds `number`.
     pub fn add(&self, number: u64) {
         self.0.fetch_add(number, Ordering::Relaxed);

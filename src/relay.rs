@@ -22,7 +22,7 @@ mod worker;
 use std::io;
 use std::mem;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -60,6 +60,8 @@ struct Door {
     waker: Waker,
     /// Tunnels that went in and have neither ended nor been taken out.
     open: AtomicUsize,
+    /// Its thread is gone: no tunnel is sent there any more.
+    is_gone: AtomicBool,
 }
 
 /// What a thread is asked to do. It looks here only when it is woken, never for a message.
@@ -103,7 +105,7 @@ impl Relay {
         let mut start_one = |number: usize| -> io::Result<()> {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), worker::WOKEN)?;
-            let door = Arc::new(Door { inbox: Mutex::default(), waker, open: AtomicUsize::new(0) });
+            let door = Arc::new(Door::new(waker));
             let worker =
                 Worker::new(poll, Arc::clone(&door), Arc::clone(&on_end), rulebook.clone());
             let handle = thread::Builder::new()
@@ -128,7 +130,8 @@ impl Relay {
     /// Where it cannot be registered it ends at once (`by=elbows why=no_room`), and after
     /// [`Relay::stop`] too (`by=elbows during=drain why=period_over`, told on the caller's thread).
     pub fn adopt(&self, tunnel: Tunnel) {
-        let fewest = self.shared.doors.iter().min_by_key(|door| door.open.load(Ordering::Relaxed));
+        let doors = self.shared.doors.iter().filter(|door| !door.is_gone.load(Ordering::Relaxed));
+        let fewest = doors.min_by_key(|door| door.open.load(Ordering::Relaxed));
         let Some(door) = fewest else {
             return (self.shared.on_end)(tunnel, STOPPED);
         };
@@ -190,6 +193,15 @@ impl Relay {
 }
 
 impl Door {
+    fn new(waker: Waker) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            waker,
+            open: AtomicUsize::new(0),
+            is_gone: AtomicBool::new(false),
+        }
+    }
+
     /// Gives the order back where the thread is gone.
     fn send(&self, order: Order) -> Option<Order> {
         let mut inbox = lock(&self.inbox);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -21,10 +21,12 @@ use crate::connection;
 use crate::drain::{Census, Drain, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::{Front, RequestIds, health};
+use crate::inbox::Inbox;
 use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Counters;
 use crate::relay::{self, Relay};
+use crate::stall::Stalled;
 use crate::summary::Summary;
 use crate::upstream::Upstream;
 
@@ -111,7 +113,7 @@ pub async fn run(
     let counters = Arc::<Counters>::default();
     let limits = Limits::new(&config);
     let relay = start_relay(&config, &access_log, &census, &limits, &drain, &counters)?;
-    let upstream = Upstream::new(&config.destination, config.connect_timeout);
+    let upstream = Upstream::new(&config.destination, config.connect_timeout, config.stall_timeout);
     let front = Arc::new(Front {
         pool: upstream.pool(),
         upstream,
@@ -212,6 +214,8 @@ async fn serve_health(listener: tokio::net::TcpListener, front: Arc<Front>) {
         let front = Arc::clone(&front);
         tokio::spawn(async move {
             let timeout = front.config.request_head_timeout;
+            let mut inbox = Inbox::new(socket);
+            inbox.limit_stalls(front.config.stall_timeout, Stalled::default());
             let service = service_fn(move |request| {
                 let answer = if health::is_check(&request, &front.config) {
                     health::answer(front.drain.is_healthy())
@@ -223,7 +227,7 @@ async fn serve_health(listener: tokio::net::TcpListener, front: Arc<Front>) {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(timeout)
-                .serve_connection(TokioIo::new(socket), service)
+                .serve_connection(inbox, service)
                 .await;
             if let Err(error) = served {
                 tracing::debug!("health check connection ended: {error}");

@@ -14,11 +14,16 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_interval(Duration::from_secs(15))
     .with_retries(4);
 
-/// Sets the options of a connection.
-pub(crate) fn tune(socket: &TcpStream) {
+/// Sets the options of a connection whose bytes may wait for their acknowledgement for
+/// `stall_timeout`.
+///
+/// What the kernel has taken from us and cannot deliver is not seen by anybody here. Without this
+/// (`TCP_USER_TIMEOUT`, tcp(7)) it tries for some 15 minutes.
+pub(crate) fn tune(socket: &TcpStream, stall_timeout: Duration) {
     // A socket whose peer is already gone refuses options; the next read will tell.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(socket).set_tcp_keepalive(&KEEPALIVE);
+    let _ = SockRef::from(socket).set_tcp_user_timeout(Some(stall_timeout));
 }
 
 /// Whether the kernel refused because this machine has too little of something: descriptors,

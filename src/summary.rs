@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::Front;
 use crate::metrics::Counters;
+use crate::panics;
 
 /// The file in which Linux tells a process of its memory (proc(5)).
 const STATUS: &str = "/proc/self/status";
@@ -51,11 +52,12 @@ impl Summary {
         let (counted, clients) = front.limits.counts().unwrap_or_default();
         tracing::info!(
             "open={} tunnels_open={} counted={counted} clients_counted={clients} {rates} {} \
-             access_log_lines_dropped={} {}",
+             access_log_lines_dropped={} panics={} {}",
             front.census.open(),
             front.relay.open(),
             Memory::of(&memory),
             front.access_log.dropped(),
+            panics::count(),
             front.counters
         );
         *self = Self { at: now, before: totals };

@@ -94,13 +94,19 @@ impl Fault {
 pub struct Upstream {
     resolver: Arc<Resolver>,
     connect_timeout: Duration,
+    stall_timeout: Duration,
 }
 
 impl Upstream {
-    /// The upstream at `destination`; nothing is resolved yet.
+    /// The upstream at `destination`; nothing is resolved yet. Bytes wait for it for `stall_timeout`
+    /// at most.
     #[must_use]
-    pub fn new(destination: &Destination, connect_timeout: Duration) -> Self {
-        Self { resolver: Arc::new(Resolver::new(destination)), connect_timeout }
+    pub fn new(
+        destination: &Destination,
+        connect_timeout: Duration,
+        stall_timeout: Duration,
+    ) -> Self {
+        Self { resolver: Arc::new(Resolver::new(destination)), connect_timeout, stall_timeout }
     }
 
     /// Its addresses now.
@@ -130,7 +136,7 @@ impl Upstream {
             left = left.saturating_sub(1);
             match timeout_at(until, TcpStream::connect(address)).await {
                 Ok(Ok(socket)) => {
-                    socket::tune(&socket);
+                    socket::tune(&socket, self.stall_timeout);
                     return Ok((socket, address));
                 }
                 Ok(Err(source)) if socket::is_no_room(&source) => {
@@ -173,7 +179,10 @@ mod tests {
     fn upstream(host: &str, connect_timeout: Duration, resolver: Resolver) -> Upstream {
         let destination = Destination { host: host.to_owned(), port: 1 };
         let resolver = Arc::new(resolver);
-        Upstream { resolver, ..Upstream::new(&destination, connect_timeout) }
+        Upstream {
+            resolver,
+            ..Upstream::new(&destination, connect_timeout, Duration::from_secs(60))
+        }
     }
 
     /// A resolver whose answer is in the name: ports of 127.0.0.1.

@@ -77,6 +77,19 @@ fn pure_code_knows_no_sockets() {
     names_none_of(&sockets, GENERIC);
 }
 
+/// What dates a line may ask what time it is. Everything else counts with the monotonic clock: a wall
+/// clock jumps when it is set.
+#[test]
+fn time_limits_know_no_wall_clock() {
+    let dates = |file: &Path| {
+        file.ends_with("access_log/line.rs") || file.starts_with(source("demo/application.rs"))
+    };
+    for file in rust_files(&source("")).into_iter().filter(|file| !dates(file)) {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("SystemTime"), "{}", file.display());
+    }
+}
+
 #[test]
 fn each_file_says_what_lives_there() {
     for file in rust_files(&source("")) {

@@ -99,7 +99,7 @@ pub struct Settings {
     /// How old a tunnel may become; or off
     #[arg(long, env, value_name = "TIME", default_value = "off", allow_hyphen_values = true)]
     pub max_lifetime: String,
-    /// How long a side of a tunnel may take no byte while bytes wait for it
+    /// How long a side may take no byte while bytes wait for it
     #[arg(long, env, value_name = "TIME", default_value = "60s", allow_hyphen_values = true)]
     pub stall_timeout: String,
     /// From SIGTERM until new connections are no longer taken

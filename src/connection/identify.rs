@@ -16,6 +16,7 @@ use crate::inbox::Inbox;
 use crate::limits::Seat;
 use crate::metrics::Counters;
 use crate::proxy_protocol::{self, Addresses, Found, Header};
+use crate::stall::Stalled;
 
 /// Bit 0 of the SSL TLV's client field: the client used TLS (PROXY protocol, section 2.2.6).
 const CLIENT_USED_TLS: u8 = 0x01;
@@ -79,6 +80,7 @@ pub(super) async fn identify(
         https: false,
         tlv_headers: Vec::new(),
         seat: Seat::default(),
+        stalled: Stalled::default(),
     };
     if !believed {
         return Ok(Some(socket_itself));

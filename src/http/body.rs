@@ -1,19 +1,23 @@
 //! Bodies on their way through: counted, never collected.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
 
 use super::expect::Gate;
 use super::{forwarded, hop};
 use crate::access_log::{Entry, Progress};
 use crate::end::{End, Phase, Reason, Side};
+use crate::stall::Stalled;
 
 /// Why a request body ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,9 @@ pub(crate) enum Fault {
     /// It is longer than `MAX_BODY_SIZE`.
     #[error("longer than MAX_BODY_SIZE")]
     TooLong,
+    /// The client stopped in the middle of it.
+    #[error("the client stopped in the middle of its body")]
+    Overdue,
 }
 
 /// The body of a request.
@@ -36,23 +43,30 @@ pub(crate) struct FromClient {
     progress: Arc<Progress>,
     gate: Option<Arc<Gate>>,
     most: u64,
+    /// How long the client may send nothing.
+    limit: Duration,
+    /// Set while more is waited for.
+    over: Option<Pin<Box<Sleep>>>,
 }
 
 impl FromClient {
     /// `body`, counted in `progress`, read only once `gate` is open, and broken off behind `most`
-    /// bytes.
+    /// bytes. A client that sends nothing of it for `limit` has lost it: an upstream that has answered
+    /// already would wait for ever.
     pub(super) fn new(
         body: Incoming,
         progress: Arc<Progress>,
         gate: Option<Arc<Gate>>,
         most: Option<u64>,
+        limit: Duration,
     ) -> Self {
-        Self { body: Some(body), progress, gate, most: most.unwrap_or(u64::MAX) }
+        let most = most.unwrap_or(u64::MAX);
+        Self { body: Some(body), progress, gate, most, limit, over: None }
     }
 
     /// The body of a request that has none.
     pub(super) fn none(progress: Arc<Progress>) -> Self {
-        Self { body: None, progress, gate: None, most: u64::MAX }
+        Self { body: None, progress, gate: None, most: u64::MAX, limit: Duration::ZERO, over: None }
     }
 }
 
@@ -73,7 +87,15 @@ impl Body for FromClient {
         }
         let polled = Pin::new(body).poll_frame(cx);
         this.progress.waits_for_client.store(polled.is_pending(), Ordering::Relaxed);
-        let mut frame = ready!(polled);
+        let Poll::Ready(mut frame) = polled else {
+            let limit = this.limit;
+            let over = this.over.get_or_insert_with(|| Box::pin(sleep(limit)));
+            ready!(over.as_mut().poll(cx));
+            this.progress.overdue.store(true, Ordering::Relaxed);
+            this.body = None;
+            return Poll::Ready(Some(Err(Fault::Overdue)));
+        };
+        this.over = None;
         if let Some(Ok(frame)) = &mut frame {
             if let Some(data) = frame.data_ref() {
                 let length = data.len() as u64;
@@ -116,6 +138,8 @@ pub(crate) struct Passed {
     /// Of a request whose body the upstream did not ask for: given up when the response is over, and
     /// not before, because that ends the upstream's connection.
     gate: Option<Arc<Gate>>,
+    /// Whether the upstream takes nothing of the request while it sends this.
+    upstream_stalled: Stalled,
 }
 
 impl ToClient {
@@ -125,9 +149,9 @@ impl ToClient {
     }
 
     /// The upstream's body. The log line is written when it has passed or was given up.
-    pub(super) fn passed(body: Incoming, mut entry: Entry) -> Self {
+    pub(super) fn passed(body: Incoming, mut entry: Entry, upstream_stalled: Stalled) -> Self {
         entry.end = End::new(Side::Client, Phase::Response, Reason::Closed);
-        Self::Passed(Passed { body, entry, gate: None })
+        Self::Passed(Passed { body, entry, gate: None, upstream_stalled })
     }
 
     /// Gives `gate` up when the response is over.
@@ -158,8 +182,7 @@ impl Body for ToClient {
                         passed.entry.end = End::new(Side::Client, Phase::Response, Reason::TooBig);
                     }
                     Some(Err(_)) => {
-                        passed.entry.end =
-                            End::new(Side::Upstream, Phase::Response, Reason::Closed);
+                        passed.entry.end = passed.broke_off();
                     }
                     None => passed.complete(),
                 }
@@ -184,6 +207,19 @@ impl Body for ToClient {
 }
 
 impl Passed {
+    /// The end of a body that stops before its time on the upstream's connection. That also ends when
+    /// the request on it cannot go on.
+    fn broke_off(&self) -> End {
+        let (by, why) = if self.entry.from_client.overdue.load(Ordering::Relaxed) {
+            (Side::Client, Reason::Timeout)
+        } else if self.upstream_stalled.is_so() {
+            (Side::Upstream, Reason::Stalled)
+        } else {
+            (Side::Upstream, Reason::Closed)
+        };
+        End::new(by, Phase::Response, why)
+    }
+
     fn complete(&mut self) {
         self.entry.end = End::new(Side::Upstream, Phase::Response, Reason::Complete);
     }
@@ -194,6 +230,8 @@ impl Drop for Passed {
         // A body of known length is not asked again after its last byte.
         if self.body.is_end_stream() {
             self.complete();
+        } else if self.entry.end.by == Side::Client && self.entry.client.stalled.is_so() {
+            self.entry.end.why = Reason::Stalled;
         }
         if let Some(gate) = &self.gate {
             gate.give_up();

@@ -376,6 +376,7 @@ mod tests {
             https,
             tlv_headers: vec![(UNIQUE_ID, HeaderValue::from_static("u-1"))],
             seat: crate::limits::Seat::default(),
+            stalled: crate::stall::Stalled::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use super::head::{self, Fault};
 use super::reject::Rejection;
 use super::{FromClient, Front, ToClient, hop};
 use crate::access_log::{Entry, Progress};
+use crate::stall::Stalled;
 use crate::upstream::{Endpoint, SendError};
 
 /// Sends the request through the pool and passes the response on.
@@ -32,7 +33,10 @@ pub(super) async fn pass(
         .then(Arc::<Gate>::default);
     let response = match send(request, gate.as_ref(), &progress, front).await {
         Ok(response) => response,
-        Err(failed) => {
+        Err(mut failed) => {
+            if progress.overdue.load(Ordering::Relaxed) {
+                failed.rejection = Rejection::SlowBody;
+            }
             entry.upstream = failed.upstream;
             return Err((failed.rejection, entry));
         }
@@ -63,7 +67,8 @@ pub(super) fn pass_back(response: Response<Incoming>, mut entry: Entry) -> Respo
         // RFC 9110, section 8.6: it has none to tell of.
         parts.headers.remove(CONTENT_LENGTH);
     }
-    Response::from_parts(parts, ToClient::passed(body, entry))
+    let stalled = parts.extensions.get::<Stalled>().cloned().unwrap_or_default();
+    Response::from_parts(parts, ToClient::passed(body, entry, stalled))
 }
 
 /// Refuses a response whose end could be read in two ways.
@@ -119,8 +124,8 @@ async fn send(
         };
     }
 
-    let body =
-        FromClient::new(body, Arc::clone(progress), gate.cloned(), front.config.max_body_size);
+    let most = front.config.max_body_size;
+    let body = FromClient::new(body, Arc::clone(progress), gate.cloned(), most, limit);
     let mut request = Request::from_parts(parts, body);
     let Some(gate) = gate else {
         return Ok(head(front.pool.send(request), progress, limit).await??);
@@ -194,6 +199,9 @@ fn reject(error: &SendError) -> Rejection {
     }
     if error.is_client_body() {
         return Rejection::CutBody;
+    }
+    if error.is_stalled() {
+        return Rejection::NoResponse;
     }
     if error.is_malformed_response() {
         return Rejection::MalformedResponse(error.to_string());

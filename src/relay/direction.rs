@@ -56,6 +56,10 @@ pub(super) enum Stop {
     SourceBroke,
     /// The sink takes nothing any more. See [`Source::Broken`] for `told`.
     SinkBroke { told: bool },
+    /// The source is gone: the kernel heard nothing of it for so long that it gave it up.
+    SourceGone,
+    /// The same of the sink.
+    SinkGone,
     /// The source sent what is not passed on: a rule is broken or a limit exceeded.
     Refused(Reason),
 }
@@ -267,7 +271,7 @@ fn came_to_nothing(flow: &mut Flow, nothing: &Nothing) -> Option<Stop> {
         _ => {
             flow.source = Source::Reset;
             release(flow);
-            Some(Stop::SourceBroke)
+            Some(nothing.stop())
         }
     }
 }
@@ -298,6 +302,7 @@ fn carry(
                 from.read_on = false;
                 return Err(NotCarried::Nothing(Nothing::Now));
             }
+            _ if is_gone(&fault) => return Err(NotCarried::Nothing(Nothing::Gone)),
             _ => return Err(NotCarried::Nothing(Nothing::Broke)),
         },
     };
@@ -489,9 +494,9 @@ fn discard(
             Err(Nothing::Ended) if flow.source != (Source::Broken { told: true }) => {
                 flow.source = Source::Ended;
             }
-            Err(_) => {
+            Err(nothing) => {
                 flow.source = Source::Reset;
-                return Stop::SourceBroke;
+                return nothing.stop();
             }
         }
     }
@@ -507,6 +512,20 @@ enum Nothing {
     Now,
     Ended,
     Broke,
+    Gone,
+}
+
+impl Nothing {
+    const fn stop(&self) -> Stop {
+        if matches!(self, Self::Gone) { Stop::SourceGone } else { Stop::SourceBroke }
+    }
+}
+
+/// Whether the kernel gave a side up that it heard nothing of (`TCP_USER_TIMEOUT`, keepalive; tcp(7)).
+/// What a router said of it meanwhile is told instead, if one did.
+fn is_gone(fault: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(fault.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
 }
 
 fn read<'b>(
@@ -531,6 +550,7 @@ fn read<'b>(
             from.read_on = false;
             Err(Nothing::Now)
         }
+        Err(fault) if is_gone(&fault) => Err(Nothing::Gone),
         Err(_) => Err(Nothing::Broke),
     }
 }
@@ -568,6 +588,9 @@ fn drop_front(flow: &mut Flow, taken: usize) {
 fn sink_broke(flow: &mut Flow, fault: &io::Error) -> Stop {
     flow.sink = Sink::Broken;
     flow.waiting.clear();
+    if is_gone(fault) {
+        return Stop::SinkGone;
+    }
     Stop::SinkBroke { told: fault.kind() != io::ErrorKind::BrokenPipe }
 }
 
@@ -917,7 +940,9 @@ mod tests {
                 Finish::SinkBreaks(fault) => {
                     world.sink_fault.set(Some(fault));
                     let told = fault != io::ErrorKind::BrokenPipe;
-                    prop_assert_eq!(run.turns(), Stop::SinkBroke { told });
+                    let is_gone = fault == io::ErrorKind::TimedOut;
+                    let stop = if is_gone { Stop::SinkGone } else { Stop::SinkBroke { told } };
+                    prop_assert_eq!(run.turns(), stop);
                     prop_assert_eq!(run.flow.sink, Sink::Broken);
                     prop_assert_eq!(run.flow.waiting.capacity(), 0);
                     run.sent.truncate(run.sent.len() - 5);

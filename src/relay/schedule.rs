@@ -475,6 +475,7 @@ impl Run {
             match next {
                 Next::Again => {}
                 Next::Wait => return self.rearm(),
+                Next::Failed => unreachable!("nothing catches a panic here"),
                 Next::End | Next::Farewell => {
                     self.is_over = true;
                     return;

@@ -103,6 +103,8 @@ pub(super) enum Next {
     End,
     /// It is over, and one side is still there to get the last bytes.
     Farewell,
+    /// A mistake of ours happened in it: cut it.
+    Failed,
 }
 
 /// What the poll told of a socket.
@@ -630,9 +632,20 @@ impl Slot {
             Stop::Waits | Stop::Ended | Stop::TurnOver => return false,
             Stop::SourceBroke => self.broke(source, true),
             Stop::SinkBroke { told } => self.broke(sink, told),
+            Stop::SourceGone => self.gone(source, rulebook, now),
+            Stop::SinkGone => self.gone(sink, rulebook, now),
             Stop::Refused(why) => self.refuse(source, why, rulebook, now),
         }
         true
+    }
+
+    /// The machine or the network of `side` is gone.
+    fn gone(&mut self, side: Side, rulebook: &Rulebook, now: u32) {
+        if self.tunnel.ended.is_none() {
+            self.give_up(side, Reason::Timeout, rulebook, now);
+        } else {
+            self.broke(side, true);
+        }
     }
 
     /// The connection of `side` is broken: nothing can be sent to it, and what it sent before is to

@@ -21,6 +21,7 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
+use socket2::SockRef;
 
 use super::direction::READ_BUFFER;
 use super::options::{self, Rulebook};
@@ -51,6 +52,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Places that are kept when the last tunnel has gone: 128 KiB. Giving them back takes four system
 /// calls, and a fault for each page when they are taken again.
 const KEPT: usize = 256;
+
+/// The end of a tunnel in which a panic happened.
+const MISTAKE: End = End::new(Side::Elbows, Phase::Relay, Reason::Mistake);
 
 pub(super) struct Worker {
     poll: Poll,
@@ -157,10 +161,12 @@ impl Worker {
             if slot.farewell.is_some() {
                 continue;
             }
-            let mut next = slot.look(&self.rulebook, self.now);
-            if next == Next::Wait {
-                next = slot.turn(&self.kernel, &mut self.buffer, &self.rulebook, self.now);
-            }
+            let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+            let (rulebook, now) = (&self.rulebook, self.now);
+            let next = guarded(|| match slot.look(rulebook, now) {
+                Next::Wait => slot.turn(kernel, buffer, rulebook, now),
+                next => next,
+            });
             self.follow(key, next);
         }
     }
@@ -185,8 +191,12 @@ impl Worker {
             }
             return;
         }
-        slot.note(side, event.into(), self.now);
-        let next = slot.turn(&self.kernel, &mut self.buffer, &self.rulebook, self.now);
+        let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+        let (rulebook, now) = (&self.rulebook, self.now);
+        let next = guarded(|| {
+            slot.note(side, event.into(), now);
+            slot.turn(kernel, buffer, rulebook, now)
+        });
         if next != Next::Wait || slot.rearm {
             self.follow(key, next);
         }
@@ -199,7 +209,9 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.listed = false;
                 if slot.farewell.is_none() {
-                    let next = slot.turn(&self.kernel, &mut self.buffer, &self.rulebook, self.now);
+                    let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+                    let (rulebook, now) = (&self.rulebook, self.now);
+                    let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
                     self.follow(key, next);
                 }
             }
@@ -217,6 +229,7 @@ impl Worker {
                 self.rearm(key);
             }
             Next::End => self.end(key),
+            Next::Failed => self.fail(key),
             Next::Farewell => self.say_farewell(key),
         }
     }
@@ -359,6 +372,20 @@ impl Worker {
         self.reach = 0;
     }
 
+    /// Ends a tunnel in which a panic happened. Both sides are reset: what was under way is lost, and
+    /// must not look complete.
+    fn fail(&mut self, key: usize) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        for socket in [&slot.tunnel.client, &slot.tunnel.upstream] {
+            // Fails only on what is no socket.
+            drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
+        }
+        slot.tunnel.ended = Some(MISTAKE);
+        self.end(key);
+    }
+
     fn left(&self) {
         self.door.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -372,9 +399,17 @@ impl Worker {
     }
 }
 
+/// What a tunnel does in its turn. A panic in there is its own bad luck and must not be that of all
+/// others.
+#[inline]
+fn guarded(turn: impl FnOnce() -> Next) -> Next {
+    panic::catch_unwind(AssertUnwindSafe(turn)).unwrap_or(Next::Failed)
+}
+
 /// The thread is over, by order or by a fault: whatever is in it or on its way to it ends.
 impl Drop for Worker {
     fn drop(&mut self) {
+        self.door.is_gone.store(true, Ordering::Relaxed);
         for order in self.door.close() {
             match order {
                 Order::Adopt(tunnel) => {
@@ -432,4 +467,77 @@ fn to_token(key: usize, side: Side) -> Token {
 fn from_token(token: Token) -> (usize, Side) {
     let side = if token.0 & 1 == 0 { Side::Client } else { Side::Upstream };
     (token.0 >> 1, side)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::Mutex;
+
+    use mio::Waker;
+
+    use super::*;
+    use crate::relay::Options;
+    use crate::tunnel::{Identity, Protocol};
+
+    /// Both ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (far, listener.accept().unwrap().0)
+    }
+
+    /// A tunnel, and the far ends of its client and its upstream.
+    fn tunnel() -> (Tunnel, TcpStream, TcpStream) {
+        let ((client, near_client), (upstream, near_upstream)) = (connection(), connection());
+        let address = client.local_addr().unwrap();
+        let identity = Identity::new(address, address, address, "", "", Instant::now());
+        for socket in [&near_client, &near_upstream] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let sides = ((near_client, Vec::new()), (near_upstream, Vec::new()));
+        (Tunnel::new(Protocol::Other, sides.0, sides.1, identity), client, upstream)
+    }
+
+    #[test]
+    fn panic_in_one_tunnel_ends_that_one_alone() {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), WOKEN).unwrap();
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&ends);
+        let on_end = Arc::new(move |_, end| told.lock().unwrap().push(end));
+        let rulebook = Rulebook::new(&Options::default());
+        let mut worker = Worker::new(poll, Arc::new(Door::new(waker)), on_end, rulebook);
+        worker.door.open.store(2, Ordering::Relaxed);
+        let (unlucky, mut client, mut upstream) = tunnel();
+        let (lucky, mut talker, mut listener) = tunnel();
+        worker.adopt(unlucky);
+        worker.adopt(lucky);
+
+        let next = guarded(|| panic!("a mistake, made on purpose by a test"));
+        assert_eq!(next, Next::Failed);
+        worker.follow(0, next);
+        assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
+        for socket in [&mut client, &mut upstream] {
+            assert_eq!(socket.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+
+        talker.write_all(b"hello").unwrap();
+        let mut events = Events::with_capacity(8);
+        let mut heard = Vec::<u8>::new();
+        while heard.len() < 5 {
+            worker.poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+            assert!(!events.is_empty());
+            events.iter().for_each(|event| worker.serve(event));
+            listener.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            let mut bytes = [0; 8];
+            let read = listener.read(&mut bytes).unwrap_or(0);
+            heard.extend(bytes.iter().take(read));
+        }
+        assert_eq!(heard, b"hello");
+        assert_eq!(worker.door.open.load(Ordering::Relaxed), 1);
+    }
 }

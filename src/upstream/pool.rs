@@ -23,6 +23,7 @@ use tower_service::Service;
 
 use super::{Fault, MAX_BUFFER, Upstream};
 use crate::http::head;
+use crate::stall::{StallWatch, Stalled, first_of};
 
 /// How long an idle connection is kept: under the 5 s after which node's http server closes one,
 /// the shortest keep-alive of the common application servers, so that we let go first.
@@ -137,6 +138,15 @@ impl SendError {
         error.get_ref()?.downcast_ref().copied()
     }
 
+    /// The upstream took none of the request for too long.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.sources().any(|source| {
+            source
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+        })
+    }
+
     /// The response was there and was no HTTP.
     pub(crate) fn is_malformed_response(&self) -> bool {
         self.sources()
@@ -183,7 +193,10 @@ impl Service<Uri> for Connector {
         let upstream = self.upstream.clone();
         Box::pin(async move {
             let (socket, address) = upstream.connect().await?;
+            let stalled = Stalled::default();
             Ok(PooledSocket {
+                stalls: StallWatch::new(upstream.stall_timeout, stalled.clone()),
+                stalled,
                 socket: TokioIo::new(socket),
                 endpoint: Endpoint(address),
                 used: Used::default(),
@@ -205,10 +218,22 @@ struct PooledSocket {
     used: Used,
     /// A write failed; nothing more can be sent.
     deaf: bool,
+    stalls: StallWatch,
+    stalled: Stalled,
 }
 
 impl PooledSocket {
-    fn written(&mut self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.stalls.watch(cx, polled, self.socket.inner(), bytes);
+        if self.stalled.is_so() {
+            // It lives and does not read. What it may still say is not waited for.
+            return polled;
+        }
         if let Poll::Ready(Err(error)) = polled {
             tracing::debug!(upstream = %self.endpoint.0, "it reads no more: {error}");
             self.deaf = true;
@@ -221,7 +246,7 @@ impl PooledSocket {
 
 impl Connection for PooledSocket {
     fn connected(&self) -> Connected {
-        Connected::new().extra(self.endpoint).extra(self.used.clone())
+        Connected::new().extra(self.endpoint).extra(self.used.clone()).extra(self.stalled.clone())
     }
 }
 
@@ -231,7 +256,10 @@ impl Read for PooledSocket {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_read(cx, buffer)
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        this.stalls.note(&read);
+        read
     }
 }
 
@@ -246,7 +274,7 @@ impl Write for PooledSocket {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut this.socket).poll_write(cx, bytes);
-        this.written(polled)
+        this.written(cx, polled, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -271,6 +299,6 @@ impl Write for PooledSocket {
             return Poll::Pending;
         }
         let polled = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
-        this.written(polled)
+        this.written(cx, polled, first_of(slices))
     }
 }

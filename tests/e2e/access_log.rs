@@ -206,6 +206,20 @@ fn client_cannot_forge_a_line_or_a_field() {
 }
 
 #[test]
+fn full_disk_costs_lines_and_ends_nothing() {
+    let upstream = Upstream::answering(OK);
+    let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let elbows = Elbows::spawn_to(command, address, full, Stdio::piped());
+    let mut client = Client::behind_balancer(elbows.address);
+    for _ in 0..100 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    elbows.wait_for_report("access_log_lines_dropped=100");
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
 fn closed_standard_output_ends_nothing() {
     let upstream = Upstream::answering(OK);
     let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
@@ -216,7 +230,7 @@ fn closed_standard_output_ends_nothing() {
     for _ in 0..100 {
         assert_eq!(client.get("/").status, 200);
     }
-    assert!(elbows.report().contains("access_log_lines_dropped=0"));
+    elbows.wait_for_report("access_log_lines_dropped=100");
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
 }

@@ -47,10 +47,19 @@ mod upgrade;
 /// Upstreams that refuse, hang, break off or answer nonsense.
 mod upstream_faults;
 
+/// Clients and upstreams that do anything at any time.
+mod chaos;
+
+/// Sides that vanish without a word, and a machine without ports.
+mod cut_off;
+
 /// Frames as they pass: untouched, counted, checked.
 mod frames;
 /// Sizes, silence, age, a side that takes nothing.
 mod limits;
+/// Slow and greedy clients and upstreams of plain requests, floods, half-open handshakes.
+mod slow_peers;
+
 /// Pings of ours and everybody else's.
 mod pings;
 /// Tunnels at the end of a process: each is told, in turn.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::client::{Client, handshake};
 use crate::programs::wait_until;
@@ -36,6 +36,12 @@ fn free_descriptors(pid: Pid, limit: usize) -> usize {
     let open = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
     let number = |name: OsString| name.to_str().unwrap().parse::<usize>().unwrap();
     limit - open.filter(|file| number(file.as_ref().unwrap().file_name()) < limit).count()
+}
+
+/// This process may open as many as it ever may; what it starts may do so as well.
+pub fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
 /// elbows that may open so many descriptors.

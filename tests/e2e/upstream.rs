@@ -1,7 +1,7 @@
 //! An application that speaks bytes: a test says what it does with each connection.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
@@ -106,14 +106,15 @@ impl Upstream {
 
 /// An application whose connections are handed to the test, behind the request head.
 pub fn handed_over() -> (SocketAddr, Receiver<(TcpStream, String)>) {
-    handed_over_if(|_| true)
+    handed_over_at(Ipv4Addr::LOCALHOST.into(), |_| true)
 }
 
-/// The same for those whose request head is wanted; the others get 404.
-pub fn handed_over_if(
+/// The same at another address, for those whose request head is wanted; the others get 404.
+pub fn handed_over_at(
+    address: IpAddr,
     is_wanted: impl Fn(&str) -> bool + Send + 'static,
 ) -> (SocketAddr, Receiver<(TcpStream, String)>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = TcpListener::bind((address, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, sockets) = channel();
     thread::spawn(move || {

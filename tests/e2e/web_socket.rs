@@ -4,7 +4,7 @@
 //! themselves, so that a test sees each frame that elbows puts in, and each that it should have kept.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::client::{Client, field, handshake};
 use crate::proxy::{Elbows, PATIENCE};
-use crate::upstream::handed_over_if;
+use crate::upstream::handed_over_at;
 
 /// Opcodes (RFC 6455, section 11.8).
 pub const CONTINUATION: u8 = 0x0;
@@ -253,8 +253,14 @@ pub struct Tunnels {
 
 impl Tunnels {
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same at another address of this machine, or of the thread's network namespace.
+    pub fn start_at(address: IpAddr) -> Self {
         // A browser looks for an icon too.
-        let (address, sockets) = handed_over_if(|head| field(head, "sec-websocket-key").is_some());
+        let is_wanted = |head: &str| field(head, "sec-websocket-key").is_some();
+        let (address, sockets) = handed_over_at(address, is_wanted);
         Self { address, sockets }
     }
 

@@ -1,0 +1,37 @@
+//! Panics: mistakes of elbows itself. Each ends the one connection in which it happened, is counted,
+//! and is told in the log.
+//!
+//! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected.
+//! Where one happens all the same, tokio catches it around a task of the front and the relay around a
+//! tunnel's turn. What is here is only the telling: the hook of the standard library would wait for
+//! whoever reads standard error.
+
+use std::panic;
+use std::thread;
+
+use crate::metrics::Counter;
+
+static PANICS: Counter = Counter::new();
+
+/// From now on panics are counted and logged, wherever in the process they happen.
+pub fn install() {
+    panic::set_hook(Box::new(|panic| {
+        PANICS.add(1);
+        let thread = thread::current();
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            "a mistake of elbows, please report it: panic in thread {} at {place}: {}",
+            thread.name().unwrap_or("without name"),
+            text.unwrap_or("no text"),
+        );
+    }));
+}
+
+/// How many there were.
+#[must_use]
+pub fn count() -> u64 {
+    PANICS.get()
+}

@@ -1,0 +1,358 @@
+//! Slow and greedy: clients and upstreams that take their time, take nothing, or come only to leave.
+//!
+//! Each has its limit, and its end is in the log. Tunnels have theirs in [`crate::limits`].
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::client::{Client, PROXY_V1, handshake};
+use crate::programs::wait_until;
+use crate::proxy::{Elbows, PATIENCE, free_port};
+use crate::upstream::{SWITCHING, Upstream, read_head};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Settings under which the tests wait for no other limit than the one that they are about.
+const STALL: [(&str, &str); 1] = [("STALL_TIMEOUT", "400ms")];
+
+/// Writes until nobody takes anything any more, and then until the connection is gone.
+fn pour(socket: &mut TcpStream) -> ErrorKind {
+    let block = vec![7; 64 * 1024];
+    loop {
+        if let Err(error) = socket.write_all(&block) {
+            return error.kind();
+        }
+    }
+}
+
+/// An upstream whose response never ends, as far as it is taken; what is seen is how it ended.
+fn endless() -> Upstream {
+    Upstream::start(|mut socket| {
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        read_head(&mut socket);
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n").unwrap();
+        format!("{:?}", pour(&mut socket))
+    })
+}
+
+#[test]
+fn client_that_takes_nothing_of_its_response_is_given_up() {
+    let upstream = endless();
+    let elbows = Elbows::start(upstream.address, &STALL);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    let line = elbows.access_log.wait_for("/x");
+    assert!(line.contains("by=client during=response why=stalled"), "{line}");
+    assert_ne!(upstream.seen(), "WouldBlock");
+    elbows.wait_for_report("open=0");
+    assert!(client.read_to_end().is_err(), "it must not look complete");
+}
+
+#[test]
+fn client_that_takes_its_time_gets_its_whole_response() {
+    const PART: usize = 2 << 20;
+    const PARTS: usize = 12;
+    let upstream = Upstream::start(|mut socket| {
+        read_head(&mut socket);
+        write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", PART * PARTS).unwrap();
+        format!("{:?}", socket.write_all(&vec![7; PART * PARTS]).is_ok())
+    });
+    let elbows = Elbows::start(upstream.address, &STALL);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_head();
+    for _ in 0..PARTS {
+        // In all several times the limit.
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(client.read_exact(PART), vec![7; PART]);
+    }
+    let line = elbows.access_log.wait_for("/x");
+    assert!(line.contains("why=complete"), "{line}");
+}
+
+#[test]
+fn client_that_reads_so_little_that_the_kernel_tells_nobody_is_not_given_up() {
+    // The kernel wakes a writer when a third of its buffer is free. Some bytes at a time are less than
+    // that for long, and yet they were taken.
+    let upstream = endless();
+    let elbows = Elbows::start(upstream.address, &STALL);
+    let mut client = Client::behind_balancer(elbows.address);
+    SockRef::from(&client.socket).set_recv_buffer_size(64 * 1024).unwrap();
+    client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_head();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        thread::sleep(Duration::from_millis(100));
+        client.read_exact(64 * 1024);
+    }
+    assert!(elbows.access_log.all().is_empty(), "{:?}", elbows.access_log.all());
+}
+
+#[test]
+fn upstream_that_never_reads_a_body_is_504() {
+    let upstream = Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        thread::sleep(Duration::from_secs(5));
+        head
+    });
+    let elbows = Elbows::start(upstream.address, &STALL);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000000\r\n\r\n");
+    let mut socket = client.socket.try_clone().unwrap();
+    let pouring = thread::spawn(move || pour(&mut socket));
+    assert_eq!(client.read_response().status, 504);
+    let line = elbows.access_log.wait_for("/x");
+    assert!(line.contains("status=504 "), "{line}");
+    assert!(line.contains("by=upstream during=request why=timeout"), "{line}");
+    pouring.join().unwrap();
+    elbows.wait_for_report("open=0");
+}
+
+#[test]
+fn upstream_that_answers_and_reads_no_further_is_given_up() {
+    let upstream = Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello").unwrap();
+        thread::sleep(Duration::from_secs(5));
+        head
+    });
+    let elbows = Elbows::start(upstream.address, &STALL);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000000\r\n\r\n");
+    let mut socket = client.socket.try_clone().unwrap();
+    let pouring = thread::spawn(move || pour(&mut socket));
+    client.read_until(b"hello");
+    let line = elbows.access_log.wait_for("/x");
+    assert!(line.contains("by=upstream during=response why=stalled"), "{line}");
+    pouring.join().unwrap();
+    elbows.wait_for_report("open=0");
+}
+
+#[test]
+fn client_that_stops_in_its_body_does_not_hold_an_upstream_that_has_answered() {
+    let upstream = Upstream::start(|mut socket| {
+        read_head(&mut socket);
+        socket.write_all(OK).unwrap();
+        format!("{:?}", socket.read_to_end(&mut Vec::new()))
+    });
+    let settings = [("RESPONSE_HEAD_TIMEOUT", "400ms")];
+    let elbows = Elbows::start(upstream.address, &settings);
+    for body in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello"]
+    {
+        let mut client = Client::behind_balancer(elbows.address);
+        client.send(format!("POST /x HTTP/1.1\r\nHost: a\r\n{body}"));
+        assert_eq!(client.read_response().status, 200);
+        // Its connection ends, and so does the upstream's.
+        let _ = client.read_to_end();
+        assert!(!upstream.seen().contains("WouldBlock"));
+        elbows.wait_for_report("open=0");
+    }
+}
+
+#[test]
+fn client_that_stops_in_its_body_is_told_of_in_the_line_of_a_response_under_way() {
+    let upstream = Upstream::start(|mut socket| {
+        read_head(&mut socket);
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello").unwrap();
+        format!("{:?}", socket.read_to_end(&mut Vec::new()))
+    });
+    let settings = [("RESPONSE_HEAD_TIMEOUT", "400ms")];
+    let elbows = Elbows::start(upstream.address, &settings);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello");
+    client.read_until(b"hello");
+    let line = elbows.access_log.wait_for("/x");
+    assert!(line.contains("by=client during=response why=timeout"), "{line}");
+    assert!(!upstream.seen().contains("WouldBlock"));
+}
+
+#[test]
+fn response_that_is_silent_is_left_alone() {
+    // Server-sent events may have nothing to say for hours.
+    let upstream = Upstream::start(|mut socket| {
+        read_head(&mut socket);
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").unwrap();
+        thread::sleep(Duration::from_secs(2));
+        format!("{:?}", socket.write_all(b"world").is_ok())
+    });
+    let settings = [
+        ("STALL_TIMEOUT", "300ms"),
+        ("RESPONSE_HEAD_TIMEOUT", "300ms"),
+        ("REQUEST_HEAD_TIMEOUT", "300ms"),
+    ];
+    let elbows = Elbows::start(upstream.address, &settings);
+    let mut client = Client::behind_balancer(elbows.address);
+    assert_eq!(client.get("/x").text(), "helloworld");
+}
+
+#[test]
+fn client_that_asks_and_asks_and_reads_no_answer_is_given_up() {
+    let upstream = Upstream::answering(OK);
+    let health = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let on = health.to_string();
+    let settings = [STALL[0], ("HEALTH_LISTEN_ON", on.as_str()), ("LOG", "info")];
+    let elbows = Elbows::start(upstream.address, &settings);
+    for address in [elbows.address, health] {
+        let mut client = Client::plain(address);
+        let many = "GET /ping HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000);
+        let start = Instant::now();
+        while client.socket.write_all(many.as_bytes()).is_ok() {
+            assert!(start.elapsed() < PATIENCE, "it goes on for ever");
+        }
+        let error = client.socket.write_all(many.as_bytes()).unwrap_err();
+        assert_ne!(error.kind(), ErrorKind::WouldBlock, "{address}: nobody gave it up");
+    }
+    elbows.wait_for_report("open=0");
+}
+
+#[test]
+fn request_head_has_its_time_and_no_byte_extends_it() {
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[("REQUEST_HEAD_TIMEOUT", "500ms")]);
+    let mut slow = Client::behind_balancer(elbows.address);
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\nX: ");
+    let start = Instant::now();
+    while slow.socket.write_all(b"x").is_ok() {
+        thread::sleep(Duration::from_millis(50));
+        assert!(start.elapsed() < PATIENCE, "it goes on for ever");
+    }
+    elbows.wait_for_report("open=0");
+    assert!(upstream.saw_nothing());
+}
+
+/// Memory of its own and its share of what it shares, in bytes.
+fn pss(elbows: &Elbows) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", elbows.pid().as_raw_nonzero());
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// So many clients, each with an address of its own, that have sent `bytes` behind their PROXY header.
+fn crowd(elbows: &Elbows, number: u64, bytes: &str) -> Vec<TcpStream> {
+    let before = accepted(elbows);
+    let crowd = (0..number)
+        .map(|client| {
+            let [.., a, b] = client.to_be_bytes();
+            let mut socket = TcpStream::connect(elbows.address).unwrap();
+            write!(socket, "PROXY TCP4 198.18.{a}.{b} 192.0.2.1 51234 80\r\n{bytes}").unwrap();
+            socket
+        })
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    while accepted(elbows) < before + number {
+        assert!(Instant::now() < deadline, "it does not take them");
+        thread::sleep(Duration::from_millis(50));
+    }
+    crowd
+}
+
+fn accepted(elbows: &Elbows) -> u64 {
+    let report = elbows.report();
+    let (_, rest) = report.split_once(" connections=").unwrap();
+    rest.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+#[ignore = "29 KiB each while hyper reads heads; for when they are read in front of it"]
+fn nine_thousand_slow_heads_hold_little_and_nobody_up() {
+    const NUMBER: u64 = 9_000;
+    crate::process::raise_descriptor_limit();
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[("LOG", "info")]);
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+    let before = pss(&elbows);
+    let half = format!("GET /ws HTTP/1.1\r\nHost: shop.example\r\nCookie: {}", "x".repeat(300));
+    let crowd = crowd(&elbows, NUMBER, &half);
+    // Another client's request passes by all of them.
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+    let each = (pss(&elbows) - before) / NUMBER;
+    eprintln!("{each} bytes for a slow head");
+    assert!(each < 16 * 1024, "{each} bytes each");
+    drop(crowd);
+    elbows.wait_for_report("open=0");
+}
+
+#[test]
+fn flood_of_connections_that_leave_at_once_disturbs_nobody() {
+    const EACH: usize = 2_000;
+    let upstream = Upstream::echo();
+    let elbows = Elbows::start(upstream.address, &[("LOG", "info")]);
+    let mut tunnel = Client::behind_balancer(elbows.address);
+    tunnel.send(handshake("/ws"));
+    assert_eq!(tunnel.read_response().status, 101);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..EACH {
+                for bytes in
+                    [b"".as_slice(), &PROXY_V1[..9], PROXY_V1, &[PROXY_V1, b"GET / HT"].concat()]
+                {
+                    let mut socket = TcpStream::connect(elbows.address).unwrap();
+                    let _ = socket.write_all(bytes);
+                    if number % 2 == 0 {
+                        SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+                    }
+                }
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        // It would panic where an echo took longer than its patience.
+        while !is_over.load(Ordering::SeqCst) {
+            tunnel.send(b"hello");
+            assert_eq!(tunnel.read_exact(5), b"hello");
+        }
+    });
+    elbows.wait_for_report("open=1");
+    let lines = elbows.access_log.all();
+    // A connection that never became a request is no line, or one that says so.
+    assert!(lines.iter().all(|line| line.contains("request=\"\"")), "{:?}", lines.first());
+    let held = elbows.memory("VmHWM");
+    assert!(held < 60_000, "{held} kB at the peak");
+}
+
+#[test]
+fn upstream_that_dies_behind_its_101_ends_its_tunnel_and_nothing_else() {
+    for is_reset in [false, true] {
+        let upstream = Upstream::start(move |mut socket| {
+            let head = read_head(&mut socket);
+            socket.write_all(SWITCHING).unwrap();
+            if head.contains("/dies") && is_reset {
+                SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+            } else if !head.contains("/dies") {
+                let mut sink = socket.try_clone().unwrap();
+                let _ = std::io::copy(&mut socket, &mut sink);
+            }
+            head
+        });
+        let elbows = Elbows::start(upstream.address, &[]);
+        let mut other = Client::behind_balancer(elbows.address);
+        other.send(handshake("/lives"));
+        assert_eq!(other.read_response().status, 101);
+        for _ in 0..20 {
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send(handshake("/dies"));
+            // A reset may overtake the answer on its way to us: then it is a 502.
+            let answer = client.read_head();
+            assert!(matches!(answer.status, 101 | 502), "{}", answer.head);
+            let _ = client.socket.shutdown(Shutdown::Write);
+            let _ = client.read_to_end();
+        }
+        other.send(b"hello");
+        assert_eq!(other.read_exact(5), b"hello");
+        elbows.wait_for_report("open=1");
+        let lines = elbows.access_log.all();
+        wait_until("a line each", || elbows.access_log.all().len() == 20);
+        for line in lines {
+            assert!(
+                line.contains("by=upstream during=") || line.contains("by=client during=relay"),
+                "{line}"
+            );
+        }
+    }
+}
