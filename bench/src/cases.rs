@@ -3,6 +3,10 @@
 
 mod counts;
 mod echo;
+mod messages;
+mod micro;
+mod scanning;
+mod tunnels;
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +29,21 @@ pub(crate) const ALL: &[Case] = &[
     Case { name: "echo64", is_quick: true, run: echo::echo64 },
     Case { name: "echo16k", is_quick: false, run: echo::echo16k },
     Case { name: "echo256k", is_quick: true, run: echo::echo256k },
+    Case { name: "paced", is_quick: true, run: messages::paced },
+    Case { name: "push", is_quick: true, run: messages::push },
+    Case { name: "handshakes", is_quick: true, run: messages::handshakes },
+    Case { name: "idle", is_quick: true, run: tunnels::idle },
+    Case { name: "get", is_quick: true, run: messages::get },
+    Case { name: "growth", is_quick: false, run: messages::growth },
+    Case { name: "threads", is_quick: true, run: messages::threads },
     Case { name: "instructions", is_quick: true, run: counts::instructions },
+    Case { name: "calls-message", is_quick: true, run: counts::calls_message },
+    Case { name: "calls-handshake", is_quick: false, run: counts::calls_handshake },
+    Case { name: "micro", is_quick: false, run: micro::run },
+    Case { name: "scanning", is_quick: true, run: scanning::run },
+    Case { name: "pings", is_quick: true, run: tunnels::pings },
+    Case { name: "drain", is_quick: true, run: tunnels::drain },
+    Case { name: "million", is_quick: true, run: tunnels::million },
 ];
 
 /// What cases measure with.
@@ -46,10 +64,11 @@ impl Bench {
         if self.is_quick { full.div_ceil(20) } else { full }
     }
 
-    /// A window of so many seconds.
+    /// A window of so many seconds; in the short mode one of a few messages, which come however busy the
+    /// machine is.
     pub(crate) const fn seconds(&self, measured: u64) -> Until {
         if self.is_quick {
-            Until::Time { warm_up: 50, measured: 250 }
+            Until::Count(400)
         } else {
             Until::Time { warm_up: 500, measured: measured * 1000 }
         }

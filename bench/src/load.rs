@@ -9,7 +9,7 @@ mod handshakes;
 mod hold;
 mod messages;
 
-pub(crate) use hold::OPEN;
+pub(crate) use hold::{OPEN, now};
 
 use std::io;
 use std::net::SocketAddr;

@@ -22,16 +22,22 @@ mod frames;
 mod heads;
 mod poll;
 
+mod machine;
 mod measure;
+mod micro;
 mod report;
 
 use std::env;
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cases::{Bench, Case};
-use report::Section;
-use stage::Theatre;
+use machine::Machine;
+use micro::Micro;
+use proxies::ROOM;
+use report::{Section, markdown};
+use stage::{Theatre, expect_descriptors};
 
 /// A fault is a sentence that says what is wrong and how to mend it.
 type Fallible<T> = Result<T, String>;
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
             limit::copy(&listener, application).map_err(|fault| format!("the copy loop: {fault}"))
         }),
         ["load", job] => load(job),
+        ["micro", work, count] => micro(work, count),
         words => run(words),
     };
     match done {
@@ -83,6 +90,13 @@ fn load(job: &str) -> Fallible<()> {
     let outcome = load::run(&job).map_err(|fault| fault.to_string())?;
     let outcome = serde_json::to_string(&outcome).map_err(|fault| fault.to_string())?;
     println!("{outcome}");
+    Ok(())
+}
+
+fn micro(work: &str, count: &str) -> Fallible<()> {
+    let work: Micro = serde_json::from_str(work).map_err(|fault| format!("the work: {fault}"))?;
+    let count = count.parse().map_err(|_| format!("`{count}` is no number"))?;
+    println!("{}", work.run(count)?);
     Ok(())
 }
 
@@ -119,6 +133,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Everything, in full: what the document is made of.
+    fn is_whole(&self) -> bool {
+        !self.is_quick && self.cases.is_empty()
+    }
+
     fn wants(&self, case: &Case) -> bool {
         if self.cases.is_empty() {
             !self.is_quick || case.is_quick
@@ -135,6 +154,11 @@ fn run(words: &[&str]) -> Fallible<()> {
     }
     let options = Options::parse(words)?;
     let bench = Bench { theatre: Theatre::new()?, is_quick: options.is_quick };
+    if !options.is_quick {
+        expect_descriptors(ROOM)?;
+    }
+    // What is missing is said now and not after twenty minutes.
+    let machine = Machine::look(bench.theatre.own(), &root(), bench.rounds())?;
     let mut sections: Vec<Section> = Vec::new();
     for case in cases::ALL.iter().filter(|case| options.wants(case)) {
         sections.push((case.run)(&bench)?);
@@ -145,5 +169,20 @@ fn run(words: &[&str]) -> Fallible<()> {
             println!("  goal: {goal}");
         }
     }
+    if options.is_whole() {
+        let docs = root().join("docs");
+        markdown::write(&docs, &machine, &sections)
+            .map_err(|fault| format!("{}: {fault}", docs.display()))?;
+        println!("\nwritten: docs/benchmarks.md and its charts");
+    }
     Ok(())
+}
+
+/// The repository's root: where `cargo xtask` runs us, or else where we were built.
+fn root() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match env::current_dir() {
+        Ok(here) if here.join("bench/Cargo.toml").is_file() => here,
+        _ => built.parent().unwrap_or(built).to_path_buf(),
+    }
 }

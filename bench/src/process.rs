@@ -3,7 +3,6 @@
 //! A program is started through the bench's own `launch` command, which puts itself onto the cores,
 //! asks the kernel for its death with ours, and becomes the program.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -69,15 +68,6 @@ impl Program {
         self
     }
 
-    /// The command line without the launcher, as a person would type it.
-    pub(crate) fn line(&self) -> String {
-        let mut line = String::new();
-        for (name, value) in &self.variables {
-            let _ = write!(line, "{name}={value} ");
-        }
-        line + &self.words.join(" ")
-    }
-
     /// Starts it. Its output goes to files in `scratch`.
     pub(crate) fn start(self, scratch: &Path, number: usize) -> Fallible<Process> {
         let Self { name, cores, words, variables } = self;
@@ -87,9 +77,8 @@ impl Program {
             File::create(path).map_err(|fault| format!("{}: {fault}", path.display()))
         };
         let own = env::current_exe().map_err(|fault| format!("our own binary: {fault}"))?;
-        let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
         let child = Command::new(own)
-            .args(["launch", &cores.join(",")])
+            .args(["launch", &self::cores(&cores)])
             .args(words)
             .envs(variables)
             .stdin(Stdio::piped())
@@ -99,6 +88,11 @@ impl Program {
             .map_err(|fault| format!("{name} cannot be started: {fault}"))?;
         Ok(Process { child, name, output, errors })
     }
+}
+
+/// Cores as `launch` takes them.
+pub(crate) fn cores(cores: &[usize]) -> String {
+    cores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Becomes the program that `words` name, on `cores`; returns only if that fails.
@@ -201,14 +195,19 @@ impl Process {
 
     /// Asks it to end, waits until it has, and returns how.
     pub(crate) fn end(&mut self) -> Fallible<ExitStatus> {
-        let start = Instant::now();
         self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits until it has ended, and returns how.
+    pub(crate) fn wait(&mut self) -> Fallible<ExitStatus> {
+        let start = Instant::now();
         loop {
             if let Some(status) = self.ended() {
                 return Ok(status);
             }
             if start.elapsed() > END {
-                return Err(format!("{} does not end on SIGTERM", self.name));
+                return Err(format!("{} does not end", self.name));
             }
             sleep(GLANCE);
         }

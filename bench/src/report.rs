@@ -3,6 +3,7 @@
 
 pub(crate) mod goal;
 pub(crate) mod markdown;
+pub(crate) mod million;
 pub(crate) mod svg;
 pub(crate) mod table;
 
@@ -18,16 +19,31 @@ pub(crate) struct Section {
     /// What was done and what the numbers are, in Markdown.
     pub(crate) text: String,
     pub(crate) table: Table,
-    /// The columns of the table that the chart shows, and their unit.
+    /// What of it is drawn.
     pub(crate) chart: Option<Chart>,
     pub(crate) goals: Vec<Goal>,
 }
 
-/// Which part of a table is drawn.
+/// What is drawn: bars in groups.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
-    /// What the axis says.
+    /// What the bars are.
     pub(crate) unit: &'static str,
-    /// The columns, by number from 0, the row's name not counted.
-    pub(crate) columns: Vec<usize>,
+    /// Each with its head, or none, and its bars by name.
+    pub(crate) groups: Vec<(Option<String>, Vec<(String, Cell)>)>,
+}
+
+impl Chart {
+    /// A group for each of these columns of a table (by number from 0, the rows' names not counted), and
+    /// in it a bar for each row.
+    pub(crate) fn of(table: &Table, unit: &'static str, columns: &[usize]) -> Self {
+        let group = |&column: &usize| {
+            let head = table.columns.get(column).filter(|_| columns.len() > 1).cloned();
+            let bar = |(name, cells): &(String, Vec<Cell>)| {
+                Some((name.clone(), cells.get(column)?.clone()))
+            };
+            (head, table.rows.iter().filter_map(bar).collect())
+        };
+        Self { unit, groups: columns.iter().map(group).collect() }
+    }
 }

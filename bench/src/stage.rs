@@ -10,7 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Fallible;
 use crate::load::{Job, OPEN, Outcome, Until, Work};
-use crate::measure::counts::Counter;
+use crate::measure::counts::{Counter, Counts};
+use crate::micro::Micro;
 use crate::process::{GLANCE, Process, Program, free_address};
 use crate::proxies::{Proxy, Setup};
 
@@ -71,14 +72,14 @@ impl Theatre {
         cores: &[usize],
         proxy: Proxy,
         setup: &Setup,
-        counter: Option<&Counter>,
+        counter: Option<Counter>,
     ) -> Fallible<Stage<'_>> {
         let (application, upstream) = self.application()?;
         let address = free_address()?;
         let mut program =
             proxy.program(&self.own, cores, self.scratch.path(), [address, upstream], setup)?;
         if let Some(counter) = counter {
-            program = program.under(&counter.words(&self.own)?);
+            program = program.under(&counter.words(&self.own, cores)?);
         }
         let mut proxy = self.start(program)?;
         proxy.wait_until_it_listens(address)?;
@@ -89,6 +90,31 @@ impl Theatre {
     pub(crate) fn without_proxy(&self) -> Fallible<Stage<'_>> {
         let (application, address) = self.application()?;
         Ok(Stage { theatre: self, application, proxy: None, address })
+    }
+
+    /// Runs a part of elbows without sockets, on the proxy's core: what it said, and what was counted.
+    pub(crate) fn micro(
+        &self,
+        work: Micro,
+        count: u64,
+        counter: Option<Counter>,
+    ) -> Fallible<(String, Counts)> {
+        let job = serde_json::to_string(&work).map_err(|fault| fault.to_string())?;
+        let cores = &self.cores.proxy;
+        let mut program = Program::new("the bench's micro", cores, &self.own)
+            .argument("micro")
+            .argument(job)
+            .argument(count.to_string());
+        if let Some(counter) = counter {
+            program = program.under(&counter.words(&self.own, cores)?);
+        }
+        let mut process = self.start(program)?;
+        let status = process.wait()?;
+        if !status.success() {
+            return Err(format!("it failed ({status}){}", process.last_words()));
+        }
+        let counts = counter.map_or_else(|| Ok(Counts::new()), |counter| counter.read(&process))?;
+        Ok((process.output(), counts))
     }
 
     fn application(&self) -> Fallible<(Process, SocketAddr)> {

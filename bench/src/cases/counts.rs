@@ -1,4 +1,6 @@
-//! Instructions and system calls per round trip and per handshake.
+//! Instructions and system calls per round trip and per handshake: counts that noise does not reach.
+
+use std::collections::BTreeSet;
 
 use super::Bench;
 use crate::Fallible;
@@ -11,6 +13,9 @@ use crate::report::{Cell, Chart, Goal, Section, Table};
 /// Connections, or handshakes at a time.
 const CONNECTIONS: usize = 20;
 
+/// Calls that are made less often than this belong to the clock and not to the work.
+const SELDOM: f64 = 0.005;
+
 /// What is counted one more of.
 #[derive(Clone, Copy)]
 enum Unit {
@@ -19,6 +24,13 @@ enum Unit {
 }
 
 impl Unit {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundTrip => "round trip",
+            Self::Handshake => "handshake",
+        }
+    }
+
     fn work(self) -> Work {
         match self {
             Self::RoundTrip => Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() },
@@ -29,37 +41,72 @@ impl Unit {
 
 pub(super) fn instructions(bench: &Bench) -> Fallible<Section> {
     let name = "instructions";
-    let (mut rows, mut own) = (Vec::new(), [0.0; 2]);
+    let mut rows = Vec::new();
     for proxy in Proxy::ALL {
-        let mut each = [0.0; 2];
-        for (unit, each) in [Unit::RoundTrip, Unit::Handshake].into_iter().zip(&mut each) {
+        let mut cells = Vec::new();
+        for unit in [Unit::RoundTrip, Unit::Handshake] {
             let counts = one_more(bench, name, Counter::Callgrind, proxy, unit)?;
-            *each = counts.get(INSTRUCTIONS).copied().unwrap_or_default();
+            cells.push(Cell::Exact(counts.get(INSTRUCTIONS).copied().unwrap_or_default(), 0));
         }
-        if proxy == Proxy::Elbows {
-            own = each;
-        }
-        let cells = each.map(|each| Cell::Exact(each, 0)).to_vec();
         rows.push((proxy.as_str().to_owned(), cells));
     }
-    let [round_trip, handshake] = own;
+    let columns = vec!["per 64 B round trip".to_owned(), "per handshake".to_owned()];
+    let table = Table { corner: "proxy", columns, rows };
+    let own = |column| table.get(Proxy::Elbows.as_str(), column).unwrap_or_default().median;
     Ok(Section {
         name,
         title: "Instructions in user space",
         text: "Each proxy as one process under `valgrind --tool=callgrind`, 20 connections, 64 B: two runs of \
                different length, the difference of their counts divided by the difference of their lengths. Free of \
-               noise; what the kernel does is not in it."
+               noise; what the kernel does is not in it. A handshake is a connection from its opening to its end."
             .to_owned(),
+        chart: Some(Chart::of(&table, "instructions", &[0, 1])),
+        goals: vec![
+            Goal::at_most("instructions of elbows per 64 B round trip", 700.0, own(0), 0),
+            Goal::at_most("instructions of elbows per handshake", 29_500.0, own(1), 0),
+        ],
+        table,
+    })
+}
+
+pub(super) fn calls_message(bench: &Bench) -> Fallible<Section> {
+    calls(bench, "calls-message", "System calls per 64 B round trip", Unit::RoundTrip)
+}
+
+pub(super) fn calls_handshake(bench: &Bench) -> Fallible<Section> {
+    calls(bench, "calls-handshake", "System calls per handshake", Unit::Handshake)
+}
+
+fn calls(bench: &Bench, name: &'static str, title: &'static str, unit: Unit) -> Fallible<Section> {
+    let mut found = Vec::new();
+    for proxy in Proxy::ALL {
+        let mut counts = one_more(bench, name, Counter::Strace, proxy, unit)?;
+        counts.retain(|_, count| *count >= SELDOM);
+        found.push((proxy, counts));
+    }
+    let kinds: BTreeSet<&String> = found.iter().flat_map(|(_, counts)| counts.keys()).collect();
+    let all = |counts: &Counts| Cell::Exact(counts.values().sum(), 2);
+    let mut rows = vec![("all".to_owned(), found.iter().map(|(_, counts)| all(counts)).collect())];
+    for kind in kinds {
+        let cell = |(_, counts): &(Proxy, Counts)| {
+            counts.get(kind).map_or(Cell::None, |count| Cell::Exact(*count, 2))
+        };
+        rows.push((kind.clone(), found.iter().map(cell).collect()));
+    }
+    let bars = found.iter().map(|(proxy, counts)| (proxy.as_str().to_owned(), all(counts)));
+    Ok(Section {
+        name,
+        title,
+        text: "As above, 20 connections, counted by `strace -c -f`. Calls that are made less than once in 200 times \
+               are left out."
+            .to_owned(),
+        chart: Some(Chart { unit: "system calls", groups: vec![(None, bars.collect())] }),
+        goals: Vec::new(),
         table: Table {
-            corner: "proxy",
-            columns: vec!["per 64 B round trip".to_owned(), "per handshake".to_owned()],
+            corner: "call",
+            columns: found.iter().map(|(proxy, _)| proxy.as_str().to_owned()).collect(),
             rows,
         },
-        chart: Some(Chart { unit: "instructions", columns: vec![0, 1] }),
-        goals: vec![
-            Goal::at_most("instructions of elbows per 64 B round trip", 700.0, round_trip, 0),
-            Goal::at_most("instructions of elbows per handshake", 29_500.0, handshake, 0),
-        ],
     })
 }
 
@@ -75,24 +122,20 @@ fn one_more(
         (Unit::RoundTrip, false) => (2_000, 12_000),
         (Unit::RoundTrip, true) => (200, 400),
         (Unit::Handshake, false) => (200, 1_200),
-        (Unit::Handshake, true) => (40, 80),
+        (Unit::Handshake, true) => (20, 60),
     };
     let run = |count| -> Fallible<Counts> {
         let cores = &bench.theatre.cores.proxy;
-        let mut stage = bench.theatre.stage_on(cores, proxy, &Setup::default(), Some(&counter))?;
+        let mut stage = bench.theatre.stage_on(cores, proxy, &Setup::default(), Some(counter))?;
         stage.load(CONNECTIONS, unit.work(), Until::Count(count))?;
         let Some(mut process) = stage.proxy.take() else { return Ok(Counts::new()) };
         process.end()?;
         counter.read(&process)
     };
-    let told = |fault| format!("{case}, {}: {fault}", proxy.as_str());
-    let counts =
-        difference(&run(short).map_err(told)?, &run(long).map_err(told)?, (long - short) as f64);
+    let both = run(short).and_then(|short| Ok((short, run(long)?)));
+    let (few, many) = both.map_err(|fault| format!("{case}, {}: {fault}", proxy.as_str()))?;
+    let counts = difference(&few, &many, (long - short) as f64);
     let all: f64 = counts.values().sum();
-    let unit = match unit {
-        Unit::RoundTrip => "round trip",
-        Unit::Handshake => "handshake",
-    };
-    eprintln!("{case:<14} {:<12} {all:.1} per {unit}", proxy.as_str());
+    eprintln!("{case:<15} {:<10} {all:.1} per {}", proxy.as_str(), unit.as_str());
     Ok(counts)
 }

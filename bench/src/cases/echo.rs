@@ -81,7 +81,7 @@ impl Echo {
             title: self.title,
             text: "One message is under way on each connection, always; the application sends it back."
                 .to_owned(),
-            chart: Some(Chart { unit: "CPU µs per round trip", columns: vec![0] }),
+            chart: Some(Chart::of(&table, "CPU µs per round trip", &[0])),
             goals: best.into_iter().chain(limit).collect(),
             table,
         })

@@ -33,7 +33,7 @@ impl Counter {
     }
 
     /// The words in front of the proxy's own command line.
-    pub(crate) fn words(self, own: &Path) -> Fallible<Vec<String>> {
+    pub(crate) fn words(self, own: &Path, cores: &[usize]) -> Fallible<Vec<String>> {
         let program = self.program();
         let path = process::find(program).ok_or_else(|| missing(program))?;
         let mut words = vec![path.display().to_string()];
@@ -49,7 +49,7 @@ impl Counter {
                 "calls,name".to_owned(),
                 own.display().to_string(),
                 "launch".to_owned(),
-                "0".to_owned(),
+                process::cores(cores),
             ]),
         }
         Ok(words)

@@ -21,22 +21,17 @@ const COLOURS: [&str; 4] = ["#d9480f", "#4c6ef5", "#15aabf", "#868e96"];
 /// The chart of a section, if it has one.
 pub(crate) fn draw(section: &Section) -> Option<String> {
     let chart = section.chart.as_ref()?;
-    let table = &section.table;
-    let bars = chart.columns.iter().flat_map(|&column| {
-        table.rows.iter().filter_map(move |(_, cells)| cells.get(column)?.spread())
-    });
-    let most = bars.map(|bar| bar.most).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
-    let scale = (WIDTH - LEFT - RIGHT) / most;
+    let bars = chart.groups.iter().flat_map(|(_, bars)| bars);
+    let most = bars.filter_map(|(_, cell)| cell.spread()).map(|bar| bar.most).fold(0.0, f64::max);
+    let scale = (WIDTH - LEFT - RIGHT) / most.max(f64::MIN_POSITIVE);
     let mut body = String::new();
     let mut y = TOP;
-    for &column in &chart.columns {
-        if chart.columns.len() > 1 {
-            let head = table.columns.get(column).map_or("", String::as_str);
+    for (head, bars) in &chart.groups {
+        if let Some(head) = head {
             text(&mut body, [0.0, y + 10.0], "start", "bold", head);
             y += 20.0;
         }
-        for (index, (name, cells)) in table.rows.iter().enumerate() {
-            let Some(cell) = cells.get(column) else { continue };
+        for (index, (name, cell)) in bars.iter().enumerate() {
             let Some(bar) = cell.spread() else { continue };
             let colour = COLOURS.get(index % COLOURS.len()).unwrap_or(&"#868e96");
             let (middle, width) = (y + BAR / 2.0, bar.median * scale);
@@ -53,14 +48,7 @@ pub(crate) fn draw(section: &Section) -> Option<String> {
                     r#"<path d="M{from:.1} {middle}H{to:.1}" stroke="currentColor" stroke-width="1.5"/>"#
                 );
             }
-            let value = label(cell);
-            text(
-                &mut body,
-                [LEFT + (bar.most * scale) + 6.0, middle + 4.0],
-                "start",
-                "normal",
-                &value,
-            );
+            text(&mut body, [to + 6.0, middle + 4.0], "start", "normal", &label(cell));
             y += BAR + GAP;
         }
         y += BETWEEN - GAP;
