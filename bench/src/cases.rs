@@ -139,15 +139,13 @@ fn some(outcome: Outcome) -> Fallible<Outcome> {
     if outcome.count == 0 { Err("nothing came back".to_owned()) } else { Ok(outcome) }
 }
 
-/// A table with a row for each and a column for each of `columns`: what it is called, how many digits
-/// it is shown with, and how it is worked out.
-fn table<T>(
-    corner: &'static str,
-    found: &[(String, Vec<T>)],
-    columns: &[(&str, usize, &dyn Fn(&T) -> f64)],
-) -> Table {
+/// A column: what it is called, how many digits it is shown with, and how it is worked out.
+type Column<'a, T> = (&'a str, usize, &'a dyn Fn(&T) -> f64);
+
+/// A table with a row for each proxy, or whatever takes turns.
+fn table<T>(corner: &'static str, found: &[(String, Vec<T>)], columns: &[Column<'_, T>]) -> Table {
     let row = |(name, values): &(String, Vec<T>)| {
-        let cell = |(_, digits, of): &(&str, usize, &dyn Fn(&T) -> f64)| {
+        let cell = |(_, digits, of): &Column<'_, T>| {
             Cell::Number(Spread::of(values.iter().map(of)), *digits)
         };
         (name.clone(), columns.iter().map(cell).collect())

@@ -15,6 +15,10 @@ pub(crate) const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
 
+/// Lengths that say that the length follows, in so many bits.
+const LENGTH_16: u8 = 0x7e;
+const LENGTH_64: u8 = 0x7f;
+
 /// Who sends a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sender {
@@ -31,11 +35,11 @@ pub(crate) fn put_head(out: &mut Vec<u8>, sender: Sender, opcode: u8, length: u6
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ ..=125), _) => out.push(mask | length),
         (_, Ok(length)) => {
-            out.push(mask | 126);
+            out.push(mask | LENGTH_16);
             out.extend_from_slice(&length.to_be_bytes());
         }
         _ => {
-            out.push(mask | 127);
+            out.push(mask | LENGTH_64);
             out.extend_from_slice(&length.to_be_bytes());
         }
     }
@@ -135,10 +139,12 @@ impl Follower {
 fn parse(head: &[u8]) -> Option<Frame> {
     let (&[first, second], rest) = head.split_first_chunk()?;
     let (left, rest) = match second & !MASK {
-        126 => rest
+        LENGTH_16 => rest
             .split_first_chunk()
             .map(|(bytes, rest)| (u16::from_be_bytes(*bytes).into(), rest))?,
-        127 => rest.split_first_chunk().map(|(bytes, rest)| (u64::from_be_bytes(*bytes), rest))?,
+        LENGTH_64 => {
+            rest.split_first_chunk().map(|(bytes, rest)| (u64::from_be_bytes(*bytes), rest))?
+        }
         short => (short.into(), rest),
     };
     let key = if second & MASK == 0 { [0; 4] } else { *rest.first_chunk()? };

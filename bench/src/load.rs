@@ -72,7 +72,7 @@ pub(crate) struct Outcome {
     pub(crate) latency: Option<Latency>,
     /// Pings that were answered. Only of [`Work::Hold`].
     pub(crate) pings: u64,
-    /// When Closes came, in nanoseconds of CLOCK_MONOTONIC. Only of [`Work::Hold`].
+    /// When Closes came, in nanoseconds of `CLOCK_MONOTONIC`. Only of [`Work::Hold`].
     pub(crate) closes: Vec<u64>,
 }
 

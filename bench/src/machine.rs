@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::Fallible;
 use crate::measure::counts::Counter;
 use crate::measure::kernel::sysctl;
+use crate::network;
 use crate::process::first_line;
 use crate::proxies::{Proxy, missing};
 
@@ -27,9 +28,10 @@ impl Machine {
                 "system",
                 format!("{}, Linux {}", system.trim_matches('"'), sysctl("kernel.osrelease")),
             ),
+            ("network", network::kind().to_owned()),
             ("rounds", rounds.to_string()),
         ];
-        for proxy in [Proxy::Elbows, Proxy::Nginx, Proxy::HaProxy] {
+        for proxy in [Proxy::Elbows, Proxy::Nginx, Proxy::Haproxy] {
             facts.push((proxy.as_str(), proxy.version(own)?));
         }
         let root = root.display().to_string();

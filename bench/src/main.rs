@@ -11,6 +11,7 @@
 mod cases;
 mod stage;
 
+mod network;
 mod process;
 mod proxies;
 
@@ -153,6 +154,7 @@ fn run(words: &[&str]) -> Fallible<()> {
         return Ok(());
     }
     let options = Options::parse(words)?;
+    network::enter();
     let bench = Bench { theatre: Theatre::new()?, is_quick: options.is_quick };
     if !options.is_quick {
         expect_descriptors(ROOM)?;

@@ -24,7 +24,7 @@ pub(crate) enum Micro {
     ProxyV1,
     /// Headers of version 2 are parsed.
     ProxyV2,
-    /// Headers of version 2 with the TLVs of an NLB, CRC32c included, are parsed.
+    /// Headers of version 2 with the TLVs of an NLB, `CRC32c` included, are parsed.
     ProxyV2Tlvs,
 }
 

@@ -57,7 +57,7 @@ impl Program {
         self
     }
 
-    pub(crate) fn variable(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_string()));
         self
     }

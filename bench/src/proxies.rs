@@ -18,11 +18,12 @@ use crate::process::{self, Program};
 pub(crate) const ROOM: usize = 9_900;
 
 /// One of those that are measured, in the order of the tables.
+#[allow(clippy::enum_variant_names)] // It is a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Proxy {
     Elbows,
     Nginx,
-    HaProxy,
+    Haproxy,
     /// The bare copy loop.
     Limit,
 }
@@ -45,16 +46,16 @@ impl Default for Setup {
 }
 
 impl Proxy {
-    pub(crate) const ALL: [Self; 4] = [Self::Elbows, Self::Nginx, Self::HaProxy, Self::Limit];
+    pub(crate) const ALL: [Self; 4] = [Self::Elbows, Self::Nginx, Self::Haproxy, Self::Limit];
 
     /// Those that goals compare elbows with.
-    pub(crate) const RIVALS: [Self; 2] = [Self::Nginx, Self::HaProxy];
+    pub(crate) const RIVALS: [Self; 2] = [Self::Nginx, Self::Haproxy];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Elbows => "elbows",
             Self::Nginx => "nginx",
-            Self::HaProxy => "HAProxy",
+            Self::Haproxy => "HAProxy",
             Self::Limit => "copy loop",
         }
     }
@@ -71,7 +72,7 @@ impl Proxy {
         match self {
             Self::Elbows => elbows::program(own, cores, [listen, application], setup),
             Self::Nginx => nginx::program(cores, scratch, [listen, application]),
-            Self::HaProxy => haproxy::program(cores, scratch, [listen, application]),
+            Self::Haproxy => haproxy::program(cores, scratch, [listen, application]),
             Self::Limit => Ok(Program::new(self.as_str(), cores, own)
                 .argument("limit")
                 .argument(listen.to_string())
@@ -84,7 +85,7 @@ impl Proxy {
         let (program, flag) = match self {
             Self::Elbows => (elbows::binary(own)?.display().to_string(), "--version"),
             Self::Nginx => ("nginx".to_owned(), "-v"),
-            Self::HaProxy => ("haproxy".to_owned(), "-v"),
+            Self::Haproxy => ("haproxy".to_owned(), "-v"),
             Self::Limit => return Ok("the bench's own, on epoll(7)".to_owned()),
         };
         process::first_line(&program, &[flag]).map_err(|_| missing(&program))
@@ -95,12 +96,18 @@ impl Proxy {
         let listen = SocketAddr::from(([127, 0, 0, 1], 45400));
         let application = SocketAddr::from(([127, 0, 0, 1], 45490));
         match self {
-            Self::Elbows => elbows::settings([listen, application], &Setup::default())
-                .into_iter()
-                .map(|(name, value)| format!("{name}={value}\n"))
-                .collect(),
+            Self::Elbows => {
+                let settings = elbows::settings([listen, application], &Setup::default());
+                settings.iter().fold(String::new(), |text, (name, value)| {
+                    text + name
+                        + "="
+                        + value
+                        + "
+"
+                })
+            }
             Self::Nginx => nginx::configuration("/tmp/bench", [listen, application]),
-            Self::HaProxy => haproxy::configuration([listen, application]),
+            Self::Haproxy => haproxy::configuration([listen, application]),
             Self::Limit => String::new(),
         }
     }

@@ -29,8 +29,15 @@ pub(crate) struct Section {
 pub(crate) struct Chart {
     /// What the bars are.
     pub(crate) unit: &'static str,
-    /// Each with its head, or none, and its bars by name.
-    pub(crate) groups: Vec<(Option<String>, Vec<(String, Cell)>)>,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Bars that belong together.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) head: Option<String>,
+    /// By name.
+    pub(crate) bars: Vec<(String, Cell)>,
 }
 
 impl Chart {
@@ -42,7 +49,7 @@ impl Chart {
             let bar = |(name, cells): &(String, Vec<Cell>)| {
                 Some((name.clone(), cells.get(column)?.clone()))
             };
-            (head, table.rows.iter().filter_map(bar).collect())
+            Group { head, bars: table.rows.iter().filter_map(bar).collect() }
         };
         Self { unit, groups: columns.iter().map(group).collect() }
     }

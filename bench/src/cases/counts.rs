@@ -8,7 +8,7 @@ use crate::heads::WEBSOCKET;
 use crate::load::{Until, Work};
 use crate::measure::counts::{Counter, Counts, INSTRUCTIONS, difference};
 use crate::proxies::{Proxy, Setup};
-use crate::report::{Cell, Chart, Goal, Section, Table};
+use crate::report::{Cell, Chart, Goal, Group, Section, Table};
 
 /// Connections, or handshakes at a time.
 const CONNECTIONS: usize = 20;
@@ -100,7 +100,7 @@ fn calls(bench: &Bench, name: &'static str, title: &'static str, unit: Unit) -> 
         text: "As above, 20 connections, counted by `strace -c -f`. Calls that are made less than once in 200 times \
                are left out."
             .to_owned(),
-        chart: Some(Chart { unit: "system calls", groups: vec![(None, bars.collect())] }),
+        chart: Some(Chart { unit: "system calls", groups: vec![Group { head: None, bars: bars.collect() }] }),
         goals: Vec::new(),
         table: Table {
             corner: "call",

@@ -142,7 +142,7 @@ pub(super) fn growth(bench: &Bench) -> Fallible<Section> {
             let work = Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() };
             *each = cpu_each(&some(stage.load(connections, work, bench.seconds(2))?)?);
         }
-        Ok((each, format!("{:.1} to {:.1} µs", each[0], each[GROWTH.len() - 1])))
+        Ok((each, format!("{:.1} to {:.1} µs", each[0], each[3])))
     })?;
     let table = table(
         "proxy",

@@ -34,7 +34,8 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
     for (number, mut connection) in opened.into_iter().enumerate() {
         poll.add(&connection.socket, number + 1, Interest::Read)?;
         let early = mem::take(&mut connection.early);
-        take(&mut connection, &early, &mut outcome)?;
+        let answer = take(&mut connection, &early, &mut outcome);
+        connection.socket.write_all(&answer)?;
         held.push(Some(connection));
     }
     println!("{OPEN}");
@@ -59,9 +60,22 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
             }
             let Some(place) = held.get_mut(event.token - 1) else { continue };
             let Some(connection) = place else { continue };
-            if !advance(connection, &mut buffer, &mut outcome)? {
-                *place = None;
-                left -= 1;
+            let length = match connection.socket.read(&mut buffer) {
+                Ok(0) => {
+                    *place = None;
+                    left -= 1;
+                    continue;
+                }
+                Ok(length) => length,
+                Err(fault) if would_block(&fault) => continue,
+                Err(fault) => return Err(fault),
+            };
+            let bytes = buffer.get(..length).unwrap_or_default();
+            let answer = take(connection, bytes, &mut outcome);
+            // Behind our own end nothing can be said.
+            if told_to_end.is_none() {
+                // A few bytes on a connection that carries nothing else fit.
+                connection.socket.write_all(&answer)?;
             }
         }
     }
@@ -71,24 +85,8 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// False when the connection is over.
-fn advance(
-    connection: &mut Connection,
-    buffer: &mut [u8],
-    outcome: &mut Outcome,
-) -> io::Result<bool> {
-    let length = match connection.socket.read(buffer) {
-        Ok(0) => return Ok(false),
-        Ok(length) => length,
-        Err(fault) if would_block(&fault) => return Ok(true),
-        Err(fault) => return Err(fault),
-    };
-    take(connection, buffer.get(..length).unwrap_or_default(), outcome)?;
-    Ok(true)
-}
-
-/// Answers what is in `bytes`.
-fn take(connection: &mut Connection, bytes: &[u8], outcome: &mut Outcome) -> io::Result<()> {
+/// Notes what is in `bytes` and returns the answer.
+fn take(connection: &mut Connection, bytes: &[u8], outcome: &mut Outcome) -> Vec<u8> {
     let mut answer = Vec::new();
     connection.follower.feed(bytes, |part| match part {
         Part::Control(frames::PING, payload) => {
@@ -101,11 +99,10 @@ fn take(connection: &mut Connection, bytes: &[u8], outcome: &mut Outcome) -> io:
         }
         _ => {}
     });
-    // A few bytes on a connection that carries nothing else fit.
-    connection.socket.write_all(&answer)
+    answer
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC, which is the same in all processes.
+/// Nanoseconds of `CLOCK_MONOTONIC`, which is the same in all processes.
 pub(crate) fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000

@@ -79,7 +79,7 @@ It takes about 25 minutes on a machine that does nothing else. Every number here
         let _ = writeln!(text, "\nBy itself: `cargo xtask bench --case {}`", section.name);
     }
     let _ = writeln!(text, "\n## Settings of the proxies");
-    for proxy in [Proxy::Elbows, Proxy::Nginx, Proxy::HaProxy] {
+    for proxy in [Proxy::Elbows, Proxy::Nginx, Proxy::Haproxy] {
         let _ = writeln!(text, "\n{}:\n\n```text\n{}```", proxy.as_str(), proxy.settings());
     }
     text

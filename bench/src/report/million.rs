@@ -1,5 +1,7 @@
 //! What a million tunnels need: what was measured of one, and the arithmetic.
 
+use std::fmt::Write as _;
+
 use super::Table;
 use super::table::number;
 use crate::measure::kernel::sysctl;
@@ -39,10 +41,11 @@ pub(crate) fn text(table: &Table, [with, without]: &[&str; 2]) -> String {
     let ports = ports(&range);
     let endpoints = (MILLION / ports).ceil();
     let wide = 65_535.0 - 1_024.0 + 1.0;
-    let settings: String = SETTINGS
-        .iter()
-        .map(|(name, wants)| format!("| `{name}` | {} | {wants} |\n", sysctl(name)))
-        .collect();
+    let mut settings = String::new();
+    for (name, wants) in SETTINGS {
+        // Writing to a string cannot fail.
+        let _ = writeln!(settings, "| `{name}` | {} | {wants} |", sysctl(name));
+    }
     format!(
         "**Measured** (table below): the memory of the whole machine's kernel (`Slab` of `/proc/meminfo` and TCP's \
 buffers) with 9,000 silent connections, once through elbows and once without a proxy. The difference is what elbows' two \

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::table::number;
-use super::{Cell, Section};
+use super::{Cell, Group, Section};
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 150.0;
@@ -21,12 +21,12 @@ const COLOURS: [&str; 4] = ["#d9480f", "#4c6ef5", "#15aabf", "#868e96"];
 /// The chart of a section, if it has one.
 pub(crate) fn draw(section: &Section) -> Option<String> {
     let chart = section.chart.as_ref()?;
-    let bars = chart.groups.iter().flat_map(|(_, bars)| bars);
+    let bars = chart.groups.iter().flat_map(|group| &group.bars);
     let most = bars.filter_map(|(_, cell)| cell.spread()).map(|bar| bar.most).fold(0.0, f64::max);
     let scale = (WIDTH - LEFT - RIGHT) / most.max(f64::MIN_POSITIVE);
     let mut body = String::new();
     let mut y = TOP;
-    for (head, bars) in &chart.groups {
+    for Group { head, bars } in &chart.groups {
         if let Some(head) = head {
             text(&mut body, [0.0, y + 10.0], "start", "bold", head);
             y += 20.0;
