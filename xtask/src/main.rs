@@ -5,6 +5,7 @@
 //! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` and `fuzz`
 //! (cargo tools). Whatever they make is under `target/`.
 
+mod bench;
 mod deny;
 mod fuzz;
 mod image;
@@ -29,6 +30,11 @@ Commands:
         --long         run the fuzz targets for a minute each
         --advisories   let cargo-deny look for advisories too; it fetches their database
         FILTER         run only the tests whose names contain it, and no fuzz target
+  bench [--quick] [--case NAME]...
+      Install nginx, HAProxy, valgrind and strace, then measure elbows beside both and write
+      docs/benchmarks.md. Takes about 25 minutes, in which the machine should do nothing else.
+        --quick        a few cases with small numbers, under a minute; writes nothing
+        --case NAME    only this case; writes nothing
   image
       Build the container image elbows:latest with the local Docker engine.";
 
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
             Ok(options) => exit(test::run(&options)),
             Err(fault) => refuse(&fault),
         },
+        "bench" => exit(bench::run(rest)),
         "image" => match rest {
             [] => exit(image::build().map(|image| println!("{image}"))),
             [word, ..] => refuse(&format!("`image` takes no argument, and there is `{word}`")),

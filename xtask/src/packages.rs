@@ -1,4 +1,5 @@
-//! The Debian packages that the tests use: real load balancers, a real browser, WebSocket peers.
+//! The Debian packages that the tests and the bench use: real load balancers, a real browser, WebSocket
+//! peers, programs that count.
 //!
 //! Only what is missing is installed, and nothing is left running: Debian starts a service when it
 //! installs it, and a second nginx on port 80 is not what somebody wants from a test run.
@@ -9,7 +10,7 @@ use std::process::Command;
 
 use crate::process::{self, program};
 
-/// The packages that must be there. `nginx` and `haproxy` are also the names of services.
+/// The packages that the tests need. `nginx` and `haproxy` are also the names of services.
 const NEEDED: &[&str] = &[
     "haproxy",
     "nginx",
@@ -21,28 +22,35 @@ const NEEDED: &[&str] = &[
     "openssl",
     "python3",
     "python3-venv",
+    "strace",
+    "valgrind",
 ];
 
 const INSTALL: &str = include_str!("install.sh");
 
 /// Those of the needed packages that are not installed.
 pub(crate) fn missing() -> Result<Vec<&'static str>, String> {
+    missing_of(NEEDED)
+}
+
+/// Those of `needed` that are not installed.
+pub(crate) fn missing_of(needed: &[&'static str]) -> Result<Vec<&'static str>, String> {
     let output = program("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
-        .args(NEEDED)
+        .args(needed)
         .output()
         .map_err(|fault| {
             format!(
-                "the tests use Debian's packages, and `dpkg-query` cannot be run here ({fault}); they are: {}",
-                NEEDED.join(" ")
+                "Debian's packages are needed, and `dpkg-query` cannot be run here ({fault}); they are: {}",
+                needed.join(" ")
             )
         })?;
     // It fails when it does not know one of the names, and lists the others all the same.
-    Ok(not_installed(&String::from_utf8_lossy(&output.stdout)))
+    Ok(not_installed(needed, &String::from_utf8_lossy(&output.stdout)))
 }
 
 /// Installs `packages`, as root or by `sudo`.
-pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
+pub(crate) fn install(packages: &[&'static str]) -> Result<(), String> {
     println!("Debian packages to install: {}", packages.join(" "));
     let by_hand = format!(
         "by hand, as root: apt-get update && apt-get install --no-install-recommends {}",
@@ -51,16 +59,16 @@ pub(crate) fn install(packages: &[&str]) -> Result<(), String> {
     let mut root = as_root().map_err(|fault| format!("{fault}; {by_hand}"))?;
     process::run(root.args(["sh", "-c", INSTALL, "install.sh"]).args(packages))
         .map_err(|_| format!("apt-get failed; {by_hand}"))?;
-    match missing()? {
+    match missing_of(packages)? {
         still if still.is_empty() => Ok(()),
         still => Err(format!("apt-get is done, and there is still no {}", still.join(" "))),
     }
 }
 
-fn not_installed(listed: &str) -> Vec<&'static str> {
+fn not_installed(needed: &[&'static str], listed: &str) -> Vec<&'static str> {
     let is_installed =
         |name: &str| listed.lines().any(|line| line.split_once(' ') == Some((name, "installed")));
-    NEEDED.iter().copied().filter(|name| !is_installed(name)).collect()
+    needed.iter().copied().filter(|name| !is_installed(name)).collect()
 }
 
 /// What runs the rest of its arguments as root: `env`, if we are root already, else `sudo`.
@@ -91,11 +99,11 @@ mod tests {
                 name => format!("{name} installed\n"),
             })
             .collect();
-        assert_eq!(not_installed(&listed), ["node-ws"]);
+        assert_eq!(not_installed(NEEDED, &listed), ["node-ws"]);
     }
 
     #[test]
     fn unknown_packages_count_as_missing() {
-        assert_eq!(not_installed(""), NEEDED);
+        assert_eq!(not_installed(NEEDED, ""), NEEDED);
     }
 }

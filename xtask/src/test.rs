@@ -9,7 +9,7 @@ use std::env;
 use crate::image::{self, Engine};
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
-use crate::{deny, fuzz, packages, python};
+use crate::{bench, deny, fuzz, packages, python};
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -122,6 +122,9 @@ fn run_steps(options: &Options, steps: &mut Steps) -> Result<(), String> {
         })?;
     }
     steps.run("tests", || done(tests(options, has_image)))?;
+    if !options.fast && options.filter.is_none() {
+        steps.run("bench", || done(bench::run(&["--quick".to_owned()])))?;
+    }
     if options.fuzzes() {
         steps.run("cargo-fuzz build", || install_unless(fuzz::is_ready(), fuzz::install))?;
         let time = if options.long { fuzz::LONG } else { fuzz::SHORT };

@@ -1,0 +1,141 @@
+//! Instructions and system calls per round trip and per handshake: counts that noise does not reach.
+
+use std::collections::BTreeSet;
+
+use super::Bench;
+use crate::Fallible;
+use crate::heads::WEBSOCKET;
+use crate::load::{Until, Work};
+use crate::measure::counts::{Counter, Counts, INSTRUCTIONS, difference};
+use crate::proxies::{Proxy, Setup};
+use crate::report::{Cell, Chart, Goal, Group, Section, Table};
+
+/// Connections, or handshakes at a time.
+const CONNECTIONS: usize = 20;
+
+/// Calls that are made less often than this belong to the clock and not to the work.
+const SELDOM: f64 = 0.005;
+
+/// What is counted one more of.
+#[derive(Clone, Copy)]
+enum Unit {
+    RoundTrip,
+    Handshake,
+}
+
+impl Unit {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundTrip => "round trip",
+            Self::Handshake => "handshake",
+        }
+    }
+
+    fn work(self) -> Work {
+        match self {
+            Self::RoundTrip => Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() },
+            Self::Handshake => Work::Handshakes,
+        }
+    }
+}
+
+pub(super) fn instructions(bench: &Bench) -> Fallible<Section> {
+    let name = "instructions";
+    let mut rows = Vec::new();
+    for proxy in Proxy::ALL {
+        let mut cells = Vec::new();
+        for unit in [Unit::RoundTrip, Unit::Handshake] {
+            let counts = one_more(bench, name, Counter::Callgrind, proxy, unit)?;
+            cells.push(Cell::Exact(counts.get(INSTRUCTIONS).copied().unwrap_or_default(), 0));
+        }
+        rows.push((proxy.as_str().to_owned(), cells));
+    }
+    let columns = vec!["per 64 B round trip".to_owned(), "per handshake".to_owned()];
+    let table = Table { corner: "proxy", columns, rows };
+    let own = |column| table.get(Proxy::Elbows.as_str(), column).unwrap_or_default().median;
+    Ok(Section {
+        name,
+        title: "Instructions in user space",
+        text: "Each proxy as one process under `valgrind --tool=callgrind`, 20 connections, 64 B: two runs of \
+               different length, the difference of their counts divided by the difference of their lengths. Free of \
+               noise; what the kernel does is not in it. A handshake is a connection from its opening to its end."
+            .to_owned(),
+        chart: Some(Chart::of(&table, "instructions", &[0, 1])),
+        goals: vec![
+            Goal::at_most("instructions of elbows per 64 B round trip", 700.0, own(0), 0),
+            Goal::at_most("instructions of elbows per handshake", 29_500.0, own(1), 0),
+        ],
+        table,
+    })
+}
+
+pub(super) fn calls_message(bench: &Bench) -> Fallible<Section> {
+    calls(bench, "calls-message", "System calls per 64 B round trip", Unit::RoundTrip)
+}
+
+pub(super) fn calls_handshake(bench: &Bench) -> Fallible<Section> {
+    calls(bench, "calls-handshake", "System calls per handshake", Unit::Handshake)
+}
+
+fn calls(bench: &Bench, name: &'static str, title: &'static str, unit: Unit) -> Fallible<Section> {
+    let mut found = Vec::new();
+    for proxy in Proxy::ALL {
+        let mut counts = one_more(bench, name, Counter::Strace, proxy, unit)?;
+        counts.retain(|_, count| *count >= SELDOM);
+        found.push((proxy, counts));
+    }
+    let kinds: BTreeSet<&String> = found.iter().flat_map(|(_, counts)| counts.keys()).collect();
+    let all = |counts: &Counts| Cell::Exact(counts.values().sum(), 2);
+    let mut rows = vec![("all".to_owned(), found.iter().map(|(_, counts)| all(counts)).collect())];
+    for kind in kinds {
+        let cell = |(_, counts): &(Proxy, Counts)| {
+            counts.get(kind).map_or(Cell::None, |count| Cell::Exact(*count, 2))
+        };
+        rows.push((kind.clone(), found.iter().map(cell).collect()));
+    }
+    let bars = found.iter().map(|(proxy, counts)| (proxy.as_str().to_owned(), all(counts)));
+    Ok(Section {
+        name,
+        title,
+        text: "As above, 20 connections, counted by `strace -c -f`. Calls that are made less than once in 200 times \
+               are left out."
+            .to_owned(),
+        chart: Some(Chart { unit: "system calls", groups: vec![Group { head: None, bars: bars.collect() }] }),
+        goals: Vec::new(),
+        table: Table {
+            corner: "call",
+            columns: found.iter().map(|(proxy, _)| proxy.as_str().to_owned()).collect(),
+            rows,
+        },
+    })
+}
+
+/// What one more of `unit` costs.
+fn one_more(
+    bench: &Bench,
+    case: &str,
+    counter: Counter,
+    proxy: Proxy,
+    unit: Unit,
+) -> Fallible<Counts> {
+    let (short, long) = match (unit, bench.is_quick) {
+        (Unit::RoundTrip, false) => (2_000, 12_000),
+        (Unit::RoundTrip, true) => (200, 400),
+        (Unit::Handshake, false) => (200, 1_200),
+        (Unit::Handshake, true) => (20, 60),
+    };
+    let run = |count| -> Fallible<Counts> {
+        let cores = &bench.theatre.cores.proxy;
+        let mut stage = bench.theatre.stage_on(cores, proxy, &Setup::default(), Some(counter))?;
+        stage.load(CONNECTIONS, unit.work(), Until::Count(count))?;
+        let Some(mut process) = stage.proxy.take() else { return Ok(Counts::new()) };
+        process.end()?;
+        counter.read(&process)
+    };
+    let both = run(short).and_then(|short| Ok((short, run(long)?)));
+    let (few, many) = both.map_err(|fault| format!("{case}, {}: {fault}", proxy.as_str()))?;
+    let counts = difference(&few, &many, (long - short) as f64);
+    let all: f64 = counts.values().sum();
+    eprintln!("{case:<15} {:<10} {all:.1} per {}", proxy.as_str(), unit.as_str());
+    Ok(counts)
+}

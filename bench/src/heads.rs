@@ -1,0 +1,153 @@
+//! The heads of HTTP messages that both ends of the bench exchange. Both know what the other sends, so
+//! that as little as possible is parsed.
+
+use std::net::SocketAddr;
+
+use elbows::proxy_protocol::encode;
+
+/// The key and its answer of RFC 6455, section 1.3. Each handshake uses them, so that the application
+/// needs no SHA-1.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Bytes of the body of [`Path::Page`].
+pub(crate) const PAGE: usize = 1024;
+
+/// What is asked of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// A WebSocket on which each message comes back.
+    Echo,
+    /// A WebSocket on which the application sends once a second.
+    Push,
+    /// Plain HTTP: [`PAGE`] bytes.
+    Page,
+}
+
+impl Path {
+    const ALL: [Self; 3] = [Self::Echo, Self::Push, Self::Page];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Echo => "/echo",
+            Self::Push => "/push",
+            Self::Page => "/page",
+        }
+    }
+}
+
+/// The word of the `Upgrade` header that makes a WebSocket.
+pub(crate) const WEBSOCKET: &str = "websocket";
+
+/// A PROXY header as load balancers send it: version 1 for even connections, 2 for odd ones. The
+/// client's address is one of those for documentation (RFC 5737).
+pub(crate) fn proxy_header(connection: usize) -> Vec<u8> {
+    let port = 1024 + u16::try_from(connection % 60_000).unwrap_or_default();
+    let source = SocketAddr::from(([203, 0, 113, 7], port));
+    let destination = SocketAddr::from(([192, 0, 2, 1], 443));
+    if connection.is_multiple_of(2) {
+        encode::v1(source, destination).into_bytes()
+    } else {
+        encode::v2(source, destination, &[], false)
+    }
+}
+
+/// A request for an upgrade to `protocol`, with the headers of a browser's.
+pub(crate) fn upgrade(path: Path, protocol: &str) -> Vec<u8> {
+    format!(
+        "GET {} HTTP/1.1\r\nHost: bench.example\r\nConnection: Upgrade\r\nPragma: no-cache\r\n\
+         Cache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nUpgrade: {protocol}\r\n\
+         Origin: https://bench.example\r\nSec-WebSocket-Version: 13\r\nAccept-Encoding: gzip, deflate\r\n\
+         Accept-Language: en\r\nSec-WebSocket-Key: {KEY}\r\n\r\n",
+        path.as_str()
+    )
+    .into_bytes()
+}
+
+/// A request for the page.
+pub(crate) fn get() -> Vec<u8> {
+    format!(
+        "GET {} HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+         Accept: */*\r\nAccept-Encoding: gzip, deflate\r\nAccept-Language: en\r\n\r\n",
+        Path::Page.as_str()
+    )
+    .into_bytes()
+}
+
+/// The response that grants an upgrade to `protocol`.
+pub(crate) fn switching(protocol: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The response with the page.
+pub(crate) fn page() -> Vec<u8> {
+    let mut response =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {PAGE}\r\n\r\n")
+            .into_bytes();
+    response.resize(response.len() + PAGE, b'x');
+    response
+}
+
+/// What refuses everything else.
+pub(crate) const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The bytes of the head that `bytes` begin with, its empty line included, if it is whole.
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// What a request head asks for, and the protocol of its upgrade.
+pub(crate) fn asked(head: &[u8]) -> Option<(Path, Option<String>)> {
+    let rest = head.strip_prefix(b"GET ")?;
+    let path = Path::ALL.into_iter().find(|path| {
+        rest.strip_prefix(path.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(b" "))
+    })?;
+    match header(head, "upgrade") {
+        None => Some((path, None)),
+        Some(_) if header(head, "sec-websocket-key") != Some(KEY) => None,
+        Some(protocol) => Some((path, Some(protocol.to_owned()))),
+    }
+}
+
+/// The status and the body's length that a response head announces.
+pub(crate) fn status(head: &[u8]) -> Option<(u16, usize)> {
+    let digits = head.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let status = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let body = header(head, "content-length").map_or(Some(0), |text| text.parse().ok())?;
+    Some((status, body))
+}
+
+/// The value of a header.
+fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
+    head.split(|byte| *byte == b'\n').skip(1).find_map(|line| {
+        let (found, value) = line.split_at_checked(name.len())?;
+        let value =
+            value.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))?;
+        std::str::from_utf8(value).ok().map(str::trim)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PAGE, Path, WEBSOCKET, asked, get, length, page, status, switching, upgrade};
+
+    #[test]
+    fn both_ends_understand_each_other() {
+        let request = upgrade(Path::Push, WEBSOCKET);
+        assert_eq!(length(&request), Some(request.len()));
+        assert_eq!(asked(&request), Some((Path::Push, Some(WEBSOCKET.to_owned()))));
+        assert_eq!(asked(&get()), Some((Path::Page, None)));
+        assert_eq!(status(&switching(WEBSOCKET)), Some((101, 0)));
+        assert_eq!(status(&page()), Some((200, PAGE)));
+    }
+
+    #[test]
+    fn unknown_path_is_refused() {
+        assert_eq!(asked(b"GET /echoes HTTP/1.1\r\n\r\n"), None);
+    }
+}

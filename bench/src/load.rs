@@ -1,0 +1,172 @@
+//! The load: opens connections as load balancers do, makes traffic on them, and measures it.
+//!
+//! A process of its own, on the core that the proxy does not have. What it is to do comes as one JSON
+//! value in its argument, what it saw goes out as one on standard output. It samples the proxy's CPU
+//! time itself, so that the window of the clock, of the count and of the CPU is one.
+
+mod connection;
+mod handshakes;
+mod hold;
+mod messages;
+
+pub(crate) use hold::{OPEN, now};
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::measure::cpu;
+
+/// What the load is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+    /// Whether connections begin with a PROXY header.
+    pub(crate) proxy_header: bool,
+    /// The process whose CPU is measured.
+    pub(crate) proxy: Option<u32>,
+    pub(crate) connections: usize,
+    pub(crate) work: Work,
+    pub(crate) until: Until,
+}
+
+/// What is done on the connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// One message of so many bytes under way on each connection, always.
+    Echo { size: usize, protocol: String },
+    /// So many messages of 64 bytes a second over all connections, whatever comes back.
+    Paced { rate: u32 },
+    /// Messages that the application pushes are taken.
+    Push,
+    /// One request for a page under way on each connection, always.
+    Get,
+    /// So many handshakes at once, each connection ended when it is open.
+    Handshakes,
+    /// Connections are held and Pings answered until standard input ends.
+    Hold,
+}
+
+/// When it is enough.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Until {
+    /// After `warm_up`, which is not measured, for `measured`. Milliseconds.
+    Time { warm_up: u64, measured: u64 },
+    /// After so many messages or handshakes.
+    Count(u64),
+}
+
+/// What the load saw.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Round trips, messages, requests or handshakes that were completed in the window.
+    pub(crate) count: u64,
+    /// Length of the window, in nanoseconds.
+    pub(crate) elapsed: u64,
+    /// CPU time of the proxy in the window, in nanoseconds.
+    pub(crate) cpu: u64,
+    /// From when a message was due until it came back. Only of [`Work::Paced`].
+    pub(crate) latency: Option<Latency>,
+    /// Pings that were answered. Only of [`Work::Hold`].
+    pub(crate) pings: u64,
+    /// When Closes came, in nanoseconds of `CLOCK_MONOTONIC`. Only of [`Work::Hold`].
+    pub(crate) closes: Vec<u64>,
+}
+
+/// How long messages took, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: u32,
+    pub(crate) p99: u32,
+    pub(crate) p999: u32,
+    pub(crate) max: u32,
+}
+
+impl Latency {
+    fn of(mut all: Vec<u32>) -> Option<Self> {
+        all.sort_unstable();
+        // The smallest value that this share of all is not above.
+        let at = |per_mille: usize| {
+            all.get((all.len() * per_mille).div_ceil(1000).saturating_sub(1)).copied()
+        };
+        Some(Self { p50: at(500)?, p99: at(990)?, p999: at(999)?, max: at(1000)? })
+    }
+}
+
+/// Does the job.
+pub(crate) fn run(job: &Job) -> io::Result<Outcome> {
+    match &job.work {
+        Work::Handshakes => handshakes::run(job),
+        Work::Hold => hold::run(job),
+        work => messages::run(job, work),
+    }
+}
+
+/// The window in which things are counted.
+struct Window {
+    proxy: Option<u32>,
+    start: Instant,
+    end: Option<Instant>,
+    /// Counted from here on.
+    began: Option<(Instant, u64)>,
+    count: u64,
+    enough: u64,
+}
+
+impl Window {
+    fn new(job: &Job) -> Self {
+        let now = Instant::now();
+        let (start, end, enough) = match job.until {
+            Until::Time { warm_up, measured } => {
+                let start = now + Duration::from_millis(warm_up);
+                (start, Some(start + Duration::from_millis(measured)), u64::MAX)
+            }
+            Until::Count(enough) => (now, None, enough),
+        };
+        Self { proxy: job.proxy, start, end, began: None, count: 0, enough }
+    }
+
+    /// One thing was completed.
+    fn add(&mut self) {
+        if self.began.is_some() {
+            self.count += 1;
+        }
+    }
+
+    /// To be called once a wake-up, before events are looked at: true when the window is over.
+    fn is_over(&mut self) -> io::Result<bool> {
+        let now = Instant::now();
+        if self.began.is_none() && now >= self.start {
+            self.began = Some((now, self.cpu()?));
+        }
+        Ok(self.count >= self.enough || self.end.is_some_and(|end| now >= end))
+    }
+
+    fn cpu(&self) -> io::Result<u64> {
+        self.proxy.map_or(Ok(0), cpu::of_process)
+    }
+
+    /// What was measured. To be called when the window is over.
+    fn close(&self) -> io::Result<Outcome> {
+        let Some((began, cpu)) = self.began else { return Ok(Outcome::default()) };
+        let elapsed = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let cpu = self.cpu()?.saturating_sub(cpu);
+        Ok(Outcome { count: self.count, elapsed, cpu, ..Outcome::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Latency;
+
+    #[test]
+    fn percentile_is_a_value_that_occurred() {
+        let all: Vec<u32> = (1..=1000).rev().collect();
+        assert_eq!(Latency::of(all), Some(Latency { p50: 500, p99: 990, p999: 999, max: 1000 }));
+        assert_eq!(Latency::of(vec![7]), Some(Latency { p50: 7, p99: 7, p999: 7, max: 7 }));
+        assert_eq!(Latency::of(Vec::new()), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! Measures elbows beside nginx, HAProxy and a bare copy loop, on the same work in one run.
+//!
+//! `cargo xtask bench` builds and starts it. The order of the modules is that of a measurement: a case
+//! sets a stage (`stage`: an application and one of the proxies), sends a load through it, reads off
+//! what it cost (`measure`) and tells it (`report`). The application, the load and the limit are
+//! processes of this same binary, started with the commands `application`, `load` and `limit`.
+
+// Counts and times become numbers for people; no float here decides about a byte.
+#![allow(clippy::cast_precision_loss)]
+
+mod cases;
+mod stage;
+
+mod network;
+mod process;
+mod proxies;
+
+mod application;
+mod limit;
+mod load;
+
+mod frames;
+mod heads;
+mod poll;
+
+mod machine;
+mod measure;
+mod micro;
+mod report;
+
+use std::env;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use cases::{Bench, Case};
+use machine::Machine;
+use micro::Micro;
+use proxies::ROOM;
+use report::{Section, markdown};
+use stage::{Theatre, expect_descriptors};
+
+/// A fault is a sentence that says what is wrong and how to mend it.
+type Fallible<T> = Result<T, String>;
+
+const USAGE: &str = "\
+Usage: bench [--quick] [--case NAME]...
+
+  --quick       a few cases with small numbers, to see that all parts work; writes nothing
+  --case NAME   only this case; may be given several times; writes nothing";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["launch", cores, program @ ..] => {
+            let program: Vec<_> = program.iter().map(|word| (*word).to_owned()).collect();
+            Err(process::launch(cores, &program))
+        }
+        ["application", address] => listen(address).and_then(|listener| {
+            application::serve(&listener).map_err(|fault| format!("the application: {fault}"))
+        }),
+        ["limit", address, application] => listen(address).and_then(|listener| {
+            let application = parse(application)?;
+            limit::copy(&listener, application).map_err(|fault| format!("the copy loop: {fault}"))
+        }),
+        ["load", job] => load(job),
+        ["micro", work, count] => micro(work, count),
+        words => run(words),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("bench: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(address: &str) -> Fallible<SocketAddr> {
+    address.parse().map_err(|_| format!("`{address}` is no address"))
+}
+
+fn listen(address: &str) -> Fallible<TcpListener> {
+    TcpListener::bind(parse(address)?)
+        .map_err(|fault| format!("cannot listen on {address}: {fault}"))
+}
+
+fn load(job: &str) -> Fallible<()> {
+    let job = serde_json::from_str(job).map_err(|fault| format!("the job: {fault}"))?;
+    let outcome = load::run(&job).map_err(|fault| fault.to_string())?;
+    let outcome = serde_json::to_string(&outcome).map_err(|fault| fault.to_string())?;
+    println!("{outcome}");
+    Ok(())
+}
+
+fn micro(work: &str, count: &str) -> Fallible<()> {
+    let work: Micro = serde_json::from_str(work).map_err(|fault| format!("the work: {fault}"))?;
+    let count = count.parse().map_err(|_| format!("`{count}` is no number"))?;
+    println!("{}", work.run(count)?);
+    Ok(())
+}
+
+/// What was asked for.
+#[derive(Default)]
+struct Options {
+    is_quick: bool,
+    cases: Vec<String>,
+}
+
+impl Options {
+    fn parse(words: &[&str]) -> Fallible<Self> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            match word {
+                "--quick" => options.is_quick = true,
+                "--case" => {
+                    let Some(&name) = words.next() else {
+                        return Err("`--case` needs a name".to_owned());
+                    };
+                    if !cases::ALL.iter().any(|case| case.name == name) {
+                        let names: Vec<_> = cases::ALL.iter().map(|case| case.name).collect();
+                        return Err(format!(
+                            "there is no case `{name}`; there are {}",
+                            names.join(" ")
+                        ));
+                    }
+                    options.cases.push(name.to_owned());
+                }
+                word => return Err(format!("`bench` has no option `{word}`\n{USAGE}")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Everything, in full: what the document is made of.
+    fn is_whole(&self) -> bool {
+        !self.is_quick && self.cases.is_empty()
+    }
+
+    fn wants(&self, case: &Case) -> bool {
+        if self.cases.is_empty() {
+            !self.is_quick || case.is_quick
+        } else {
+            self.cases.iter().any(|name| name == case.name)
+        }
+    }
+}
+
+fn run(words: &[&str]) -> Fallible<()> {
+    if words.iter().any(|word| matches!(*word, "--help" | "-h")) {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    let options = Options::parse(words)?;
+    network::enter();
+    let bench = Bench { theatre: Theatre::new()?, is_quick: options.is_quick };
+    if !options.is_quick {
+        expect_descriptors(ROOM)?;
+    }
+    // What is missing is said now and not after twenty minutes.
+    let machine = Machine::look(bench.theatre.own(), &root(), bench.rounds())?;
+    let mut sections: Vec<Section> = Vec::new();
+    for case in cases::ALL.iter().filter(|case| options.wants(case)) {
+        sections.push((case.run)(&bench)?);
+    }
+    for section in &sections {
+        println!("\n{}\n{}", section.title, section.table);
+        for goal in &section.goals {
+            println!("  goal: {goal}");
+        }
+    }
+    if options.is_whole() {
+        let docs = root().join("docs");
+        markdown::write(&docs, &machine, &sections)
+            .map_err(|fault| format!("{}: {fault}", docs.display()))?;
+        println!("\nwritten: docs/benchmarks.md and its charts");
+    }
+    Ok(())
+}
+
+/// The repository's root: where `cargo xtask` runs us, or else where we were built.
+fn root() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match env::current_dir() {
+        Ok(here) if here.join("bench/Cargo.toml").is_file() => here,
+        _ => built.parent().unwrap_or(built).to_path_buf(),
+    }
+}

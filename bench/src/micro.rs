@@ -1,0 +1,99 @@
+//! Work that takes no socket: following frames and parsing PROXY headers, so many times over.
+//!
+//! The process is started twice under valgrind with different numbers, which gives instructions, and
+//! once by itself, which gives time.
+
+use std::time::Instant;
+
+use elbows::proxy_protocol::{self, encode};
+use elbows::relay;
+use serde::{Deserialize, Serialize};
+
+use crate::frames::{self, Sender};
+use crate::heads;
+
+/// Bytes that the relay reads at once.
+const READ: usize = 64 * 1024;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Micro {
+    /// Frames of so many bytes of payload are followed, in reads as the relay makes them.
+    Frames(usize),
+    /// Headers of version 1 are parsed.
+    ProxyV1,
+    /// Headers of version 2 are parsed.
+    ProxyV2,
+    /// Headers of version 2 with the TLVs of an NLB, `CRC32c` included, are parsed.
+    ProxyV2Tlvs,
+}
+
+impl Micro {
+    /// What the report calls it.
+    pub(crate) fn title(self) -> String {
+        match self {
+            Self::Frames(size) if size >= 1024 => format!("frame of {} KiB", size / 1024),
+            Self::Frames(size) => format!("frame of {size} B"),
+            Self::ProxyV1 => "PROXY header, version 1".to_owned(),
+            Self::ProxyV2 => "PROXY header, version 2".to_owned(),
+            Self::ProxyV2Tlvs => "PROXY header, version 2 with CRC32c".to_owned(),
+        }
+    }
+
+    /// One of what is worked on.
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::Frames(size) => frames::frame(Sender::Client, frames::BINARY, &vec![b'e'; size]),
+            Self::ProxyV1 => heads::proxy_header(0),
+            Self::ProxyV2 => heads::proxy_header(1),
+            Self::ProxyV2Tlvs => {
+                let from = ([203, 0, 113, 7], 50_000).into();
+                let endpoint: &[u8] = b"\x01vpce-08d2bf15fac5001c9";
+                encode::v2(from, ([192, 0, 2, 1], 443).into(), &[(0xea, endpoint)], true)
+            }
+        }
+    }
+
+    /// Does it `count` times; nanoseconds.
+    ///
+    /// # Errors
+    /// It did not do what it should.
+    pub(crate) fn run(self, count: u64) -> Result<u64, String> {
+        let bytes = self.bytes();
+        let times = usize::try_from(count).unwrap_or(usize::MAX);
+        let start = Instant::now();
+        let done = match self {
+            Self::Frames(_) => {
+                let frame = || std::hint::black_box(bytes.as_slice()).chunks(READ);
+                relay::count_messages(std::iter::repeat_with(frame).take(times).flatten())
+            }
+            Self::ProxyV1 | Self::ProxyV2 | Self::ProxyV2Tlvs => {
+                let parse = || proxy_protocol::parse(std::hint::black_box(bytes.as_slice()));
+                let whole = |used| used == bytes.len();
+                let parsed = std::iter::repeat_with(parse).take(times);
+                let good =
+                    parsed.filter(|found| matches!(found, Ok(Some((_, used))) if whole(*used)));
+                good.count() as u64
+            }
+        };
+        if done != count {
+            return Err(format!("{done} of {count} were found"));
+        }
+        Ok(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Micro;
+
+    #[test]
+    fn each_finds_all_that_it_is_given() {
+        for micro in [Micro::Frames(64), Micro::Frames(256 * 1024)] {
+            assert!(micro.run(3).is_ok(), "{micro:?}");
+        }
+        for micro in [Micro::ProxyV1, Micro::ProxyV2, Micro::ProxyV2Tlvs] {
+            assert!(micro.run(3).is_ok(), "{micro:?}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! elbows with its defaults: frames followed, pings armed, counters on.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use super::Setup;
+use crate::Fallible;
+use crate::process::Program;
+
+pub(super) fn program(
+    own: &Path,
+    cores: &[usize],
+    addresses: [SocketAddr; 2],
+    setup: &Setup,
+) -> Fallible<Program> {
+    let program = Program::new("elbows", cores, &binary(own)?);
+    let settings = settings(addresses, setup);
+    Ok(settings.iter().fold(program, |program, (name, value)| program.variable(name, value)))
+}
+
+pub(super) fn settings(
+    [listen, application]: [SocketAddr; 2],
+    setup: &Setup,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("LISTEN_ON", listen.to_string()),
+        ("DESTINATION_HOSTNAME", application.ip().to_string()),
+        ("DESTINATION_PORT", application.port().to_string()),
+        ("THREADS", setup.threads.to_string()),
+        ("ACCESS_LOG", "off".to_owned()),
+        ("LOG", "warn".to_owned()),
+        ("PING_INTERVAL", format!("{}ms", setup.ping_interval.as_millis())),
+        ("DRAIN_DELAY", "0s".to_owned()),
+        ("DRAIN_PERIOD", format!("{}ms", setup.drain_period.as_millis())),
+    ]
+}
+
+/// The binary, built beside ours.
+pub(super) fn binary(own: &Path) -> Fallible<PathBuf> {
+    let binary = own.with_file_name("elbows");
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    Err(format!("there is no {}; `cargo build --release --bin elbows` builds it", binary.display()))
+}

@@ -1,0 +1,74 @@
+//! nginx: one process, no master. Buffers and all else as by default.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{ROOM, find};
+use crate::Fallible;
+use crate::process::Program;
+
+pub(super) fn program(
+    cores: &[usize],
+    scratch: &Path,
+    addresses: [SocketAddr; 2],
+) -> Fallible<Program> {
+    let file = scratch.join("nginx.conf");
+    fs::write(&file, configuration(&scratch.display().to_string(), addresses))
+        .map_err(|fault| format!("{}: {fault}", file.display()))?;
+    Ok(Program::new("nginx", cores, &find("nginx")?)
+        .argument("-e")
+        .argument("stderr")
+        .argument("-p")
+        .argument(scratch.display().to_string())
+        .argument("-c")
+        .argument(file.display().to_string()))
+}
+
+pub(super) fn configuration(scratch: &str, [listen, application]: [SocketAddr; 2]) -> String {
+    // A connection to the application is one of them, too.
+    let connections = 2 * ROOM + 100;
+    format!(
+        "daemon off;
+master_process off;
+pid {scratch}/nginx.pid;
+error_log stderr error;
+events {{
+    worker_connections {connections};
+}}
+http {{
+    access_log off;
+    client_body_temp_path {scratch}/body;
+    proxy_temp_path {scratch}/proxy;
+    fastcgi_temp_path {scratch}/fastcgi;
+    scgi_temp_path {scratch}/scgi;
+    uwsgi_temp_path {scratch}/uwsgi;
+    keepalive_requests 1000000000;
+    map $http_upgrade $connection_header {{
+        default upgrade;
+        '' '';
+    }}
+    upstream application {{
+        server {application};
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }}
+    server {{
+        listen {listen} proxy_protocol backlog=4096;
+        location / {{
+            proxy_pass http://application;
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_header;
+            proxy_set_header X-Forwarded-For $proxy_protocol_addr;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Real-IP $proxy_protocol_addr;
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;
+        }}
+    }}
+}}
+"
+    )
+}

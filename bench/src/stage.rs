@@ -1,0 +1,238 @@
+//! The stage of one measurement: the application and one proxy, started for it and ended after it, and
+//! the load that is sent through.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::Fallible;
+use crate::load::{Job, OPEN, Outcome, Until, Work};
+use crate::measure::counts::{Counter, Counts};
+use crate::micro::Micro;
+use crate::process::{GLANCE, Process, Program, free_address};
+use crate::proxies::{Proxy, Setup};
+
+/// How long a load may run beyond its own window. It gives up by itself before.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What every measurement is made with.
+pub(crate) struct Theatre {
+    own: PathBuf,
+    scratch: tempfile::TempDir,
+    pub(crate) cores: Cores,
+    started: std::cell::Cell<usize>,
+}
+
+/// Who runs where.
+#[derive(Clone, Debug)]
+pub(crate) struct Cores {
+    pub(crate) proxy: Vec<usize>,
+    pub(crate) load: Vec<usize>,
+}
+
+impl Theatre {
+    /// Fails if this machine cannot be measured on.
+    pub(crate) fn new() -> Fallible<Self> {
+        let own = std::env::current_exe().map_err(|fault| format!("our own binary: {fault}"))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        if cores < 2 {
+            return Err(
+                "the bench needs two cores, one for the proxy and one for the load, and this process may use one"
+                    .to_owned(),
+            );
+        }
+        raise_descriptor_limit();
+        let scratch = tempfile::Builder::new().prefix("elbows-bench-").tempdir();
+        let scratch = scratch.map_err(|fault| format!("no temporary directory: {fault}"))?;
+        let cores = Cores { proxy: vec![0], load: vec![1] };
+        Ok(Self { own, scratch, cores, started: std::cell::Cell::new(0) })
+    }
+
+    pub(crate) fn own(&self) -> &std::path::Path {
+        &self.own
+    }
+
+    /// Starts a program.
+    fn start(&self, program: Program) -> Fallible<Process> {
+        self.started.set(self.started.get() + 1);
+        program.start(self.scratch.path(), self.started.get())
+    }
+
+    /// An application and a proxy, both listening.
+    pub(crate) fn stage(&self, proxy: Proxy, setup: &Setup) -> Fallible<Stage<'_>> {
+        self.stage_on(&self.cores.proxy, proxy, setup, None)
+    }
+
+    /// The same, with the proxy on cores of its own, or run by a program that counts.
+    pub(crate) fn stage_on(
+        &self,
+        cores: &[usize],
+        proxy: Proxy,
+        setup: &Setup,
+        counter: Option<Counter>,
+    ) -> Fallible<Stage<'_>> {
+        let (application, upstream) = self.application()?;
+        let address = free_address()?;
+        let mut program =
+            proxy.program(&self.own, cores, self.scratch.path(), [address, upstream], setup)?;
+        if let Some(counter) = counter {
+            program = program.under(&counter.words(&self.own, cores)?);
+        }
+        let mut proxy = self.start(program)?;
+        proxy.wait_until_it_listens(address)?;
+        Ok(Stage { theatre: self, application, proxy: Some(proxy), address })
+    }
+
+    /// An application alone.
+    pub(crate) fn without_proxy(&self) -> Fallible<Stage<'_>> {
+        let (application, address) = self.application()?;
+        Ok(Stage { theatre: self, application, proxy: None, address })
+    }
+
+    /// Runs a part of elbows without sockets, on the proxy's core: what it said, and what was counted.
+    pub(crate) fn micro(
+        &self,
+        work: Micro,
+        count: u64,
+        counter: Option<Counter>,
+    ) -> Fallible<(String, Counts)> {
+        let job = serde_json::to_string(&work).map_err(|fault| fault.to_string())?;
+        let cores = &self.cores.proxy;
+        let mut program = Program::new("the bench's micro", cores, &self.own)
+            .argument("micro")
+            .argument(job)
+            .argument(count.to_string());
+        if let Some(counter) = counter {
+            program = program.under(&counter.words(&self.own, cores)?);
+        }
+        let mut process = self.start(program)?;
+        let status = process.wait()?;
+        if !status.success() {
+            return Err(format!("it failed ({status}){}", process.last_words()));
+        }
+        let counts = counter.map_or_else(|| Ok(Counts::new()), |counter| counter.read(&process))?;
+        Ok((process.output(), counts))
+    }
+
+    fn application(&self) -> Fallible<(Process, SocketAddr)> {
+        let address = free_address()?;
+        let program = Program::new("the bench's application", &self.cores.load, &self.own);
+        let mut application =
+            self.start(program.argument("application").argument(address.to_string()))?;
+        application.wait_until_it_listens(address)?;
+        Ok((application, address))
+    }
+}
+
+/// What runs during one measurement. All of it ends with this value.
+pub(crate) struct Stage<'a> {
+    theatre: &'a Theatre,
+    application: Process,
+    pub(crate) proxy: Option<Process>,
+    address: SocketAddr,
+}
+
+impl Stage<'_> {
+    /// Sends a load through and returns what it saw.
+    pub(crate) fn load(
+        &mut self,
+        connections: usize,
+        work: Work,
+        until: Until,
+    ) -> Fallible<Outcome> {
+        let load = self.start_load(connections, work, until)?;
+        self.finish(load)
+    }
+
+    /// Opens connections that are held until [`Stage::finish`].
+    pub(crate) fn hold(&mut self, connections: usize) -> Fallible<Process> {
+        let mut load = self.start_load(connections, Work::Hold, Until::Count(0))?;
+        let start = Instant::now();
+        while !load.output().starts_with(OPEN) {
+            self.look_after(&mut load, start)?;
+            sleep(GLANCE);
+        }
+        Ok(load)
+    }
+
+    fn start_load(&mut self, connections: usize, work: Work, until: Until) -> Fallible<Process> {
+        expect_descriptors(connections)?;
+        let job = Job {
+            address: self.address,
+            proxy_header: self.proxy.is_some(),
+            proxy: self.proxy.as_ref().map(Process::pid),
+            connections,
+            work,
+            until,
+        };
+        let job = serde_json::to_string(&job).map_err(|fault| fault.to_string())?;
+        let program = Program::new("the bench's load", &self.theatre.cores.load, &self.theatre.own);
+        self.theatre.start(program.argument("load").argument(job))
+    }
+
+    /// Tells a load to end, if it waits for that, and returns what it saw.
+    pub(crate) fn finish(&mut self, mut load: Process) -> Fallible<Outcome> {
+        drop(load.input());
+        let start = Instant::now();
+        while load.ended().is_none() {
+            self.look_after(&mut load, start)?;
+            sleep(GLANCE);
+        }
+        if !load.ended().is_some_and(|status| status.success()) {
+            // Who died first is the better news.
+            sleep(GLANCE * 5);
+            self.expect_alive()?;
+            return Err(format!("the load failed{}", load.last_words()));
+        }
+        let output = load.output();
+        let last = output.lines().last().unwrap_or_default();
+        serde_json::from_str(last).map_err(|fault| format!("the load's answer `{last}`: {fault}"))
+    }
+
+    fn look_after(&mut self, load: &mut Process, start: Instant) -> Fallible<()> {
+        self.expect_alive()?;
+        if start.elapsed() > PATIENCE {
+            return Err("the load did not end in 300 s".to_owned());
+        }
+        if load.ended().is_some_and(|status| !status.success()) {
+            sleep(GLANCE * 5);
+            self.expect_alive()?;
+            return Err(format!("the load failed{}", load.last_words()));
+        }
+        Ok(())
+    }
+
+    /// Fails if the application or the proxy has ended.
+    pub(crate) fn expect_alive(&mut self) -> Fallible<()> {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.expect_alive()?;
+        }
+        self.application.expect_alive()
+    }
+
+    /// The proxy's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.proxy.as_ref().map_or(0, Process::pid)
+    }
+}
+
+/// The soft limit is often 1,024; the hard one is what counts, and children inherit it.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it fails, `expect_descriptors` says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Fails if a proxy with so many connections would run out of descriptors.
+pub(crate) fn expect_descriptors(connections: usize) -> Fallible<()> {
+    let needed = 2 * connections as u64 + 100;
+    match getrlimit(Resource::Nofile).current {
+        Some(limit) if limit < needed => Err(format!(
+            "{connections} connections take {needed} descriptors in one process, and the limit is {limit}; raise it, as root: prlimit --pid $$ --nofile={needed}, and run the bench again from that shell"
+        )),
+        _ => Ok(()),
+    }
+}

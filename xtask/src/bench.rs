@@ -1,0 +1,34 @@
+//! `cargo xtask bench`: elbows measured beside nginx, HAProxy and a bare copy loop.
+//!
+//! The measuring is the package `bench`; here is what it needs first: the Debian packages and two
+//! release builds. The binary of elbows is built by itself, as it is shipped: together with other
+//! packages, its dependencies would get the features that those ask for.
+
+use std::path::PathBuf;
+
+use crate::packages;
+use crate::process::{self, cargo, program, root};
+
+/// The packages that are measured, and those that count.
+const NEEDED: &[&str] = &["haproxy", "nginx", "strace", "valgrind"];
+
+/// Installs and builds what is missing, then measures. `words` are the bench's own.
+pub(crate) fn run(words: &[String]) -> Result<(), String> {
+    let missing = packages::missing_of(NEEDED)?;
+    if !missing.is_empty() {
+        packages::install(&missing)?;
+    }
+    build()?;
+    // Its sentences name it themselves.
+    process::run(program(binary()).args(words))
+}
+
+/// Builds the bench and what it measures.
+pub(crate) fn build() -> Result<(), String> {
+    process::run(&mut cargo(&["build", "--release", "--locked", "--package", "elbows"]))?;
+    process::run(&mut cargo(&["build", "--release", "--locked", "--package", "bench"]))
+}
+
+fn binary() -> PathBuf {
+    root().join("target/release/bench")
+}
