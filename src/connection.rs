@@ -22,7 +22,6 @@ use crate::http::checked::{Checked, Heard};
 use crate::http::upgrade::{self, Handshake};
 use crate::http::{Front, reject};
 use crate::inbox::Inbox;
-use crate::socket;
 
 /// Serves one connection until it ends or leaves as a tunnel. On the heap, where it stays: the runtime moves
 /// what it spawns several times.
@@ -37,7 +36,6 @@ pub(crate) fn serve(
 async fn story(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
     let accepted = Instant::now();
     let seat = front.limits.enter();
-    socket::tune(&socket, front.config.stall_timeout);
     let mut inbox = Inbox::new(socket);
 
     let deadline = accepted + front.config.proxy_header_timeout;

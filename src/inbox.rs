@@ -61,7 +61,11 @@ impl Inbox {
         if self.unread.capacity() - self.unread.len() < room / 4 {
             self.unread.reserve(room);
         }
-        pin!(self.socket.inner_mut().read_buf(&mut self.unread)).poll(cx)
+        let read = pin!(self.socket.inner_mut().read_buf(&mut self.unread)).poll(cx);
+        if let Some(stalls) = &self.stalls {
+            stalls.note(&read);
+        }
+        read
     }
 
     /// Gives so many of the unread bytes to who asks.

@@ -26,6 +26,7 @@ use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Counters;
 use crate::relay::{self, Relay};
+use crate::socket;
 use crate::stall::Stalled;
 use crate::summary::Summary;
 use crate::upstream::Upstream;
@@ -106,6 +107,7 @@ pub async fn run(
     access_log: AccessLog,
     mut orders: mpsc::Receiver<Order>,
 ) -> io::Result<Outcome> {
+    socket::tune(&listeners.main, config.stall_timeout);
     let main = tokio::net::TcpListener::from_std(listeners.main)?;
     let health = listeners.health.map(tokio::net::TcpListener::from_std).transpose()?;
     let (stage, drain) = Drain::new();

@@ -126,7 +126,7 @@ impl Upstream {
     pub async fn connect(&self) -> Result<(TcpStream, SocketAddr), Fault> {
         let deadline = Instant::now() + self.connect_timeout;
         let addresses = self.addresses().await?;
-        let mut last = self.resolver.too_slow();
+        let mut last = None;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         for address in addresses.iter().copied() {
             // What is left is shared between the addresses left: a dead one cannot use it all up.
@@ -143,14 +143,15 @@ impl Upstream {
                     // No other address would change that.
                     return Err(Fault::NoRoom { address, source });
                 }
-                Ok(Err(source)) => last = Fault::Unreachable { address, source },
-                Err(_) => last = Fault::Timeout { address, limit: self.connect_timeout },
+                Ok(Err(source)) => last = Some(Fault::Unreachable { address, source }),
+                Err(_) => last = Some(Fault::Timeout { address, limit: self.connect_timeout }),
             }
             if Instant::now() >= deadline {
                 break;
             }
         }
-        Err(last)
+        // A name without an address was told before.
+        Err(last.unwrap_or_else(|| self.resolver.too_slow()))
     }
 
     /// Connections for plain requests, kept alive between them.
