@@ -73,6 +73,11 @@ async fn story(socket: TcpStream, balancer: SocketAddr, front: Arc<Front>) {
                 let words = reject::head(fault, &inbox.unread, &client, &front);
                 return inbox.answer_and_close(words.as_bytes()).await;
             }
+            Some(Heard::TooSlow) => {
+                let inbox = connection.into_inbox();
+                let words = reject::slow_head(&inbox.unread, &client, &front);
+                return inbox.answer_and_close(words.as_bytes()).await;
+            }
             // Nothing but a PROXY header, or not even that, then closed: a TCP health check as well.
             Some(Heard::Closed) if connection.is_unused() => return front.counters.probes.add(1),
             Some(Heard::Closed) | None => return,
@@ -98,8 +103,8 @@ async fn next(
         in_time = timeout(front.config.request_head_timeout, asked) => in_time,
         () = drain.reached(Stage::Finishing) => return None,
     };
-    if in_time.is_err() {
-        tracing::debug!(client = %client.address, "no request within REQUEST_HEAD_TIMEOUT");
+    if in_time.is_err() && !connection.is_unused() {
+        return Some(Heard::TooSlow);
     }
     in_time.ok()
 }

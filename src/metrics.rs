@@ -150,6 +150,8 @@ pub struct Counters {
     pub proxy_header_timeouts: Counter,
     /// Request heads that were no HTTP or too long.
     pub refused_heads: Counter,
+    /// Request heads that had begun and were not whole in time.
+    pub slow_heads: Counter,
     /// The same, and bodies, by the rule that they break.
     pub http_faults: HttpFaults,
     /// Responses to upgrades that break a rule.
@@ -212,6 +214,7 @@ impl fmt::Display for Counters {
             ("rejected_client", &self.rejected_client),
             ("rejected_upstream", &self.rejected_upstream),
             ("refused_heads", &self.refused_heads),
+            ("slow_heads", &self.slow_heads),
             ("large_heads", &self.large_heads),
             ("large_bodies", &self.large_bodies),
             ("refused_origins", &self.refused_origins),

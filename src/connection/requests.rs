@@ -95,6 +95,10 @@ pub(super) async fn requests(
                 // A response that was cut: hyper calls that the user's error. To HTTP/1.0 the end of the
                 // connection is the end of the body, and a good one.
                 checked.into_inbox().close_with_reset();
+            } else if error.is_timeout() && !checked.is_unused() {
+                let inbox = checked.into_inbox();
+                let words = reject::slow_head(&inbox.unread, client, front);
+                inbox.answer_and_close(words.as_bytes()).await;
             }
         }
     }

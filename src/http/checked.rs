@@ -62,6 +62,8 @@ pub(crate) enum Heard<T> {
     Other(T),
     /// Nothing that may pass.
     Fault(Fault),
+    /// Its head has begun and was not whole in time.
+    TooSlow,
     /// It closed; perhaps in the middle of a head.
     Closed,
 }

@@ -259,6 +259,30 @@ pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Fron
         front.counters.large_heads.add(1);
     }
     let status = status_of(fault);
+    let why = match status {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::TooBig,
+        StatusCode::NOT_IMPLEMENTED | StatusCode::URI_TOO_LONG => Reason::Refused,
+        _ => Reason::Malformed,
+    };
+    head_words(status, why, &format!("{fault}\n"), head, client, front)
+}
+
+/// The same of a head that did not come in time (RFC 9110, section 15.5.9).
+pub(crate) fn slow_head(head: &[u8], client: &Arc<Client>, front: &Front) -> String {
+    tracing::debug!(client = %client.address, "no whole head within REQUEST_HEAD_TIMEOUT");
+    front.counters.slow_heads.add(1);
+    let text = "request head too slow\n";
+    head_words(StatusCode::REQUEST_TIMEOUT, Reason::Timeout, text, head, client, front)
+}
+
+fn head_words(
+    status: StatusCode,
+    why: Reason,
+    text: &str,
+    head: &[u8],
+    client: &Arc<Client>,
+    front: &Front,
+) -> String {
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let readable = line.len() <= LONGEST_LINE
         && line.len() < head.len()
@@ -266,14 +290,9 @@ pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Fron
     let line = if readable { String::from_utf8_lossy(line).into_owned() } else { String::new() };
     let mut entry = Entry::new(front.access_log.clone(), Arc::clone(client), line, String::new());
     entry.status = Some(status.as_u16());
-    let why = match status {
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::TooBig,
-        StatusCode::NOT_IMPLEMENTED | StatusCode::URI_TOO_LONG => Reason::Refused,
-        _ => Reason::Malformed,
-    };
     entry.end = End::new(Side::Client, Phase::Request, why);
     // RFC 9110, section 9.3.2: no content where HEAD was asked.
-    let text = if head.starts_with(b"HEAD ") { String::new() } else { format!("{fault}\n") };
+    let text = if head.starts_with(b"HEAD ") { "" } else { text };
     format!(
         "HTTP/1.1 {} {}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n\
          {text}",

@@ -222,7 +222,33 @@ fn request_head_has_its_time_and_no_byte_extends_it() {
         assert!(start.elapsed() < PATIENCE, "it goes on for ever");
     }
     elbows.wait_for_report("open=0");
+    elbows.wait_for_report("slow_heads=1");
+    let line = elbows.access_log.wait_for("why=timeout");
+    assert!(line.contains("\"GET /slow HTTP/1.1\" status=408"), "{line}");
+    assert!(line.contains("by=client during=request"), "{line}");
     assert!(upstream.saw_nothing());
+}
+
+#[test]
+fn slow_head_is_408_and_an_idle_connection_just_closes() {
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[("REQUEST_HEAD_TIMEOUT", "300ms")]);
+    // The first request of a connection, and one behind another.
+    for before in [0, 1] {
+        let mut slow = Client::behind_balancer(elbows.address);
+        for _ in 0..before {
+            assert_eq!(slow.get("/").status, 200);
+        }
+        slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n");
+        let response = slow.read_response();
+        assert_eq!(response.status, 408, "{}", response.head);
+        assert_eq!(response.field("connection"), Some("close"));
+        assert!(slow.read_to_end().unwrap().is_empty());
+    }
+    let mut idle = Client::behind_balancer(elbows.address);
+    assert_eq!(idle.get("/").status, 200);
+    assert!(idle.read_to_end().unwrap().is_empty(), "nothing was asked, and nothing is answered");
+    elbows.wait_for_report("slow_heads=2");
 }
 
 /// Memory of its own and its share of what it shares, in bytes.
@@ -259,7 +285,6 @@ fn accepted(elbows: &Elbows) -> u64 {
 }
 
 #[test]
-#[ignore = "29 KiB each while hyper reads heads; for when they are read in front of it"]
 fn nine_thousand_slow_heads_hold_little_and_nobody_up() {
     const NUMBER: u64 = 9_000;
     crate::process::raise_descriptor_limit();
