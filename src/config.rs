@@ -70,7 +70,8 @@ pub struct Config {
     pub missing_origin: MissingOrigin,
     /// `PING_INTERVAL`: after so much silence of a client it is sent a Ping; `None` means never.
     pub ping_interval: Option<Duration>,
-    /// `PONG_TIMEOUT`: from a Ping of ours until its side must have sent anything.
+    /// `PONG_TIMEOUT`: from a Ping of ours until its side must have sent anything, and from one side's end
+    /// until the other's.
     pub pong_timeout: Duration,
     /// `PING_UPSTREAM_INTERVAL`: the same as `ping_interval`, towards the upstream.
     pub ping_upstream_interval: Option<Duration>,
@@ -80,7 +81,7 @@ pub struct Config {
     pub max_frame_size: Option<u64>,
     /// `MAX_MESSAGE_SIZE`: payload bytes of all frames of a message, as on the wire.
     pub max_message_size: Option<u64>,
-    /// `IDLE_TIMEOUT`: how long a tunnel may go without a data frame of either side.
+    /// `IDLE_TIMEOUT`: how long a tunnel may go without data of either side.
     pub idle_timeout: Option<Duration>,
     /// `MAX_LIFETIME`: how old a tunnel may become.
     pub max_lifetime: Option<Duration>,
@@ -92,7 +93,7 @@ pub struct Config {
     pub drain_period: Duration,
     /// `DRAIN_CLOSE_CODE`: the code in those (RFC 6455, section 7.4).
     pub drain_close_code: u16,
-    /// `DRAIN_GRACE`: how long a client has to answer a Close.
+    /// `DRAIN_GRACE`: how long a message has to end, and a client to answer a Close.
     pub drain_grace: Duration,
     /// `ACCESS_LOG`: the form of the access log on standard output.
     pub access_log: AccessLogFormat,

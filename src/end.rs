@@ -74,6 +74,15 @@ pub enum Reason {
     Mistake,
 }
 
+/// The codes of Close frames (RFC 6455, section 7.4.1) to both sides of a tunnel that ends because of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CloseCodes {
+    /// To the side that is the reason, where there is a word for it.
+    pub(crate) to_it: Option<u16>,
+    /// To the other one.
+    pub(crate) to_other: u16,
+}
+
 /// One ending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
@@ -178,6 +187,19 @@ impl Reason {
             Self::Stalled => "stalled",
             Self::PeriodOver => "period_over",
             Self::Mistake => "mistake",
+        }
+    }
+
+    /// The codes that go out where a side of a tunnel does this. Where elbows ends one of its own
+    /// accord, `DRAIN_CLOSE_CODE` goes to both.
+    pub(crate) const fn close_codes(self) -> CloseCodes {
+        const GOING_AWAY: u16 = 1001;
+        const PROTOCOL_ERROR: u16 = 1002;
+        const MESSAGE_TOO_BIG: u16 = 1009;
+        match self {
+            Self::TooBig => CloseCodes { to_it: Some(MESSAGE_TOO_BIG), to_other: GOING_AWAY },
+            Self::Malformed => CloseCodes { to_it: Some(PROTOCOL_ERROR), to_other: PROTOCOL_ERROR },
+            _ => CloseCodes { to_it: None, to_other: GOING_AWAY },
         }
     }
 }

@@ -153,7 +153,8 @@ impl Relay {
     /// Says goodbye to the client of each WebSocket tunnel with a Close, at moments that are spread
     /// evenly and at random over `period`; tunnels that are adopted from now on get it in the rest of
     /// the period, or at once. Each ends when its client has answered (`by=elbows why=drained`) or
-    /// after [`Options::grace`] (`why=timeout`). Other tunnels go on.
+    /// after [`Options::grace`] (`why=timeout`). Both streams of other
+    /// tunnels end with the period (`why=period_over`).
     pub fn drain(&self, period: Duration) {
         for door in &self.shared.doors {
             // A thread that is gone has no tunnels.

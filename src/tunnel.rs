@@ -77,6 +77,8 @@ pub struct Flow {
     pub(crate) is_unscanned: bool,
     /// Some of what waited was taken, since somebody last looked.
     pub(crate) has_moved: bool,
+    /// Bytes came that were thrown away, since somebody last looked.
+    pub(crate) has_come: bool,
     /// What the source sends behind its Close does not pass.
     pub(crate) ends_behind_close: bool,
     /// Follows the frames of what passes.
@@ -231,6 +233,11 @@ impl Flow {
     pub(crate) fn ends_well(&self) -> bool {
         let is_whole = self.scanner.at_boundary() && !self.scanner.in_message();
         is_whole || self.scanner.is_behind_close()
+    }
+
+    /// Its sink is gone and it is read on, to see the source's Close.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.ends_behind_close && self.sink == Sink::Broken
     }
 
     /// Nothing more can go this way.

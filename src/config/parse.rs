@@ -22,6 +22,9 @@ const LIMITS: RangeInclusive<Duration> = times(10, DAY);
 /// The thread of a tunnel looks at the clock by ticks, which are a fraction of the least of these.
 const TUNNEL_TIMES: RangeInclusive<Duration> = times(100, DAY);
 
+/// The stamps of pings wrap around after 71 minutes: what is answered later could not be told.
+const PONG_TIMES: RangeInclusive<Duration> = times(100, HOUR);
+
 /// A tunnel may live longer than anybody waits for anything.
 const LIFETIMES: RangeInclusive<Duration> = times(100, 30 * DAY);
 
@@ -29,6 +32,7 @@ const LIFETIMES: RangeInclusive<Duration> = times(100, 30 * DAY);
 const DRAIN_TIMES: RangeInclusive<Duration> = times(0, DAY);
 
 /// In milliseconds.
+const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
 const fn times(least: u64, most: u64) -> RangeInclusive<Duration> {
@@ -107,7 +111,7 @@ pub(super) fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
         MissingOrigin::as_str,
     );
     let ping_interval = check.time_or_off("PING_INTERVAL", &settings.ping_interval, &TUNNEL_TIMES);
-    let pong_timeout = check.time("PONG_TIMEOUT", &settings.pong_timeout, &TUNNEL_TIMES);
+    let pong_timeout = check.time("PONG_TIMEOUT", &settings.pong_timeout, &PONG_TIMES);
     let ping_upstream = settings.ping_upstream_interval.as_str();
     let ping_upstream_interval =
         check.time_or_off("PING_UPSTREAM_INTERVAL", ping_upstream, &TUNNEL_TIMES);

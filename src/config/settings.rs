@@ -93,7 +93,7 @@ pub struct Settings {
     /// The largest payload of one message, all its frames together, as on the wire; or off
     #[arg(long, env, value_name = "SIZE", default_value = "off", allow_hyphen_values = true)]
     pub max_message_size: String,
-    /// How long a tunnel may go without a data frame of either side; or off
+    /// How long a tunnel may go without data of either side; or off
     #[arg(long, env, value_name = "TIME", default_value = "off", allow_hyphen_values = true)]
     pub idle_timeout: String,
     /// How old a tunnel may become; or off
@@ -111,7 +111,7 @@ pub struct Settings {
     /// The code in those: 1001, 1012, 1013, or one of your own, 4000 to 4999
     #[arg(long, env, value_name = "CODE", default_value = "1001", allow_hyphen_values = true)]
     pub drain_close_code: String,
-    /// How long a client has to answer its Close
+    /// How long an unfinished message has to end, and a client to answer its Close
     #[arg(long, env, value_name = "TIME", default_value = "2s", allow_hyphen_values = true)]
     pub drain_grace: String,
     /// The access log on standard output: text, json or off

@@ -2,7 +2,7 @@
 //! reader of RFC 6455 finds, and lets pass, cuts out and holds back each byte as it should.
 
 use super::Script;
-use super::reference::{self, CLOSE, Limits, PING, PONG, Reading, Tail};
+use super::reference::{self, CLOSE, Frame, Limits, PING, PONG, Reading, Tail};
 use crate::end::Side;
 use crate::relay::scanner::{Counts, MAX_HELD, Rules, Scan, Scanner, Then, Until};
 
@@ -13,7 +13,6 @@ const OURS: [u8; 8] = *b"our ping";
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     sender: Side,
-    is_strict: bool,
     limits: Limits,
     until: Until,
 }
@@ -26,8 +25,11 @@ pub fn frames(bytes: &[u8]) {
     let limit = |bit: u8, limit: u64| (switches & 1 << bit != 0).then_some(limit);
     let setup = Setup {
         sender: if switches & 1 == 0 { Side::Client } else { Side::Upstream },
-        is_strict: switches & 2 != 0,
-        limits: Limits { frame: limit(2, limits[0]), message: limit(3, limits[1]) },
+        limits: Limits {
+            frame: limit(2, limits[0]),
+            message: limit(3, limits[1]),
+            is_strict: switches & 2 != 0,
+        },
         until: match switches >> 4 & 3 {
             0 => Until::End,
             1 => Until::Boundary,
@@ -77,7 +79,7 @@ impl Follower {
         Self {
             scanner: Scanner::new(setup.sender),
             setup,
-            rules: Rules::new(setup.limits.frame, setup.limits.message, setup.is_strict),
+            rules: Rules::new(setup.limits.frame, setup.limits.message, setup.limits.is_strict),
             passed: Vec::new(),
             cut: 0,
             refused: None,
@@ -129,7 +131,7 @@ impl Follower {
                     self.cut += usize::from(length);
                     rest = &rest[usize::from(length)..];
                 }
-                Then::Fault(_) if !self.setup.is_strict => assert!(!self.scanner.is_on()),
+                Then::Fault(_) if !self.setup.limits.is_strict => {}
                 Then::OverLimit(_) | Then::Fault(_) => self.refused = Some(rest.to_vec()),
                 Then::Closed => {}
             }
@@ -163,31 +165,34 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
     let setup = follower.setup;
     let (mut passed, mut cut, mut counts, mut code) =
         (Vec::<u8>::new(), 0, Counts::default(), None);
+    let mut faults = usize::from(reading.tail == Tail::Fault);
     for frame in &reading.frames {
         let bytes = &stream[frame.start..frame.end(stream)];
         let payload = frame.unmasked();
-        if frame.opcode == PONG && payload == OURS {
+        if is_ours(frame) {
             cut += bytes.len();
             continue;
         }
         passed.extend(bytes);
+        faults += usize::from(frame.is_wrong);
         match frame.opcode {
             PING => counts.pings += 1,
             PONG => counts.pongs += 1,
             CLOSE if code.is_none() => {
-                let sent = payload.first_chunk::<2>().map_or(0, |code| u16::from_be_bytes(*code));
+                let sent = payload.first_chunk::<2>().filter(|_| frame.is_short);
+                let sent = sent.map_or(0, |code| u16::from_be_bytes(*code));
                 code = Some(if sent == 0 { 1005 } else { sent });
             }
-            CLOSE => {}
-            _ => {
+            0..3 => {
                 counts.payload += payload.len() as u64;
                 counts.messages += u64::from(frame.fin && frame.is_whole());
                 counts.data_frames += u64::from(!frame.fin || frame.is_whole());
             }
+            _ => {}
         }
     }
     let behind = &stream[reading.tail_at..];
-    let is_lost = reading.tail == Tail::Fault && !setup.is_strict;
+    let is_lost = reading.tail == Tail::Fault && !setup.limits.is_strict;
     let is_refused = reading.tail != Tail::More && !is_lost;
     if is_lost {
         passed.extend(behind);
@@ -203,8 +208,9 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
     assert_eq!(follower.scanner.is_behind_close(), is_between && !is_lost && code.is_some());
     assert_eq!(follower.scanner.in_message(), reading.in_message);
     let told = |is: fn(&Then) -> bool| follower.told.iter().filter(|then| is(then)).count();
-    assert_eq!(told(|then| matches!(then, Then::Closed)), usize::from(code.is_some()));
-    let faults = usize::from(reading.tail == Tail::Fault);
+    let mut closes = reading.frames.iter().filter(|frame| frame.opcode == CLOSE);
+    let is_told_as_close = closes.next().is_some_and(|first| !first.is_wrong);
+    assert_eq!(told(|then| matches!(then, Then::Closed)), usize::from(is_told_as_close));
     assert_eq!(told(|then| matches!(then, Then::Fault(_))), faults);
     let over_limit = usize::from(reading.tail == Tail::OverLimit);
     assert_eq!(told(|then| matches!(then, Then::OverLimit(_))), over_limit);
@@ -216,14 +222,13 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
 fn places(reading: &Reading<'_>, stream: &[u8], setup: Setup) -> Vec<usize> {
     let (mut places, mut passed, mut is_closed, mut in_message) = (Vec::new(), 0, false, false);
     for frame in &reading.frames {
-        let payload = frame.unmasked();
-        if frame.opcode == PONG && payload == OURS {
+        if is_ours(frame) {
             continue;
         }
         passed += frame.end(stream) - frame.start;
         let is_first_close = frame.opcode == CLOSE && !is_closed;
         is_closed |= is_first_close;
-        if !frame.is_control() {
+        if frame.is_of_message() {
             in_message = !frame.fin;
         }
         let is_place = match setup.until {
@@ -232,8 +237,10 @@ fn places(reading: &Reading<'_>, stream: &[u8], setup: Setup) -> Vec<usize> {
             Until::MessageEnd => !is_closed && !in_message,
             Until::Close => is_closed,
         };
-        // The first Close is told of as itself where it came whole with its code.
-        if is_place && frame.is_whole() && !(is_first_close && came_with_its_code(frame.length)) {
+        // The first Close, and a frame that breaks a rule, are told of as themselves where they came whole
+        // with their heads, and as much more as is held.
+        let is_told = is_first_close || frame.is_wrong;
+        if is_place && frame.is_whole() && !(is_told && came_at_once(frame, is_first_close)) {
             places.push(passed);
         }
     }
@@ -241,6 +248,15 @@ fn places(reading: &Reading<'_>, stream: &[u8], setup: Setup) -> Vec<usize> {
 }
 
 /// Byte by byte: it is told when it is whole.
-const fn came_with_its_code(length: u64) -> bool {
-    matches!(length, 0 | 2)
+const fn came_at_once(frame: &Frame<'_>, is_first_close: bool) -> bool {
+    let held = match frame.opcode {
+        CLOSE if is_first_close && frame.is_short => 2,
+        PONG if frame.is_short => 8,
+        _ => 0,
+    };
+    matches!(frame.length, 0) || frame.length == held
+}
+
+fn is_ours(frame: &Frame<'_>) -> bool {
+    frame.opcode == PONG && frame.is_short && frame.unmasked() == OURS
 }

@@ -5,11 +5,13 @@
 
 use crate::end::Side;
 
-/// What is asked of the frames beside RFC 6455: bytes of payload at most, per data frame and per message.
+/// What is asked of the frames beside RFC 6455: bytes of payload at most, per data frame and per message;
+/// and whether a stream is read on behind a frame that breaks a rule, by what that says of itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Limits {
     pub(crate) frame: Option<u64>,
     pub(crate) message: Option<u64>,
+    pub(crate) is_strict: bool,
 }
 
 /// A frame whose head is whole.
@@ -20,6 +22,10 @@ pub(crate) struct Frame<'b> {
     pub(crate) fin: bool,
     pub(crate) opcode: u8,
     pub(crate) length: u64,
+    /// It breaks a rule.
+    pub(crate) is_wrong: bool,
+    /// Its head is as long as that of a right control frame, no longer.
+    pub(crate) is_short: bool,
     mask: [u8; 4],
     /// As much of it as came.
     pub(crate) payload: &'b [u8],
@@ -30,7 +36,7 @@ pub(crate) struct Frame<'b> {
 pub(crate) enum Tail {
     /// Nothing, or the beginning of a head, or of a frame that is to be held until more of it came.
     More,
-    /// A frame that breaks a rule.
+    /// A frame that breaks a rule; where streams are read on, one whose length cannot be.
     Fault,
     /// A frame above a limit.
     OverLimit,
@@ -52,8 +58,8 @@ pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
 impl Frame<'_> {
-    pub(crate) fn is_control(self) -> bool {
-        self.opcode >= 8
+    pub(crate) fn is_of_message(self) -> bool {
+        self.opcode < 3
     }
 
     pub(crate) fn is_whole(self) -> bool {
@@ -79,13 +85,13 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
     while let Some(first) = stream.get(reading.tail_at) {
         let start = reading.tail_at;
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-        let is_wrong = match opcode {
+        let mut is_wrong = match opcode {
             0 => !reading.in_message,
             1 | 2 => reading.in_message,
             CLOSE | PING | PONG => !fin,
             _ => true,
         };
-        if is_wrong {
+        if is_wrong && limits.is_strict {
             reading.tail = Tail::Fault;
             break;
         }
@@ -94,7 +100,8 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
         };
         let is_masked = second & 0x80 != 0;
         let short = second & 0x7f;
-        if is_masked != (sender == Side::Client) || (opcode >= 8 && short > 125) {
+        is_wrong |= is_masked != (sender == Side::Client) || (opcode >= 8 && short > 125);
+        if is_wrong && limits.is_strict {
             reading.tail = Tail::Fault;
             break;
         }
@@ -115,7 +122,8 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
             126 | 127 => length.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
             _ => u64::from(short),
         };
-        if (short == 126 && length < 126) || (short == 127 && length < 65_536) {
+        is_wrong |= (short == 126 && length < 126) || (short == 127 && length < 65_536);
+        if is_wrong && limits.is_strict {
             reading.tail = Tail::Fault;
             break;
         }
@@ -124,25 +132,27 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
             break;
         };
         let is_data = opcode < 8;
-        if is_data
-            && (limits.frame.is_some_and(|limit| length > limit)
-                || limits.message.is_some_and(|limit| message.saturating_add(length) > limit))
+        if ((is_data || length > 125) && limits.frame.is_some_and(|limit| length > limit))
+            || (is_data
+                && limits.message.is_some_and(|limit| message.saturating_add(length) > limit))
         {
             reading.tail = Tail::OverLimit;
             break;
         }
+        let is_short = payload_at - start <= 6;
         let came = stream.len() - payload_at;
         let payload = &stream[payload_at..payload_at + length.min(came as u64) as usize];
         // Nobody can say yet whose answer it is, or what the code is.
         let is_held = (opcode == PONG && length == 8 && came < 8)
             || (opcode == CLOSE && length >= 2 && came < 2 && !is_closed);
-        if is_held {
+        if is_held && is_short {
             break;
         }
         let mask = key.try_into().unwrap_or_default();
-        reading.frames.push(Frame { start, fin, opcode, length, mask, payload });
+        let frame = Frame { start, fin, opcode, length, is_wrong, is_short, mask, payload };
+        reading.frames.push(frame);
         reading.tail_at = payload_at + payload.len();
-        if is_data {
+        if opcode < 3 {
             reading.in_message = !fin;
             message = if fin { 0 } else { message.saturating_add(length) };
         }

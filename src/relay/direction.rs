@@ -100,6 +100,9 @@ pub(super) fn can_pass(flow: &Flow, from: Readiness, to: Readiness) -> bool {
         let has_to_write = !flow.waiting.is_empty() || flow.course == Course::Finishes;
         return can_read && from.readable || can_write && has_to_write;
     }
+    if flow.is_deaf() {
+        return from.readable && flow.source != Source::Ended;
+    }
     to.writable && (from.readable || !flow.waiting.is_empty() || flow.source == Source::Ended)
 }
 
@@ -190,7 +193,8 @@ fn pass_all(
         }
         // Nothing is read for a sink that is full, even with nothing waiting: it would only have to
         // be kept here, and the kernel keeps it better.
-        if flow.sink != Sink::Open || !to.writable {
+        let is_deaf = flow.is_deaf();
+        if !is_deaf && (flow.sink != Sink::Open || !to.writable) {
             return Stop::Waits;
         }
         if !flow.waiting.is_empty() {
@@ -202,6 +206,7 @@ fn pass_all(
         }
         match flow.source {
             Source::Open | Source::Broken { .. } => {}
+            Source::Ended if is_deaf => return Stop::Waits,
             Source::Ended => {
                 if let Err(fault) = sink.end() {
                     return sink_broke(flow, &fault);
@@ -220,7 +225,10 @@ fn pass_all(
         reads_left -= 1;
 
         let has_much = flow.scanner.payload_left() >= MUCH && flow.scanner.is_on();
-        if has_much && let Some(bulk) = watch.bulk.as_deref_mut() {
+        if has_much
+            && !is_deaf
+            && let Some(bulk) = watch.bulk.as_deref_mut()
+        {
             match carry(flow, bulk, from, to) {
                 Ok(()) => put_wanted(flow, watch),
                 Err(NotCarried::NoWay) => watch.bulk = None,
@@ -246,6 +254,9 @@ fn pass_all(
                 Ok(()) => continue,
                 Err(stop) => return stop,
             }
+        }
+        if is_deaf {
+            continue;
         }
         match write(&mut sink, bytes, to) {
             Ok(taken) => {
@@ -358,6 +369,9 @@ fn pass_frames(
     }
     let bytes = buffer.get(start..MAX_HELD + length).unwrap_or_default();
     follow(flow, bytes, watch, |flow, piece| {
+        if flow.is_deaf() {
+            return Ok(());
+        }
         let mut taken = 0;
         if flow.waiting.is_empty() && to.writable {
             taken = write(sink, piece, to).map_err(|fault| sink_broke(flow, &fault))?;
@@ -401,12 +415,8 @@ fn follow(
         bytes = bytes.get(pass..).unwrap_or_default();
         match then {
             Then::More => return Ok(()),
-            Then::Reached => {}
+            Then::Reached | Then::Closed => {}
             Then::OwnPong { length } => bytes = bytes.get(length.into()..).unwrap_or_default(),
-            Then::Closed => {
-                let code = flow.scanner.close_code().unwrap_or_default();
-                watch.close.get_or_insert(Close { by: watch.source.side, code });
-            }
             Then::OverLimit(_) => return Err(Stop::Refused(Reason::TooBig)),
             Then::Fault(fault) => {
                 watch.rulebook.counters.frame_faults.add(fault);
@@ -414,6 +424,12 @@ fn follow(
                     return Err(Stop::Refused(Reason::Malformed));
                 }
             }
+        }
+        if matches!(then, Then::Closed | Then::Fault(_))
+            && let Some(code) = flow.scanner.close_code()
+        {
+            watch.close.get_or_insert(Close { by: watch.source.side, code });
+            *watch.rearm = true;
         }
         if flow.ends_behind_close && flow.scanner.is_behind_close() {
             flow.course = Course::Finishes;
@@ -453,6 +469,9 @@ fn put_wanted(flow: &mut Flow, watch: &mut Watch<'_>) {
 
 /// The stream ends in the middle of what is held: it passes, since it came.
 fn release(flow: &mut Flow) {
+    if flow.sink == Sink::Broken {
+        return;
+    }
     let mut room = [0; MAX_HELD];
     let held = flow.scanner.finish(&mut room);
     flow.waiting.push(room.get(MAX_HELD - held..).unwrap_or_default());
@@ -489,7 +508,7 @@ fn discard(
             return Stop::Waits;
         }
         match read(&mut source, buffer, from) {
-            Ok(_) => {}
+            Ok(_) => flow.has_come = true,
             Err(Nothing::Now) if flow.source == Source::Open => return Stop::Waits,
             Err(Nothing::Ended) if flow.source != (Source::Broken { told: true }) => {
                 flow.source = Source::Ended;

@@ -42,6 +42,9 @@ pub(crate) enum Opcode {
     Close = 0x8,
     Ping = 0x9,
     Pong = 0xa,
+    /// One of those that are reserved for data, and for control frames.
+    OtherData = 0x3,
+    OtherControl = 0xb,
 }
 
 /// Whether the frames of a sender are masked (RFC 6455, section 5.1). The value is the mask bit.
@@ -86,9 +89,12 @@ pub(crate) fn parse(bytes: &[u8], masking: Masking) -> Result<Option<(Head, usiz
         return Err(Fault::ControlTooLong);
     }
 
-    let Some((length, rest)) = parse_length(short, rest)? else {
+    let Some(((length, shortest), rest)) = parse_length(short, rest)? else {
         return Ok(None);
     };
+    if length < shortest {
+        return Err(Fault::LengthNotMinimal);
+    }
     let (mask, rest) = match masking {
         Masking::Forbidden => (None, rest),
         Masking::Required => match rest.split_first_chunk() {
@@ -99,11 +105,40 @@ pub(crate) fn parse(bytes: &[u8], masking: Masking) -> Result<Option<(Head, usiz
     Ok(Some((Head { fin, opcode, mask, length }, bytes.len() - rest.len())))
 }
 
+/// The head that the bytes begin with, of a frame that breaks a rule: what it says of itself, and so
+/// where it ends. As [`parse`], but only a length that cannot be is a fault.
+#[cold]
+pub(crate) fn announced(bytes: &[u8]) -> Result<Option<(Head, usize)>, Fault> {
+    let Some((&[first, second], rest)) = bytes.split_first_chunk() else {
+        return Ok(None);
+    };
+    let Some(((length, _), rest)) = parse_length(second & !MASK, rest)? else {
+        return Ok(None);
+    };
+    let (mask, rest) = if second & MASK == 0 {
+        (None, rest)
+    } else {
+        match rest.split_first_chunk() {
+            Some((mask, rest)) => (Some(*mask), rest),
+            None => return Ok(None),
+        }
+    };
+    let opcode = Opcode::parse(first & 0x0f).unwrap_or(if first & 0x8 == 0 {
+        Opcode::OtherData
+    } else {
+        Opcode::OtherControl
+    });
+    Ok(Some((Head { fin: first & FIN != 0, opcode, mask, length }, bytes.len() - rest.len())))
+}
+
+/// A length, and the least one that needs as many bytes.
+type Length = (u64, u64);
+
 /// The length, and what follows it.
-fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Fault> {
-    let (length, rest, shortest) = match short {
+fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(Length, &[u8])>, Fault> {
+    Ok(Some(match short {
         LENGTH_16 => match rest.split_first_chunk() {
-            Some((bytes, rest)) => (u64::from(u16::from_be_bytes(*bytes)), rest, 126),
+            Some((bytes, rest)) => ((u64::from(u16::from_be_bytes(*bytes)), 126), rest),
             None => return Ok(None),
         },
         LENGTH_64 => {
@@ -111,16 +146,12 @@ fn parse_length(short: u8, rest: &[u8]) -> Result<Option<(u64, &[u8])>, Fault> {
                 return Err(Fault::LengthTopBit);
             }
             match rest.split_first_chunk() {
-                Some((bytes, rest)) => (u64::from_be_bytes(*bytes), rest, 0x1_0000),
+                Some((bytes, rest)) => ((u64::from_be_bytes(*bytes), 0x1_0000), rest),
                 None => return Ok(None),
             }
         }
-        _ => (u64::from(short), rest, 0),
-    };
-    if length < shortest {
-        return Err(Fault::LengthNotMinimal);
-    }
-    Ok(Some((length, rest)))
+        _ => ((u64::from(short), 0), rest),
+    }))
 }
 
 impl Opcode {
@@ -139,6 +170,11 @@ impl Opcode {
     /// It may stand between the fragments of a message (RFC 6455, section 5.5).
     pub(crate) const fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
+    }
+
+    /// It is part of a message.
+    pub(crate) const fn is_of_message(self) -> bool {
+        matches!(self, Self::Continuation | Self::Text | Self::Binary)
     }
 }
 

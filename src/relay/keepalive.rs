@@ -28,7 +28,7 @@ pub(crate) struct Times {
 pub(crate) struct Keepalive {
     /// The tick in which the last byte came.
     heard: u32,
-    /// The tick in which the last Ping was sent.
+    /// The tick in which the last Ping was sent, or in which what stands before it moved.
     pinged: u32,
     /// Nothing was heard since.
     is_silent: bool,
@@ -79,6 +79,12 @@ impl Times {
         let interval_over = now.wrapping_add(self.interval);
         if is_reached(interval_over, due) { interval_over } else { due }
     }
+
+    /// Ticks between two looks at a side that is silent while bytes wait for it.
+    pub(crate) const fn between_looks(self) -> u32 {
+        let ticks = self.timeout / 8;
+        if ticks == 0 { 1 } else { ticks }
+    }
 }
 
 /// For a side that is to be heard first.
@@ -109,6 +115,21 @@ impl Keepalive {
         self.is_silent = false;
     }
 
+    /// Nothing was heard since its last Ping.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
+    /// A Ping to it has no Pong yet.
+    pub(crate) const fn is_unanswered(&self) -> bool {
+        self.is_unanswered
+    }
+
+    /// The side took bytes that had waited for it: the time that it has for an answer begins again.
+    pub(crate) const fn put_off(&mut self, now: u32) {
+        self.pinged = now;
+    }
+
     /// What is to be done at tick `now`.
     pub(crate) const fn due(&self, now: u32, times: Times) -> Due {
         let (at, then) = if self.is_silent {
@@ -126,7 +147,9 @@ impl Keepalive {
         self.pinged = now;
         self.is_silent = true;
         self.newest = sent;
-        if !self.is_unanswered {
+        // One that is older than half of the count could soon not be told from one to come.
+        let is_too_old = sent.since(self.oldest) > u32::MAX / 2;
+        if !self.is_unanswered || is_too_old {
             self.is_unanswered = true;
             self.oldest = sent;
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::keepalive::{Nonces, Stamp, Times};
 use super::scanner::Rules;
-use super::wheel::ticks;
+use super::wheel::{is_reached, ticks};
 use crate::metrics::Counters;
 
 /// What is asked of tunnels. The default follows frames and lets everything pass.
@@ -21,9 +21,10 @@ pub struct Options {
     pub ping_interval: Option<Duration>,
     /// The same for the upstream.
     pub ping_upstream_interval: Option<Duration>,
-    /// How long after a Ping something has to come from the side that got it.
+    /// How long after a Ping something has to come from the side that got it, and how long a side whose
+    /// other one has ended may do nothing.
     pub pong_timeout: Duration,
-    /// A tunnel in which no data frame passed for so long ends (no byte, where there are no frames).
+    /// A tunnel in which no data passed for so long ends (no byte, where there are no frames).
     pub idle_timeout: Option<Duration>,
     /// A tunnel ends at this age, or up to a tenth earlier, so that tunnels of one age spread.
     pub max_lifetime: Option<Duration>,
@@ -59,6 +60,14 @@ impl Default for Options {
 /// How long both sides have to read their last bytes once all is said, before the sockets close.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
+/// The same while a side still sends what it is refused: a socket that closes with bytes unread is reset,
+/// which would overtake the Close.
+const LONGEST_LINGER: Duration = Duration::from_secs(30);
+
+/// How long after the period and the grace of a drain a client has to answer a Close that went out at
+/// the grace's end, into an unfinished message.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
+
 /// Options as they are used. Times are in ticks.
 #[derive(Clone, Debug)]
 pub(super) struct Rulebook {
@@ -72,6 +81,13 @@ pub(super) struct Rulebook {
     pub(super) close_code: u16,
     pub(super) grace: u32,
     pub(super) linger: u32,
+    pub(super) longest_linger: u32,
+    /// How long a side that has ended, or has sent its Close, waits for the other.
+    pub(super) pong: u32,
+    /// The same where it is the end of its stream alone, without a Close.
+    pub(super) half_open: Option<u32>,
+    /// When all goodbyes are over, once there is a drain.
+    said_by: Option<u32>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -91,7 +107,31 @@ impl Rulebook {
             close_code: options.close_code,
             grace: ticks(options.grace),
             linger: ticks(LINGER),
+            longest_linger: ticks(LONGEST_LINGER),
+            pong: ticks(options.pong_timeout),
+            half_open: options
+                .ping_interval
+                .map(|interval| ticks(interval.saturating_add(options.pong_timeout))),
+            said_by: None,
             counters: Arc::clone(&options.counters),
+        }
+    }
+}
+
+impl Rulebook {
+    /// A drain over `period` ticks begins at tick `now`.
+    pub(super) fn drains(&mut self, period: u32, now: u32) {
+        let time = period.saturating_add(self.grace).saturating_add(ticks(LAST_ANSWER));
+        self.said_by = Some(now.wrapping_add(time));
+    }
+
+    /// When a goodbye that begins at tick `now` is over, at the latest.
+    pub(super) fn grace_until(&self, now: u32) -> u32 {
+        let until = now.wrapping_add(self.grace);
+        match self.said_by {
+            Some(said_by) if is_reached(said_by, now) => now,
+            Some(said_by) if is_reached(said_by, until) => said_by,
+            _ => until,
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::end::Side;
 /// masked Pong with eight bytes of payload, or of a masked Close up to its code.
 pub(crate) const MAX_HELD: usize = MAX_HEAD - 1;
 
+/// The longest head of a control frame that breaks no rule.
+const LONGEST_CONTROL_HEAD: usize = 2 + 4;
+
 /// Payload of our Pings. Only a Pong of this length can be the answer to one.
 const NONCE: usize = 8;
 
@@ -56,7 +59,8 @@ pub(crate) struct Scanner {
 enum Position {
     /// A head is next. `have` bytes of it came and are held: the last ones of `held`.
     Head { have: u8, held: [u8; MAX_HELD] },
-    /// `left` bytes of payload are next, one at least.
+    /// `left` bytes of payload are next, one at least. A control frame's are not counted, nor are those
+    /// of a frame whose opcode is reserved.
     Payload { left: u64, is_control: bool },
     /// There are no frames, or it is not known any more where they begin.
     Lost,
@@ -101,7 +105,8 @@ pub(crate) enum Then {
     /// A frame that exceeds a limit. No byte of it may be passed on, and no more be scanned.
     OverLimit(Limit),
     /// A frame that breaks a rule. Strict: no byte of it may be passed on, and no more be scanned.
-    /// Otherwise all that comes will pass; it is told once.
+    /// Otherwise the last bytes that pass are of it, its Close's code is known as of any other, and the
+    /// rest is to be scanned. Behind a length that cannot be, all passes as it comes.
     Fault(Fault),
 }
 
@@ -354,22 +359,39 @@ impl Scanner {
                 return Scan { pass: at, then: Then::More };
             }
 
-            // The first byte says it: a stream that is none is not held until a head is whole.
-            if let Err(fault) = self.check_order(rest) {
-                return self.fault(at, fault, rules);
-            }
-            let (head, used) = match frame::parse(rest, self.masking) {
+            let found = match self.check_order(rest) {
+                Ok(()) => frame::parse(rest, self.masking),
+                Err(fault) => Err(fault),
+            };
+            let mut broken = None;
+            let (head, used) = match found {
                 Ok(Some(found)) => found,
                 Ok(None) => return self.hold(at, rest),
-                Err(fault) => return self.fault(at, fault, rules),
+                Err(fault) if rules.is_strict => {
+                    return Scan { pass: at, then: Then::Fault(fault) };
+                }
+                // Most receivers are not so strict: it is followed by what it says of itself.
+                Err(fault) => match frame::announced(rest) {
+                    Ok(Some(found)) => {
+                        broken = Some(fault);
+                        found
+                    }
+                    Ok(None) => return self.hold(at, rest),
+                    Err(_) => {
+                        self.position = Position::Lost;
+                        return Scan { pass: at, then: Then::Fault(fault) };
+                    }
+                },
             };
             if let Err(limit) = self.check_limits(&head, rules) {
                 return Scan { pass: at, then: Then::OverLimit(limit) };
             }
             let payload = rest.get(used..).unwrap_or_default();
             let mut is_first_close = false;
+            // Behind a longer head, which breaks a rule, there is no room to hold more.
+            let is_short = used <= LONGEST_CONTROL_HEAD;
             match head.opcode {
-                Opcode::Pong if head.length == NONCE as u64 => {
+                Opcode::Pong if head.length == NONCE as u64 && is_short => {
                     let Some(nonce) = payload.first_chunk() else {
                         return self.hold(at, rest);
                     };
@@ -382,10 +404,10 @@ impl Scanner {
                 }
                 Opcode::Close if self.close.is_none() => {
                     let code = match payload.first_chunk() {
-                        Some(code) if head.length >= 2 => {
+                        Some(code) if head.length >= 2 && is_short => {
                             u16::from_be_bytes(frame::apply_mask(*code, head.mask))
                         }
-                        None if head.length >= 2 => return self.hold(at, rest),
+                        None if head.length >= 2 && is_short => return self.hold(at, rest),
                         _ => 0,
                     };
                     self.close = Some(NonZeroU16::new(code).unwrap_or(NO_STATUS));
@@ -395,7 +417,10 @@ impl Scanner {
             }
 
             self.begin(&head);
-            at = self.skip(bytes, at + used, head.length, head.opcode.is_control());
+            at = self.skip(bytes, at + used, head.length, !head.opcode.is_of_message());
+            if let Some(fault) = broken {
+                return Scan { pass: at, then: Then::Fault(fault) };
+            }
             if is_first_close {
                 return Scan { pass: at, then: Then::Closed };
             }
@@ -441,26 +466,27 @@ impl Scanner {
         }
     }
 
-    /// Control frames have a limit of their own.
+    /// Control frames have a limit of their own; one that breaks it is no better than a data frame.
     const fn check_limits(&self, head: &Head, rules: &Rules) -> Result<(), Limit> {
-        if head.opcode.is_control() {
+        if head.opcode.is_control() && head.length <= MAX_CONTROL_PAYLOAD {
             return Ok(());
         }
         if head.length > rules.max_frame {
             return Err(Limit::Frame);
         }
-        if self.message.saturating_add(head.length) > rules.max_message {
+        if !head.opcode.is_control() && self.message.saturating_add(head.length) > rules.max_message
+        {
             return Err(Limit::Message);
         }
         Ok(())
     }
 
-    /// Counts a frame that breaks no rule.
+    /// Counts a frame.
     const fn begin(&mut self, head: &Head) {
         match head.opcode {
             Opcode::Ping => self.pings = self.pings.wrapping_add(1),
             Opcode::Pong => self.pongs = self.pongs.wrapping_add(1),
-            Opcode::Close => {}
+            Opcode::Close | Opcode::OtherData | Opcode::OtherControl => {}
             Opcode::Continuation | Opcode::Text | Opcode::Binary => {
                 self.payload = self.payload.wrapping_add(head.length);
                 self.is_in_message = !head.fin;
@@ -486,15 +512,6 @@ impl Scanner {
         self.position = Position::Head { have, held };
         Scan { pass: at, then: Then::More }
     }
-
-    /// Behind a fault nobody can know where frames begin.
-    #[cold]
-    fn fault(&mut self, at: usize, fault: Fault, rules: &Rules) -> Scan {
-        if !rules.is_strict {
-            self.position = Position::Lost;
-        }
-        Scan { pass: at, then: Then::Fault(fault) }
-    }
 }
 
 /// One that is off.
@@ -510,7 +527,8 @@ impl Position {
 }
 
 // What is held always fits: nothing shorter than these is ever undecided.
-const _: () = assert!(2 + 4 + NONCE <= MAX_HELD + 1 && NONCE as u64 <= MAX_CONTROL_PAYLOAD);
+const _: () =
+    assert!(LONGEST_CONTROL_HEAD + NONCE <= MAX_HELD + 1 && NONCE as u64 <= MAX_CONTROL_PAYLOAD);
 
 #[cfg(test)]
 mod tests {
@@ -588,7 +606,7 @@ mod tests {
                         self.reached.push(self.passed.len());
                     }
                     Then::Closed => {}
-                    Then::Fault(_) if !self.rules.is_strict => assert!(!self.scanner.is_on()),
+                    Then::Fault(_) if !self.rules.is_strict => {}
                     Then::OverLimit(_) | Then::Fault(_) => {
                         assert!(self.scanner.at_boundary() || self.scanner.close.is_some());
                         self.refused = Some(rest.to_vec());
@@ -1039,10 +1057,10 @@ mod tests {
             assert!(refusing.scanner.at_boundary(), "a Close could not go out");
 
             let observing = Follower::new(Side::Upstream, lenient()).feed_all(&bytes);
-            assert_eq!(observing.told, [Then::Fault(*fault)]);
+            assert_eq!(observing.told[0], Then::Fault(*fault));
             assert_eq!(observing.passed, bytes);
-            assert!(!observing.scanner.at_boundary() && !observing.scanner.is_on());
-            assert_eq!(observing.scanner.counts().messages, 1);
+            let is_lost = *fault == Fault::LengthTopBit;
+            assert_eq!(observing.scanner.is_on(), !is_lost, "{fault}");
         }
         let unmasked = Follower::new(Side::Client, strict()).feed_all(b"\x81\x01!");
         assert_eq!(unmasked.told, [Then::Fault(Fault::MaskMissing)]);
@@ -1050,6 +1068,43 @@ mod tests {
         assert_eq!(inside.told, [Then::Fault(Fault::MessageInsideMessage)]);
         assert_eq!(inside.passed, b"\x01\x01!");
         assert!(inside.scanner.at_boundary() && inside.scanner.in_message());
+    }
+
+    #[test]
+    fn where_frames_are_only_observed_a_broken_rule_changes_nothing_behind_it() {
+        let rules = Rules::new(Some(1000), None, false);
+        let ours = control(Control::Pong, &OURS).encode(Side::Client);
+        let too_big = data(Data::Binary, true, &[0; 1001]).encode(Side::Client);
+        let cases: &[(&[u8], Fault)] = &[
+            (b"\x83\x81abcd!", Fault::ReservedOpcode),
+            (b"\x8b\x81abcd!", Fault::ReservedOpcode),
+            (b"\x09\x80abcd", Fault::FragmentedControl),
+            (b"\x89\xfe\x00\x02abcd!!", Fault::ControlTooLong),
+            (b"\x81\x01!", Fault::MaskMissing),
+            (b"\x82\xfe\x00\x01abcd!", Fault::LengthNotMinimal),
+            (b"\x82\xff\0\0\0\0\0\0\0\x01abcd!", Fault::LengthNotMinimal),
+            (b"\x80\x81abcd!", Fault::ContinuationWithoutStart),
+        ];
+        for (bad, fault) in cases {
+            let mut bytes = [bad, &ours[..], &too_big].concat();
+            let told =
+                [Then::Fault(*fault), Then::OwnPong { length: 14 }, Then::OverLimit(Limit::Frame)];
+            for cuts in [vec![], (0..bytes.len()).collect()] {
+                let follower = Follower::new(Side::Client, rules).feed_pieces(&bytes, &cuts);
+                assert_eq!(follower.told, told, "{fault}");
+                assert_eq!(follower.passed, *bad, "{fault}");
+                assert!(follower.scanner.at_boundary());
+            }
+            bytes.truncate(bad.len());
+            bytes.extend(control(Control::Close, b"\x03\xe9").encode(Side::Client));
+            let follower = Follower::new(Side::Client, rules).feed_all(&bytes);
+            assert_eq!(follower.scanner.close_code(), Some(1001), "{fault}");
+        }
+        // A Close that breaks a rule is one, too, and no control frame is a way around a limit.
+        let close = Follower::new(Side::Client, rules).feed_all(b"\x88\x02\x03\xe9");
+        assert_eq!((close.scanner.close_code(), close.passed.len()), (Some(1001), 4));
+        let ping = Follower::new(Side::Upstream, rules).feed_all(b"\x89\x7e\x03\xe9");
+        assert_eq!(ping.told, [Then::OverLimit(Limit::Frame)]);
     }
 
     #[test]

@@ -283,9 +283,13 @@ impl Run {
         let limit = |bit: u8, value: u8| (switches & 1 << bit != 0).then_some(u64::from(value));
         let time = |value: u8| TICK * (1 + u32::from(value));
         let timed = |bit: u8, value: u8| (switches & 1 << bit != 0).then_some(time(value));
-        let limits = Limits { frame: limit(1, script.byte()), message: limit(2, script.byte()) };
+        let limits = Limits {
+            frame: limit(1, script.byte()),
+            message: limit(2, script.byte()),
+            is_strict: switches & 1 != 0,
+        };
         let options = Options {
-            strict: switches & 1 != 0,
+            strict: limits.is_strict,
             max_frame_size: limits.frame,
             max_message_size: limits.message,
             ping_interval: timed(3, script.byte()),
@@ -301,7 +305,17 @@ impl Run {
         let buffer = vec![0xff; MAX_HELD + 8 + usize::from(script.byte())];
         let early = script.byte();
         let early = [early & 15, early >> 4].map(|count| script.bytes(count.into()).to_vec());
-        let rulebook = Rulebook::new(&options);
+        Self::start(&options, limits, protocol, buffer, early)
+    }
+
+    fn start(
+        options: &Options,
+        limits: Limits,
+        protocol: Protocol,
+        buffer: Vec<u8>,
+        early: [Vec<u8>; 2],
+    ) -> Self {
+        let rulebook = Rulebook::new(options);
         let wires = Wires::default();
         let mut told = <[Told; 2]>::default();
         for side in BOTH {
@@ -518,7 +532,8 @@ impl Run {
             self.turn();
         } else {
             self.is_over = true;
-            self.is_cut = true;
+            // What it calls drained has arrived however long it took.
+            self.is_cut |= self.slot().tunnel.end().why != Reason::Drained;
         }
     }
 
@@ -695,7 +710,7 @@ impl Explained<'_> {
         for frame in &reading.frames {
             let end = frame.end(self.sent);
             let bytes = &self.sent[frame.start..end];
-            let is_answer = frame.opcode == PONG && frame.is_whole();
+            let is_answer = frame.opcode == PONG && frame.is_whole() && frame.is_short;
             let answered =
                 self.answers.iter().position(|ping| is_answer && *ping == frame.unmasked());
             if let Some(answered) = answered {
@@ -834,4 +849,441 @@ fn no_socket() -> TcpStream {
 fn identity() -> Identity {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     Identity::new(address, address, address, "GET / HTTP/1.1", "1", Instant::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::end::{End, Phase};
+    use crate::relay::wheel::ticks;
+
+    const TEXT: u8 = 0x81;
+    const CLOSED: u8 = 0x80 | CLOSE;
+    const HALF: [u8; 2] = [0x01, 0x80];
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn close(sender: Side, code: u16) -> Vec<u8> {
+        encode(sender, CLOSED, &code.to_be_bytes())
+    }
+
+    fn drained(by: Side, why: Reason) -> End {
+        End::new(by, Phase::Drain, why)
+    }
+
+    fn relayed(by: Side, why: Reason) -> End {
+        End::new(by, Phase::Relay, why)
+    }
+
+    impl Run {
+        fn with(options: &Options) -> Self {
+            Self::of(Protocol::WebSocket, options)
+        }
+
+        fn of(protocol: Protocol, options: &Options) -> Self {
+            let buffer = vec![0xff; MAX_HELD + 4096];
+            let early = <[Vec<u8>; 2]>::default();
+            let mut run = Self::start(options, Limits::default(), protocol, buffer, early);
+            for side in BOTH {
+                run.wires.of(side).make_room(1 << 20);
+            }
+            run.serve();
+            run
+        }
+
+        /// No room for a byte more.
+        fn fill(&self, side: Side) {
+            self.wires.of(side).room.set(0);
+        }
+
+        fn says(&mut self, side: Side, bytes: &[u8]) {
+            self.send(side, bytes, false);
+            self.serve();
+        }
+
+        fn wait(&mut self, time: Duration) {
+            let until = self.now.wrapping_add(ticks(time));
+            while is_reached(self.look_at, until) && !self.is_over {
+                self.now = self.look_at;
+                self.look();
+                if !self.is_over {
+                    self.serve();
+                }
+            }
+            self.now = until;
+        }
+
+        /// It is drained now: the Close goes out, if it may.
+        fn drain(&mut self) {
+            let now = self.now;
+            self.slot().drain_at(now);
+            self.rearm();
+            self.wait(TICK * 2);
+        }
+
+        fn got(&self, side: Side) -> Vec<u8> {
+            self.wires.of(side).taken.borrow().clone()
+        }
+
+        fn frames(&self, side: Side) -> Vec<(u8, Vec<u8>)> {
+            let got = self.got(side);
+            let read = reference::read(&got, other(side), Limits::default());
+            assert_eq!(read.tail_at, got.len());
+            read.frames.iter().map(|frame| (frame.opcode, frame.unmasked())).collect()
+        }
+
+        fn last_close(&self, side: Side) -> Option<u16> {
+            let (opcode, payload) = self.frames(side).pop()?;
+            (opcode == CLOSE).then(|| u16::from_be_bytes([payload[0], payload[1]]))
+        }
+
+        fn is_told(&self, side: Side) -> bool {
+            self.wires.of(side).is_told.get()
+        }
+
+        fn ended(&mut self) -> End {
+            assert!(self.is_over, "it goes on");
+            self.slot().tunnel.end()
+        }
+    }
+
+    fn silent() -> Options {
+        Options { grace: seconds(2), stall_timeout: seconds(60), ..Options::default() }
+    }
+
+    #[test]
+    fn words_before_the_answer_wait_for_a_slow_application() {
+        let mut run = Run::with(&silent());
+        run.drain();
+        run.fill(Side::Upstream);
+        let said = [encode(Side::Client, TEXT, &[7; 3000]), close(Side::Client, 1001)].concat();
+        run.says(Side::Client, &said);
+        for _ in 0..10 {
+            // It moves, and no event tells.
+            run.wait(seconds(30));
+            let room = &run.wires.upstream.room;
+            room.set(room.get() + 100);
+        }
+        assert!(!run.is_over);
+        run.wires.upstream.make_room(1 << 20);
+        run.serve();
+        assert_eq!(run.got(Side::Upstream), said);
+        assert!(run.is_told(Side::Upstream) && run.is_told(Side::Client));
+        run.wait(seconds(1));
+        assert!(!run.is_over, "no time to read it");
+        run.wait(seconds(3));
+        assert_eq!(run.ended(), drained(Side::Elbows, Reason::Drained));
+    }
+
+    #[test]
+    fn what_did_not_arrive_is_not_called_drained() {
+        for is_end_of_process in [true, false] {
+            let mut run = Run::with(&silent());
+            run.drain();
+            run.fill(Side::Upstream);
+            let said = [encode(Side::Client, TEXT, b"lost"), close(Side::Client, 1001)].concat();
+            run.says(Side::Client, &said);
+            if is_end_of_process {
+                let end = run.slot.take().unwrap().into_ended().end();
+                assert_eq!(end, drained(Side::Elbows, Reason::PeriodOver));
+                continue;
+            }
+            run.wait(seconds(90));
+            assert_eq!(run.ended(), drained(Side::Upstream, Reason::Stalled));
+        }
+    }
+
+    #[test]
+    fn messages_before_one_that_is_too_big_wait_for_a_slow_other_side() {
+        for side in BOTH {
+            let mut run = Run::with(&Options { max_frame_size: Some(1000), ..silent() });
+            run.fill(other(side));
+            let good = encode(side, TEXT, &[7; 999]);
+            run.says(side, &[&good[..], &encode(side, TEXT, &[7; 1001])].concat());
+            run.wait(seconds(30));
+            run.wires.of(other(side)).make_room(1 << 20);
+            run.serve();
+            assert!(run.got(other(side)).starts_with(&good), "words are lost");
+            assert_eq!(run.last_close(other(side)), Some(1001));
+            assert_eq!(run.last_close(side), Some(1009));
+            let first = run.slot().tunnel.close.unwrap();
+            assert_eq!((first.by, first.code), (Side::Elbows, 1009));
+            run.wait(seconds(5));
+            assert_eq!(run.ended(), relayed(side, Reason::TooBig));
+        }
+    }
+
+    #[test]
+    fn a_sender_that_goes_on_has_longer_to_read_its_close_but_not_for_ever() {
+        let mut run = Run::with(&Options { max_frame_size: Some(1000), ..silent() });
+        run.says(Side::Client, &encode(Side::Client, TEXT, &[7; 1001]));
+        for _ in 0..20 {
+            run.says(Side::Client, b"more");
+            run.wait(seconds(1));
+        }
+        assert!(!run.is_over);
+        for _ in 0..20 {
+            if !run.is_over {
+                run.says(Side::Client, b"more");
+                run.wait(seconds(1));
+            }
+        }
+        assert_eq!(run.ended(), relayed(Side::Client, Reason::TooBig));
+    }
+
+    #[test]
+    fn a_client_that_takes_what_stands_before_a_ping_is_not_gone() {
+        let options =
+            Options { ping_interval: Some(seconds(10)), pong_timeout: seconds(4), ..silent() };
+        let mut run = Run::with(&options);
+        run.wait(seconds(9));
+        run.fill(Side::Client);
+        run.says(Side::Upstream, &encode(Side::Upstream, TEXT, &[7; 4000]));
+        run.wait(seconds(2));
+        for _ in 0..30 {
+            run.wires.client.room.set(100);
+            run.wait(seconds(1));
+        }
+        assert!(!run.is_over, "{}", run.slot().tunnel.end());
+        // It takes nothing any more.
+        run.wait(seconds(6));
+        assert_eq!(run.slot().tunnel.ended, Some(relayed(Side::Client, Reason::Timeout)));
+    }
+
+    #[test]
+    fn a_slow_reader_that_no_event_tells_of_is_not_stalled() {
+        for side in BOTH {
+            let mut run = Run::with(&Options { stall_timeout: seconds(5), ..silent() });
+            run.fill(side);
+            run.says(other(side), &encode(other(side), TEXT, &[7; 4000]));
+            for _ in 0..20 {
+                run.wires.of(side).room.set(50);
+                run.wait(seconds(1));
+            }
+            assert!(!run.is_over && run.slot().tunnel.ended.is_none());
+            run.wait(seconds(8));
+            assert_eq!(run.slot().tunnel.ended, Some(relayed(side, Reason::Stalled)));
+        }
+    }
+
+    #[test]
+    fn pings_do_not_pile_up_before_a_client_that_takes_nothing() {
+        let options = Options {
+            ping_interval: Some(seconds(1)),
+            pong_timeout: seconds(30),
+            stall_timeout: seconds(100),
+            ..silent()
+        };
+        let mut run = Run::with(&options);
+        run.fill(Side::Client);
+        for _ in 0..20 {
+            run.says(Side::Client, &encode(Side::Client, TEXT, b"here"));
+            run.wait(seconds(2));
+        }
+        assert!(run.slot().tunnel.from_upstream.waiting.len() <= 20);
+        run.wires.client.make_room(1 << 20);
+        run.serve();
+        assert_eq!(run.frames(Side::Client).len(), 1);
+    }
+
+    #[test]
+    fn a_message_that_moves_is_not_idle() {
+        let mut run = Run::with(&Options { idle_timeout: Some(seconds(3)), ..silent() });
+        let message = encode(Side::Upstream, TEXT, &[7; 3000]);
+        for piece in message.chunks(100) {
+            run.says(Side::Upstream, piece);
+            run.wait(seconds(1));
+        }
+        assert!(!run.is_over && run.slot().tunnel.close.is_none());
+        run.wait(seconds(4));
+        assert_eq!(run.last_close(Side::Client), Some(1001));
+    }
+
+    #[test]
+    fn a_client_that_resets_in_its_goodbye_is_gone_at_once() {
+        let mut run = Run::with(&silent());
+        run.drain();
+        run.says(Side::Client, &encode(Side::Client, TEXT, b"last words"));
+        run.reset(Side::Client);
+        run.serve();
+        assert_eq!(run.last_close(Side::Upstream), Some(1001));
+        assert_eq!(run.frames(Side::Upstream)[0].1, b"last words");
+        assert_eq!(run.slot().tunnel.ended, Some(relayed(Side::Client, Reason::Reset)));
+    }
+
+    #[test]
+    fn a_client_answers_although_its_application_was_reset() {
+        for is_within_message in [false, true] {
+            let mut run = Run::with(&silent());
+            if is_within_message {
+                run.says(Side::Upstream, &encode(Side::Upstream, 1, b"begun"));
+            }
+            run.drain();
+            run.reset(Side::Upstream);
+            run.serve();
+            assert_eq!(run.last_close(Side::Client), Some(1001));
+            run.says(Side::Client, &encode(Side::Client, TEXT, b"nobody hears it"));
+            assert!(!run.is_told(Side::Client));
+            let answer = close(Side::Client, 1001);
+            run.says(Side::Client, &answer[..5]);
+            run.says(Side::Client, &answer[5..]);
+            assert!(run.is_told(Side::Client));
+            run.end(Side::Client);
+            run.serve();
+            assert_eq!(run.ended(), drained(Side::Elbows, Reason::Drained));
+        }
+    }
+
+    #[test]
+    fn a_side_that_does_not_end_when_the_other_has_is_given_the_time_of_a_pong() {
+        for is_half_closed in [false, true] {
+            for side in BOTH {
+                let options = Options { pong_timeout: seconds(20), ..silent() };
+                let mut run = Run::with(&options);
+                run.wait(seconds(100));
+                run.says(side, &close(side, 1000));
+                if is_half_closed {
+                    run.end(side);
+                    run.serve();
+                }
+                // What it still says has time.
+                for _ in 0..3 {
+                    run.wait(seconds(15));
+                    run.says(other(side), &encode(other(side), TEXT, b"more"));
+                }
+                assert!(!run.is_over && run.slot().tunnel.ended.is_none());
+                run.wait(seconds(30));
+                assert_eq!(run.ended(), relayed(other(side), Reason::Timeout));
+                assert!(run.is_told(side) && run.is_told(other(side)));
+                if !is_half_closed {
+                    assert_eq!(run.last_close(side), Some(1001));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn both_have_said_goodbye_and_nobody_ends() {
+        let mut run = Run::with(&silent());
+        for side in BOTH {
+            run.says(side, &close(side, 1000));
+        }
+        run.wait(seconds(30));
+        assert_eq!(run.ended(), relayed(Side::Upstream, Reason::Timeout));
+    }
+
+    #[test]
+    fn a_half_open_tunnel_ends_when_nothing_passes_for_as_long_as_a_ping_and_its_answer() {
+        for side in BOTH {
+            let options = Options { ping_interval: Some(seconds(50)), ..silent() };
+            let mut run = Run::with(&options);
+            run.end(side);
+            run.serve();
+            for _ in 0..4 {
+                run.wait(seconds(60));
+                run.says(other(side), &encode(other(side), TEXT, b"on"));
+            }
+            assert!(!run.is_over && run.slot().tunnel.ended.is_none());
+            run.wait(seconds(100));
+            assert_eq!(run.ended(), relayed(other(side), Reason::Timeout));
+        }
+    }
+
+    #[test]
+    fn a_message_and_its_goodbye_have_one_grace_in_a_drain() {
+        let mut run = Run::with(&silent());
+        let now = run.now;
+        run.rulebook.drains(ticks(seconds(5)), now);
+        run.says(Side::Upstream, &encode(Side::Upstream, HALF[0], b"begun"));
+        run.wait(seconds(5));
+        run.drain();
+        run.wait(Duration::from_millis(1_900));
+        assert_eq!(run.last_close(Side::Client), None);
+        run.wait(Duration::from_millis(150));
+        assert_eq!(run.last_close(Side::Client), Some(1001));
+        assert_eq!(run.slot().tunnel.ended, None);
+        run.wait(Duration::from_millis(200));
+        assert_eq!(run.slot().tunnel.ended, Some(drained(Side::Elbows, Reason::Timeout)));
+        assert_eq!(run.last_close(Side::Upstream), Some(1001));
+    }
+
+    #[test]
+    fn a_client_that_had_closed_itself_gets_a_close_back_and_is_not_blamed() {
+        let mut run = Run::with(&Options { close_code: 1012, ..silent() });
+        run.says(Side::Client, &close(Side::Client, 1000));
+        run.drain();
+        assert_eq!(run.last_close(Side::Client), None, "the application's answer may come");
+        run.wait(seconds(3));
+        assert_eq!(run.last_close(Side::Client), Some(1012));
+        assert_eq!(run.slot().tunnel.ended, Some(drained(Side::Upstream, Reason::Timeout)));
+    }
+
+    #[test]
+    fn where_no_close_can_be_both_streams_end_and_are_not_cut() {
+        let mut run = Run::of(Protocol::Other, &silent());
+        run.says(Side::Upstream, b"half a wor");
+        run.drain();
+        assert!(run.is_told(Side::Client) && run.is_told(Side::Upstream));
+        assert_eq!(run.slot().tunnel.ended, Some(drained(Side::Elbows, Reason::PeriodOver)));
+    }
+
+    #[test]
+    fn strict_tells_both_sides_1002() {
+        for side in BOTH {
+            let mut run = Run::with(&Options { strict: true, ..silent() });
+            run.says(side, &HALF.map(|_| 0xff));
+            assert_eq!(run.last_close(side), Some(1002));
+            assert_eq!(run.last_close(other(side)), Some(1002));
+        }
+    }
+
+    #[test]
+    fn a_broken_rule_that_is_observed_switches_nothing_off() {
+        let options = Options { ping_interval: Some(seconds(10)), ..silent() };
+        let mut run = Run::with(&options);
+        run.says(Side::Client, b"\x81\xfe\x00\x01abcd!");
+        run.says(Side::Upstream, b"\x81\x7e\x00\x01!");
+        run.wait(seconds(11));
+        let (opcode, payload) = run.frames(Side::Client).pop().unwrap();
+        assert_eq!(opcode, PING);
+        run.says(Side::Client, &encode(Side::Client, 0x80 | PONG, &payload));
+        assert_eq!(run.frames(Side::Upstream).len(), 1, "our pong leaked");
+        run.drain();
+        assert_eq!(run.last_close(Side::Client), Some(1001));
+    }
+
+    /// RFC 6455, section 5.3: a fresh key for each frame, that nobody can foresee.
+    #[test]
+    fn pings_to_the_application_have_a_mask_each() {
+        let options = Options {
+            ping_upstream_interval: Some(seconds(10)),
+            pong_timeout: seconds(3000),
+            ..silent()
+        };
+        let mut run = Run::with(&options);
+        for _ in 0..5 {
+            run.wait(seconds(11));
+            run.says(Side::Upstream, &encode(Side::Upstream, TEXT, b"here"));
+        }
+        let got = run.got(Side::Upstream);
+        let mut masks: Vec<_> = got.chunks(14).map(|ping| ping[2..6].to_vec()).collect();
+        assert!(got.chunks(14).all(|ping| ping[..2] == [0x89, 0x88]), "{got:x?}");
+        masks.sort();
+        masks.dedup();
+        assert!(masks.len() >= 4, "{masks:x?}");
+    }
+
+    #[test]
+    fn a_side_whose_frames_are_lost_is_not_pinged() {
+        let options = Options { ping_interval: Some(seconds(10)), ..silent() };
+        let mut run = Run::with(&options);
+        run.says(Side::Client, b"\x82\xff\xff\0\0\0\0\0\0\0abcd!");
+        run.wait(seconds(100));
+        assert!(run.got(Side::Client).is_empty());
+        assert!(!run.is_over);
+    }
 }

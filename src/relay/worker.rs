@@ -306,22 +306,35 @@ impl Worker {
         let slot = entry.insert(Slot::new(tunnel, &self.rulebook, self.now));
         if let Some(until) = self.drained_at {
             let left = if is_reached(until, self.now) { 0 } else { until.wrapping_sub(self.now) };
-            slot.drain_at(self.now.wrapping_add(share(left, random(&key), 1 << 32)));
+            let wait =
+                if slot.can_say_goodbye() { share(left, random(&key), 1 << 32) } else { left };
+            slot.drain_at(self.now.wrapping_add(wait));
         }
         self.rearm(key);
     }
 
     /// Gives each tunnel its moment: the period has as many parts as there are tunnels, and each has
-    /// a part of its own, in any order, so that the rate is even from the first to the last.
+    /// a part of its own, in any order, so that the rate is even from the first to the last. One that
+    /// cannot be told of it has the whole period.
     fn drain(&mut self, period: Duration) {
         let period = ticks(period);
-        self.drained_at = Some(self.now.wrapping_add(period));
-        let can_say_goodbye = |(_, slot): &(usize, &Slot)| slot.can_say_goodbye();
-        let mut keys: Vec<_> =
-            self.slots.iter().filter(can_say_goodbye).map(|(key, _)| key).collect();
+        let drained_at = self.now.wrapping_add(period);
+        self.drained_at = Some(drained_at);
+        self.rulebook.drains(period, self.now);
+        let (mut keys, others): (Vec<_>, Vec<_>) = self
+            .slots
+            .iter()
+            .map(|(key, slot)| (key, slot.can_say_goodbye()))
+            .partition(|(_, can_say_goodbye)| *can_say_goodbye);
+        for (key, _) in others {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.drain_at(drained_at);
+            }
+            self.rearm(key);
+        }
         keys.sort_by_cached_key(random);
         let parts = (keys.len() as u64) << 32;
-        for (place, key) in (0_u64..).zip(keys) {
+        for (place, (key, _)) in (0_u64..).zip(keys) {
             if let Some(slot) = self.slots.get_mut(key) {
                 let moment = (place << 32) + random(&(key, period));
                 slot.drain_at(self.now.wrapping_add(share(period, moment, parts)));

@@ -146,6 +146,15 @@ impl Client {
         client
     }
 
+    /// The same without frames, through [`Upstream::other_echo`](super::upstream::Upstream::other_echo).
+    pub fn other_tunnel(elbows: &Elbows) -> Self {
+        let mut client = Self::behind_balancer(elbows.address);
+        client.send(other_handshake("/ws"));
+        assert_eq!(client.read_response().status, 101);
+        client.echoes();
+        client
+    }
+
     /// What it says comes back.
     pub fn echoes(&mut self) {
         self.send(b"hello");

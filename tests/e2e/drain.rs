@@ -144,9 +144,9 @@ fn response_that_outlasts_the_period_is_cut_and_never_looks_complete() {
 
 #[test]
 fn tunnels_get_the_period_and_are_cut_after_it() {
-    let upstream = Upstream::echo();
+    let upstream = Upstream::other_echo();
     let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", "3s")]);
-    let mut tunnels: Vec<_> = (0..5).map(|_| Client::tunnel(&elbows)).collect();
+    let mut tunnels: Vec<_> = (0..5).map(|_| Client::other_tunnel(&elbows)).collect();
     let start = Instant::now();
     elbows.drain();
     elbows.wait_until_refused();
@@ -274,9 +274,9 @@ fn checks_on_their_own_port_fail_to_the_end() {
 
 #[test]
 fn every_line_is_written_before_the_end() {
-    let upstream = Upstream::echo();
+    let upstream = Upstream::other_echo();
     let mut elbows = Elbows::start(upstream.address, &[("DRAIN_PERIOD", "0s")]);
-    let tunnels: Vec<_> = (0..100).map(|_| Client::tunnel(&elbows)).collect();
+    let tunnels: Vec<_> = (0..100).map(|_| Client::other_tunnel(&elbows)).collect();
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
     elbows.access_log.wait_until("100 lines", |lines| (lines.len() == 100).then_some(()));

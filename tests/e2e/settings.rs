@@ -127,7 +127,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("PING_INTERVAL", "none", "give off, or a time"),
     ("PING_INTERVAL", "", "give off, or a time"),
     ("PONG_TIMEOUT", "off", "a time with its unit"),
-    ("PONG_TIMEOUT", "10ms", "must be from 100ms to 1day"),
+    ("PONG_TIMEOUT", "10ms", "must be from 100ms to 1h"),
     ("PING_UPSTREAM_INTERVAL", "-50s", "a time with its unit"),
     ("PING_UPSTREAM_INTERVAL", "25h", "must be off, or from 100ms to 1day"),
     ("FRAME_CHECK", "off", "observe, strict"),

@@ -213,7 +213,7 @@ fn strict_ends_with_1002_that_the_offender_can_read() {
             expect_close(one, 1002);
             expect_end_of_stream(one);
         });
-        expect_close(other, 1001);
+        expect_close(other, 1002);
         expect_end_of_stream(other);
         other.shutdown(Shutdown::Write).unwrap();
         assert_eq!(engine.next_end().1, by(side, Reason::Malformed));
@@ -568,18 +568,22 @@ fn close_waits_for_the_end_of_a_message() {
 
 #[test]
 fn a_message_without_end_is_given_up_after_the_grace() {
-    let options = Options { grace: Duration::from_millis(300), ..Options::default() };
+    // Without a drain, which has its end, the client has the grace to answer once more.
+    let options = Options {
+        grace: Duration::from_secs(3),
+        max_lifetime: Some(Duration::from_millis(500)),
+        ..Options::default()
+    };
     let engine = Engine::with(1, &options);
     let ends = websocket(&engine);
     let first = fragment(Side::Upstream, Data::Text, false, b"begun");
     (&ends.upstream).write_all(&first).unwrap();
     expect(&ends.client, &first);
-    engine.relay.drain(Duration::ZERO);
     expect_close(&ends.client, 1001);
     (&ends.client).write_all(&close(Side::Client, 1001)).unwrap();
     expect(&ends.upstream, &close(Side::Client, 1001));
     drop(ends);
-    assert_eq!(engine.next_end().1, DRAINED);
+    assert_eq!(engine.next_end().1, by(Side::Elbows, Reason::Lifetime));
 }
 
 #[test]
@@ -606,9 +610,27 @@ fn what_comes_while_it_drains_is_drained() {
     thread::sleep(Duration::from_millis(250));
     let late = websocket(&engine);
     expect_close(&late.client, 1001);
-    let other = adopted(&engine);
-    (&other.client).write_all(b"on").unwrap();
-    expect(&other.upstream, b"on");
+}
+
+/// Nobody can say where a Close could stand in them, so they have the whole period, and end as streams do.
+#[test]
+fn what_is_no_websocket_ends_with_the_period() {
+    let engine = Engine::start(1);
+    let early = adopted(&engine);
+    engine.relay.drain(Duration::from_secs(3));
+    let late = adopted(&engine);
+    for ends in [&early, &late] {
+        (&ends.client).write_all(b"on").unwrap();
+        expect(&ends.upstream, b"on");
+    }
+    for ends in [&early, &late] {
+        expect_end_of_stream(&ends.client);
+        expect_end_of_stream(&ends.upstream);
+    }
+    drop((early, late));
+    for _ in 0..2 {
+        assert_eq!(engine.next_end().1, End { why: Reason::PeriodOver, ..DRAINED });
+    }
 }
 
 /// When each of so many clients got its Close, from the beginning of a drain over `period`.
