@@ -20,17 +20,23 @@
 mod frames;
 mod proxy_header;
 pub(crate) mod reference;
+mod requests;
 
 pub use crate::relay::schedule::tunnel;
 pub use frames::frames;
 pub use proxy_header::proxy_header;
+pub use requests::requests;
 
 /// A target: its name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] =
-    &[("frames", frames), ("proxy_header", proxy_header), ("tunnel", tunnel)];
+pub const TARGETS: &[Target] = &[
+    ("frames", frames),
+    ("proxy_header", proxy_header),
+    ("requests", requests),
+    ("tunnel", tunnel),
+];
 
 /// Takes what a body needs from the front of its bytes.
 #[derive(Clone, Debug)]
@@ -160,6 +166,11 @@ mod tests {
         #[test]
         fn damaged_proxy_headers_break_no_rule(bytes in input("proxy_header")) {
             body("proxy_header")(&bytes);
+        }
+
+        #[test]
+        fn damaged_requests_break_no_rule(bytes in input("requests")) {
+            body("requests")(&bytes);
         }
 
         #[test]
