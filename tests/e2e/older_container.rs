@@ -65,6 +65,13 @@ fn websocket_opens_and_carries_bytes_both_ways() {
 }
 
 /// One nginx worker had 4,096 connections, two for each WebSocket.
+/// A binary message of a client, its key all zeros.
+fn message(number: usize) -> [u8; 14] {
+    let mut frame = [0x82, 0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    frame[6..].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
 #[test]
 fn tunnels_are_not_limited_to_two_thousand() {
     const TUNNELS: usize = 3_000;
@@ -100,12 +107,12 @@ fn tunnels_are_not_limited_to_two_thousand() {
         elbows.signal(Signal::USR1);
         elbows.log.wait_for(&format!("tunnels_open={TUNNELS} "));
         for (number, socket) in tunnels.iter_mut().enumerate() {
-            socket.write_all(&number.to_be_bytes()).await.unwrap();
+            socket.write_all(&message(number)).await.unwrap();
         }
         for (number, socket) in tunnels.iter_mut().enumerate() {
-            let mut echo = [0; size_of::<usize>()];
+            let mut echo = message(0);
             socket.read_exact(&mut echo).await.unwrap();
-            assert_eq!(usize::from_be_bytes(echo), number);
+            assert_eq!(echo, message(number));
         }
         for socket in &mut tunnels {
             socket.shutdown().await.unwrap();
