@@ -81,10 +81,12 @@ fn any_protocol_is_carried() {
         assert!(response.field("connection").unwrap().eq_ignore_ascii_case("upgrade"));
         assert_eq!(response.field("transfer-encoding"), None);
         assert_eq!(response.field("content-length"), None);
-        client.send(b"\0\xff\r\n");
-        let mut four = [0; 4];
-        upstream.read_exact(&mut four).unwrap();
-        assert_eq!(&four, b"\0\xff\r\n");
+        // A frame, where it is a WebSocket; bytes everywhere else.
+        let sent = b"\x82\x80\0\xff\r\n";
+        client.send(sent);
+        let mut came = [0; 6];
+        upstream.read_exact(&mut came).unwrap();
+        assert_eq!(&came, sent);
         upstream.write_all(b"back").unwrap();
         assert_eq!(client.read_exact(4), b"back");
     }
