@@ -13,8 +13,10 @@ use tokio::time::timeout;
 
 use crate::access_log::Entry;
 use crate::client::Client;
+use crate::config::Config;
+use crate::http::head::{self, Limits};
 use crate::http::reject::{self, Rejection};
-use crate::http::{Front, health};
+use crate::http::{Front, health, upgrade};
 use crate::inbox::Inbox;
 use crate::limits::{Over, Seat};
 
@@ -37,7 +39,7 @@ pub(super) fn admit(
 ) -> Result<(), Over> {
     client.seat = seat?.of_client(client.address, client.balancer)?;
     match front.limits.would_refuse(client.address, client.balancer) {
-        Some(over) if is_handshake(unread) => Err(over),
+        Some(over) if is_handshake(unread, &front.config) => Err(over),
         _ => Ok(()),
     }
 }
@@ -74,23 +76,11 @@ async fn read_line(inbox: &mut Inbox) {
     }
 }
 
-/// Whether the bytes are a whole head that asks for an upgrade. What it looks like otherwise does not
-/// matter here: one that is missed is refused a little later.
-fn is_handshake(bytes: &[u8]) -> bool {
-    if !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
-        return false;
-    }
-    let mut lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
-    let is_http_11 = lines.next().is_some_and(|line| line.ends_with(b" HTTP/1.1"));
-    let (mut connection, mut upgrade) = (false, false);
-    for line in lines.take_while(|line| !line.is_empty()) {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-        let (name, value) = line.split_at(colon);
-        upgrade |= name.eq_ignore_ascii_case(b"upgrade");
-        connection |= name.eq_ignore_ascii_case(b"connection")
-            && value.windows(7).any(|word| word.eq_ignore_ascii_case(b"upgrade"));
-    }
-    is_http_11 && connection && upgrade
+/// Whether the bytes begin with a whole head that asks for an upgrade. One that comes later, or breaks a
+/// rule, is refused a little later.
+fn is_handshake(bytes: &[u8], config: &Config) -> bool {
+    let head = head::request(bytes, &Limits::DEFAULT);
+    matches!(head, Ok(Some((head, _))) if upgrade::is_asked_for(&head, config))
 }
 
 #[cfg(test)]
@@ -99,6 +89,9 @@ mod tests {
 
     #[test]
     fn whole_head_with_both_fields_is_a_handshake() {
+        let listen_on = ([127, 0, 0, 1], 1).into();
+        let config = Config::for_destination(listen_on, "localhost", 2);
+        let is_handshake = |bytes: &[u8]| is_handshake(bytes, &config);
         let head = "GET /ws HTTP/1.1\r\nHost: a\r\nconnection: keep-alive, Upgrade\r\nUPGRADE: websocket\r\n";
         assert!(is_handshake(format!("{head}\r\n").as_bytes()));
         assert!(is_handshake(format!("{head}\r\nframes").as_bytes()));
@@ -107,9 +100,9 @@ mod tests {
             "",
             "\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET / HTTP/1.1\r\nConnection: Upgrade\r\n\r\n",
-            "GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
-            "GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
         ] {
             assert!(!is_handshake(other.as_bytes()), "{other:?}");
