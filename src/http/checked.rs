@@ -70,14 +70,9 @@ pub(crate) enum Heard<T> {
 
 impl Checked {
     pub(crate) fn new(inbox: Inbox, client: &Client, front: Arc<Front>) -> Self {
-        let limits = Limits {
-            head: front.config.max_header_size,
-            fields: front.config.max_headers,
-            ..Limits::DEFAULT
-        };
         Self {
             inbox,
-            follower: Follower::new(limits),
+            follower: Follower::new(front.head_limits()),
             passing: 0,
             busy: Arc::default(),
             flushed: true,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::head;
 use super::{FromClient, RequestIds};
 use crate::access_log::AccessLog;
 use crate::config::Config;
@@ -23,4 +24,12 @@ pub(crate) struct Front {
     pub(crate) drain: Drain,
     pub(crate) limits: Limits,
     pub(crate) request_ids: RequestIds,
+}
+
+impl Front {
+    /// How much the head of a request may hold.
+    pub(crate) const fn head_limits(&self) -> head::Limits {
+        let Config { max_header_size, max_headers, .. } = self.config;
+        head::Limits { head: max_header_size, fields: max_headers, ..head::Limits::DEFAULT }
+    }
 }

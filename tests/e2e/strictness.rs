@@ -129,11 +129,16 @@ impl Application {
 /// Sends `bytes` behind a PROXY header and reads the answer as far as it goes: until a whole response,
 /// the end of the connection, or `patience` is over.
 fn exchange(proxy: SocketAddr, bytes: &[u8], patience: Duration) -> (Vec<u8>, Ended) {
+    exchange_bare(proxy, &[PROXY_V1, bytes].concat(), patience)
+}
+
+/// The same without the header.
+fn exchange_bare(proxy: SocketAddr, bytes: &[u8], patience: Duration) -> (Vec<u8>, Ended) {
     let mut socket = TcpStream::connect(proxy).unwrap();
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.set_write_timeout(Some(patience)).unwrap();
     // Who refuses early may have closed by now.
-    let _ = socket.write_all(&[PROXY_V1, bytes].concat());
+    let _ = socket.write_all(bytes);
     let mut answer = Vec::new();
     let mut buffer = vec![0; 65_536];
     loop {
@@ -289,6 +294,40 @@ fn each_broken_rule_is_counted_and_logged_by_name() {
         assert!(faults.contains(&format!("{rule}:1").as_str()), "{report}");
         assert_eq!(faults.len(), number + 1, "{report}");
     }
+}
+
+#[test]
+fn health_port_refuses_by_the_same_rules_and_counts_them() {
+    let health = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let settings = [("HEALTH_LISTEN_ON", &*health.to_string())];
+    let faults = |report: &str| {
+        let (_, faults) = report.split_once(" http_faults=").unwrap();
+        faults.split(' ').next().unwrap().to_owned()
+    };
+    let reports = [false, true].map(|on_health_port| {
+        let app = Application::start();
+        let elbows = Elbows::start(app.address, &settings);
+        let mut refused = 0;
+        for case in cases::requests().into_iter().flat_map(|(_, cases)| cases) {
+            let Expected::Refused(status) = case.expected else { continue };
+            let (answer, _) = if on_health_port {
+                exchange_bare(health, &case.bytes, PATIENCE)
+            } else {
+                exchange(elbows.address, &case.bytes, PATIENCE)
+            };
+            assert_eq!(self::status(&answer), Some(status), "{}", case.name);
+            let answer = String::from_utf8_lossy(&answer).to_lowercase();
+            assert!(answer.contains("connection: close"), "{}: {answer}", case.name);
+            refused += 1;
+        }
+        let report = elbows.wait_for_report(&format!("refused_heads={refused}"));
+        if on_health_port {
+            elbows.log.wait_for("rule=\"several_lengths\"");
+            assert!(elbows.access_log.all().is_empty(), "checks have no lines");
+        }
+        faults(&report)
+    });
+    assert_eq!(reports[0], reports[1]);
 }
 
 #[test]
