@@ -86,6 +86,8 @@ pub struct Request<'a> {
     pub host: Option<&'a [u8]>,
     /// How long the body is.
     pub framing: Framing,
+    /// How often OPTIONS or TRACE may still be passed on, if they say so.
+    pub max_forwards: Option<u64>,
     /// In their order.
     pub fields: Vec<Field<'a>>,
 }
@@ -174,7 +176,8 @@ pub fn request<'a>(
         return Err(Fault::LongHead);
     }
     let (host, framing) = meaning(&fields, version)?;
-    let head = Request { line, method, target, version, host, framing, fields };
+    let max_forwards = of_intermediaries(method, &fields, framing)?;
+    let head = Request { line, method, target, version, host, framing, max_forwards, fields };
     Ok(Some((head, lines.at)))
 }
 
@@ -409,6 +412,34 @@ fn meaning<'a>(
         (None, None) => Framing::Absent,
     };
     Ok((host, framing))
+}
+
+/// What OPTIONS and TRACE say to who passes them on (RFC 9110, section 7.6.2). TRACE has no content (section
+/// 9.3.8): to who knows that, some would be the next request.
+fn of_intermediaries(
+    method: &[u8],
+    fields: &[Field<'_>],
+    framing: Framing,
+) -> Result<Option<u64>, Fault> {
+    match method {
+        b"TRACE" if !framing.is_empty() => return Err(Fault::Trace),
+        b"TRACE" | b"OPTIONS" => {}
+        _ => return Ok(None),
+    }
+    let mut numbers = fields.iter().filter(|field| field.is("max-forwards"));
+    match (numbers.next(), numbers.next()) {
+        (None, _) => Ok(None),
+        (Some(number), None) => max_forwards(number.value).map(Some),
+        (Some(_), Some(_)) => Err(Fault::MaxForwards),
+    }
+}
+
+/// Digits; of more than there can be, the most that is supported (RFC 9110, section 7.6.2).
+pub(super) fn max_forwards(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::MaxForwards);
+    }
+    Ok(decimal(value).unwrap_or(u64::MAX))
 }
 
 /// A framing field in a spelling that some read as the field itself: whoever hands fields on as CGI

@@ -37,6 +37,8 @@ pub struct Case {
 pub enum Expected {
     /// A request: this status, and the upstream hears nothing of it.
     Refused(u16),
+    /// A request: the proxy itself is asked, and answers with this status.
+    Answered(u16),
     /// A request: this status, and the upstream never gets all of it.
     Cut(u16),
     /// It arrives with one meaning. Its head has these parts, and not those, its body is this.
@@ -218,7 +220,9 @@ fn passed(message: &Message, expected: Expected) -> Option<Result<(), &'static s
 
 fn required(expected: Expected) -> String {
     match expected {
-        Expected::Refused(status) | Expected::Cut(status) => status.to_string(),
+        Expected::Refused(status) | Expected::Answered(status) | Expected::Cut(status) => {
+            status.to_string()
+        }
         Expected::Passes { .. } => String::from("passes"),
         Expected::Bad => String::from("502"),
         Expected::CutBody => String::from("cut"),
