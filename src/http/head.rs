@@ -146,6 +146,18 @@ fn is(class: u8, byte: u8) -> bool {
     CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
 }
 
+/// Whether a value may hold all of these, tabs not looked at: eight at a time, for most of a head is values.
+const fn are_plain(eight: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let bytes = u64::from_ne_bytes(eight);
+    // One of them is zero, or less than a space, exactly if these have a high bit (Hacker's Delight, 6-1).
+    let control = bytes.wrapping_sub(ONES * b' ' as u64) & !bytes & HIGH;
+    let delete = bytes ^ (ONES * 0x7f);
+    let delete = delete.wrapping_sub(ONES) & !delete & HIGH;
+    control | delete == 0
+}
+
 /// Whether these bytes are a token (RFC 9110, section 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is(TOKEN, *byte))
@@ -242,6 +254,19 @@ impl<'a> Lines<'a> {
         let length = rest.iter().position(|byte| !wanted(*byte))?;
         self.at += length;
         rest.get(..length)
+    }
+
+    /// A field's value, its white space with it.
+    fn value(&mut self) -> Option<&'a [u8]> {
+        let start = self.at;
+        let rest = self.bytes.get(start..)?;
+        let plain = rest.as_chunks::<8>().0.iter().take_while(|eight| are_plain(**eight)).count();
+        self.at += 8 * plain;
+        if self.take_while(|byte| is(VALUE, byte)).is_none() {
+            self.at = start;
+            return None;
+        }
+        self.bytes.get(start..self.at)
     }
 
     /// CRLF and nothing else (RFC 9112, section 2.2: a bare CR is invalid; a bare LF is a line end to
@@ -354,7 +379,7 @@ impl<'a> Lines<'a> {
             if fields.len() == limits.fields {
                 return Err(Fault::ManyFields);
             }
-            let Some(value) = self.take_while(|byte| is(VALUE, byte)) else { return Ok(None) };
+            let Some(value) = self.value() else { return Ok(None) };
             if self.line_end(Fault::ControlByte)?.is_none() {
                 return Ok(None);
             }
@@ -489,4 +514,42 @@ pub(super) fn transfer_coding(value: &[u8], version: Version) -> Result<(), Faul
     let last = codings.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     let known = |coding: &[u8]| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked");
     Err(if last && codings.all(known) { Fault::UnknownCoding } else { Fault::Coding })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn eight_bytes_at_a_time_are_judged_as_each_by_itself() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for other in [b' ', b'a', b'~', 0x80, 0xff] {
+                    let mut eight = [other; 8];
+                    eight[place] = byte;
+                    let each = is(VALUE, byte) && byte != b'\t';
+                    assert_eq!(are_plain(eight), each, "{byte:#x} at {place} among {other:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn value_of_any_length_is_read_whole_and_no_byte_hides_in_it() {
+        for length in 0..40 {
+            let value = "v".repeat(length);
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n");
+            let (read, used) = request(head.as_bytes(), &Limits::DEFAULT).unwrap().unwrap();
+            assert_eq!((read.fields[1].value, used), (value.as_bytes(), head.len()));
+            for place in 0..length {
+                for (byte, fault) in [(0, Fault::ControlByte), (b'\n', Fault::LineEnd)] {
+                    let mut bad = head.clone().into_bytes();
+                    bad["GET / HTTP/1.1\r\nHost: a\r\nX: ".len() + place] = byte;
+                    assert_eq!(request(&bad, &Limits::DEFAULT).unwrap_err(), fault, "{place}");
+                }
+            }
+        }
+    }
 }
