@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use elbows::http::head::Fault;
 use tempfile::TempDir;
 
 use self::reader::{Message, Read};
@@ -247,6 +248,28 @@ fn requests_have_one_meaning_or_are_refused() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(number >= 150, "{number} cases");
+    // No rule is without a case, a counter and a line with its name.
+    let report = elbows.report();
+    let counted: Vec<_> = http_faults(&report).collect();
+    let rules = Fault::ALL.into_iter().filter(|fault| *fault != Fault::StatusLine);
+    let names: Vec<_> = counted.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(names, rules.map(Fault::as_str).collect::<Vec<_>>());
+    let log = elbows.log.all();
+    for (rule, times) in counted {
+        let name = format!("rule=\"{rule}\"");
+        let lines = log.iter().filter(|line| line.contains(" DEBUG ") && line.contains(&name));
+        assert_eq!(lines.count(), times, "{rule}");
+    }
+}
+
+/// The rules of HTTP that were broken, and how often.
+fn http_faults(report: &str) -> impl Iterator<Item = (&str, usize)> {
+    let (_, faults) = report.split_once(" http_faults=").unwrap();
+    let faults = faults.split(' ').next().unwrap().split(',');
+    faults.map(|fault| {
+        let (rule, times) = fault.split_once(':').unwrap();
+        (rule, times.parse().unwrap())
+    })
 }
 
 #[test]
@@ -304,10 +327,6 @@ fn each_broken_rule_is_counted_and_logged_by_name() {
 fn health_port_refuses_by_the_same_rules_and_counts_them() {
     let health = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let settings = [("HEALTH_LISTEN_ON", &*health.to_string())];
-    let faults = |report: &str| {
-        let (_, faults) = report.split_once(" http_faults=").unwrap();
-        faults.split(' ').next().unwrap().to_owned()
-    };
     let reports = [false, true].map(|on_health_port| {
         let app = Application::start();
         let elbows = Elbows::start(app.address, &settings);
@@ -329,7 +348,7 @@ fn health_port_refuses_by_the_same_rules_and_counts_them() {
             elbows.log.wait_for("rule=\"several_lengths\"");
             assert!(elbows.access_log.all().is_empty(), "checks have no lines");
         }
-        faults(&report)
+        http_faults(&report).map(|(rule, times)| (rule.to_owned(), times)).collect::<Vec<_>>()
     });
     assert_eq!(reports[0], reports[1]);
 }
