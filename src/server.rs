@@ -207,8 +207,8 @@ async fn serve_main(listener: tokio::net::TcpListener, front: Arc<Front>) {
 /// Answers health checks on their own port, to the very end of the process.
 async fn serve_health(listener: tokio::net::TcpListener, front: Arc<Front>) {
     let never = std::future::pending();
-    listener::accept(&listener, &front.counters, never, |socket: TcpStream, from| {
-        tokio::spawn(health::serve(socket, from, Arc::clone(&front)));
+    listener::accept(&listener, &front.counters, never, |socket: TcpStream, _| {
+        tokio::spawn(health::serve(socket, Arc::clone(&front)));
     })
     .await;
 }

@@ -83,7 +83,10 @@ pub(crate) fn answer(healthy: bool) -> Response<ToClient> {
 }
 
 /// Serves a connection of the port for health checks alone.
-pub(crate) async fn serve(socket: TcpStream, from: SocketAddr, front: Arc<Front>) {
+pub(crate) async fn serve(socket: TcpStream, front: Arc<Front>) {
+    // One that has gone by now was a TCP check.
+    let Ok(from) = socket.peer_addr() else { return front.counters.probes.add(1) };
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     let mut inbox = Inbox::new(socket);
     let mut follower = Follower::new(front.head_limits());
     let mut unused = true;
