@@ -70,11 +70,7 @@ pub(crate) enum Heard<T> {
 
 impl Checked {
     pub(crate) fn new(inbox: Inbox, client: &Client, front: Arc<Front>) -> Self {
-        let limits = Limits {
-            head: front.config.max_header_size,
-            fields: front.config.max_headers,
-            ..Limits::DEFAULT
-        };
+        let limits = front.head_limits();
         Self {
             inbox,
             follower: Follower::new(limits),
@@ -92,7 +88,10 @@ impl Checked {
     }
 
     /// Waits for a whole head, and gives it to `take`: what is taken is not for hyper.
-    pub(crate) async fn hear<T>(&mut self, take: impl Fn(&Request<'_>) -> Option<T>) -> Heard<T> {
+    pub(crate) async fn hear<T>(
+        &mut self,
+        mut take: impl FnMut(&Request<'_>) -> Option<T>,
+    ) -> Heard<T> {
         self.held = false;
         loop {
             match self.follower.step(&self.inbox.unread) {

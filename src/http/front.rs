@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::head;
 use super::{FromClient, RequestIds};
 use crate::access_log::AccessLog;
 use crate::config::Config;
@@ -23,4 +24,15 @@ pub(crate) struct Front {
     pub(crate) drain: Drain,
     pub(crate) limits: Limits,
     pub(crate) request_ids: RequestIds,
+}
+
+impl Front {
+    /// What a client's head may hold.
+    pub(crate) fn head_limits(&self) -> head::Limits {
+        head::Limits {
+            head: self.config.max_header_size,
+            fields: self.config.max_headers,
+            ..head::Limits::DEFAULT
+        }
+    }
 }
