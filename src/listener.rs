@@ -1,8 +1,8 @@
 //! Listening sockets: how they are bound, and how connections are taken from them.
 
-use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -53,42 +53,57 @@ fn bind_at(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Gives each connection to `serve` until `done`. Never ends by itself: what goes wrong with one
-/// connection concerns that one alone, and a lack of descriptors passes.
+/// What accept(2) says, counted and told. What goes wrong with one connection concerns that one alone, and
+/// a lack of descriptors passes.
+#[derive(Debug, Default)]
+pub(crate) struct Accepting {
+    pause_was_told: AtomicBool,
+}
+
+impl Accepting {
+    /// It gave a connection.
+    pub(crate) fn accepted(&self, counters: &Counters) {
+        if self.pause_was_told.load(Ordering::Relaxed) {
+            self.pause_was_told.store(false, Ordering::Relaxed);
+            tracing::info!("accepting connections again");
+        }
+        counters.connections.add(1);
+    }
+
+    /// It gave none: for so long to pause.
+    pub(crate) fn refused(&self, error: &io::Error, counters: &Counters) -> Option<Duration> {
+        if !socket::is_no_room(error) {
+            // The connection was gone before it was accepted (accept(2), "Error handling").
+            tracing::debug!("a connection was not accepted: {error}");
+            return None;
+        }
+        counters.accept_pauses.add(1);
+        if counters.no_room_told.lets_through() {
+            self.pause_was_told.store(true, Ordering::Relaxed);
+            tracing::error!("no room for another connection, accepting pauses: {error}");
+        }
+        Some(PAUSE)
+    }
+}
+
+/// Gives each connection to `serve`. Never ends by itself.
 pub(crate) async fn accept(
     listener: &tokio::net::TcpListener,
     counters: &Counters,
-    done: impl Future<Output = ()>,
-    serve: impl Fn(TcpStream, SocketAddr),
+    serve: impl Fn(TcpStream),
 ) {
-    let mut done = std::pin::pin!(done);
-    let mut pause_was_told = false;
+    let accepting = Accepting::default();
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut done => return,
-        };
-        match accepted {
-            Ok((socket, from)) => {
-                if std::mem::take(&mut pause_was_told) {
-                    tracing::info!("accepting connections again");
-                }
-                counters.connections.add(1);
-                serve(socket, SocketAddr::new(from.ip().to_canonical(), from.port()));
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                accepting.accepted(counters);
+                serve(socket);
             }
-            Err(error) if socket::is_no_room(&error) => {
-                counters.accept_pauses.add(1);
-                if counters.no_room_told.lets_through() {
-                    pause_was_told = true;
-                    tracing::error!("no room for another connection, accepting pauses: {error}");
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
-                    () = &mut done => return,
+            Err(error) => {
+                if let Some(pause) = accepting.refused(&error, counters) {
+                    tokio::time::sleep(pause).await;
                 }
             }
-            // The connection was gone before it was accepted (accept(2), "Error handling").
-            Err(error) => tracing::debug!("a connection was not accepted: {error}"),
         }
     }
 }

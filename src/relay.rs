@@ -5,7 +5,9 @@
 //! allocation and no other thread; an idle tunnel is one slot of a slab. One task per tunnel would
 //! cost more of both (`docs/architecture.md`). This file is the handle, the one door into the
 //! engine; `worker` is a thread, `slot` a tunnel on it, `direction` the one place where bytes go by.
+//! `arrivals` has connections that may become tunnels on their thread, without a way through the door.
 
+pub(crate) mod arrivals;
 mod bulk;
 mod direction;
 pub(crate) mod frame;
@@ -21,6 +23,7 @@ mod worker;
 
 use std::io;
 use std::mem;
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -32,6 +35,7 @@ use mio::{Poll, Waker};
 use crate::end::{End, Phase, Reason, Side};
 use crate::tunnel::Tunnel;
 
+use arrivals::{Arrival, Listening, Reception};
 use options::Rulebook;
 use scanner::{Rules, Scanner, Then, Until};
 use worker::Worker;
@@ -61,6 +65,8 @@ struct Door {
     waker: Waker,
     /// Tunnels that went in and have neither ended nor been taken out.
     open: AtomicUsize,
+    /// Connections on their way to be a tunnel there.
+    arriving: AtomicUsize,
     /// Its thread is gone: no tunnel is sent there any more.
     is_gone: AtomicBool,
 }
@@ -78,6 +84,9 @@ struct Inbox {
 #[allow(clippy::large_enum_variant)]
 enum Order {
     Adopt(Tunnel),
+    Arrive(Box<dyn Arrival>, Duration),
+    Listen(Box<Listening>),
+    Shut,
     TakeAll(mpsc::Sender<Vec<Tunnel>>),
     Drain(Duration),
     Stop,
@@ -143,6 +152,25 @@ impl Relay {
         }
     }
 
+    /// Accepts connections of `listener`, which is non-blocking, and has `reception` make arrivals of them: those
+    /// that become tunnels are on their thread already.
+    pub(crate) fn listen(&self, listener: TcpListener, reception: Arc<dyn Reception>) {
+        let doors = self.shared.doors.clone();
+        let listening = Box::new(Listening::new(listener, reception, doors));
+        let first = self.shared.doors.first();
+        if first.is_none_or(|door| door.send(Order::Listen(listening)).is_some()) {
+            tracing::error!("no relay thread is there to listen");
+        }
+    }
+
+    /// Closes the listener, and sends arrivals that are not yet tunnels away.
+    pub(crate) fn shut(&self) {
+        for door in &self.shared.doors {
+            // A thread that is gone has neither.
+            drop(door.send(Order::Shut));
+        }
+    }
+
     /// Tunnels that are in the relay now: adopted, not ended, not taken out.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -200,6 +228,7 @@ impl Door {
             inbox: Mutex::default(),
             waker,
             open: AtomicUsize::new(0),
+            arriving: AtomicUsize::new(0),
             is_gone: AtomicBool::new(false),
         }
     }
@@ -218,6 +247,15 @@ impl Door {
             tracing::error!(%fault, "cannot wake a relay thread");
         }
         None
+    }
+
+    /// Gives the arrival back where the thread is gone.
+    fn welcome(&self, arrival: Box<dyn Arrival>, patience: Duration) -> Option<Box<dyn Arrival>> {
+        self.arriving.fetch_add(1, Ordering::Relaxed);
+        match self.send(Order::Arrive(arrival, patience)) {
+            Some(Order::Arrive(arrival, _)) => Some(arrival),
+            _ => None,
+        }
     }
 
     fn take_orders(&self) -> Vec<Order> {

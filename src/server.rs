@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::access_log::AccessLog;
 use crate::config::{Config, FrameCheck};
-use crate::connection;
+use crate::connection::direct::Porch;
 use crate::drain::{Census, Drain, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::{Front, RequestIds, health};
@@ -103,7 +103,7 @@ pub async fn run(
     mut orders: mpsc::Receiver<Order>,
 ) -> io::Result<Outcome> {
     socket::tune(&listeners.main, config.stall_timeout);
-    let main = tokio::net::TcpListener::from_std(listeners.main)?;
+    let listening_on = listeners.main.local_addr()?;
     let health = listeners.health.map(tokio::net::TcpListener::from_std).transpose()?;
     let (stage, drain) = Drain::new();
     let census = Census::default();
@@ -124,18 +124,13 @@ pub async fn run(
         config,
     });
 
-    tracing::info!(
-        "listening on {}, passing on to {}",
-        main.local_addr()?,
-        front.config.destination
-    );
+    tracing::info!("listening on {listening_on}, passing on to {}", front.config.destination);
     tokio::spawn(warn_if_unresolved(Arc::clone(&front)));
-    let accepting = tokio::spawn(serve_main(main, Arc::clone(&front)));
+    front.relay.listen(listeners.main, Arc::new(Porch::new(Arc::clone(&front))));
     let checking = health.map(|health| tokio::spawn(serve_health(health, Arc::clone(&front))));
 
     let hurried = drain_when_told(&front, &stage, &mut orders).await;
 
-    accepting.abort();
     if let Some(checking) = checking {
         checking.abort();
     }
@@ -189,25 +184,9 @@ fn start_relay(
     })
 }
 
-/// Takes connections until the drain closes the listener.
-async fn serve_main(listener: tokio::net::TcpListener, front: Arc<Front>) {
-    let mut drain = front.drain.clone();
-    let done = async move { drain.reached(Stage::Finishing).await };
-    listener::accept(&listener, &front.counters, done, |socket, from| {
-        let open = front.census.enter();
-        let front = Arc::clone(&front);
-        tokio::spawn(async move {
-            connection::serve(socket, from, front).await;
-            drop(open);
-        });
-    })
-    .await;
-}
-
 /// Answers health checks on their own port, to the very end of the process.
 async fn serve_health(listener: tokio::net::TcpListener, front: Arc<Front>) {
-    let never = std::future::pending();
-    listener::accept(&listener, &front.counters, never, |socket: TcpStream, _| {
+    listener::accept(&listener, &front.counters, |socket: TcpStream| {
         tokio::spawn(health::serve(socket, Arc::clone(&front)));
     })
     .await;
@@ -245,6 +224,7 @@ async fn drain_when_told(
         () = told_to_stop(front, orders, &mut summary) => true,
     };
     stage.send_replace(Stage::Finishing);
+    front.relay.shut();
     if !hurried {
         front.relay.drain(config.drain_period);
         let grace = config.drain_grace.saturating_add(LAST_CLOSES);

@@ -119,12 +119,35 @@ impl Upstream {
             .unwrap_or_else(|_| Err(self.resolver.too_slow()))
     }
 
-    /// A new connection: each address in turn until one takes it.
+    /// The first of its addresses, where that takes no waiting.
+    pub(crate) fn address_at_hand(&self) -> Option<SocketAddr> {
+        self.resolver.at_hand()
+    }
+
+    /// Begins a connection to `address`: non-blocking, and mostly under way when this returns.
+    ///
+    /// # Errors
+    /// The kernel refused at once.
+    pub(crate) fn begin(&self, address: SocketAddr) -> io::Result<std::net::TcpStream> {
+        let socket = mio::net::TcpStream::connect(address)?.into();
+        socket::tune(&socket, self.stall_timeout);
+        Ok(socket)
+    }
+
+    /// A new connection: each address in turn until one takes it, `CONNECT_TIMEOUT` from now on.
     ///
     /// # Errors
     /// The name has no address, or the fault of the last address.
     pub async fn connect(&self) -> Result<(TcpStream, SocketAddr), Fault> {
-        let deadline = Instant::now() + self.connect_timeout;
+        self.connect_since(Instant::now()).await
+    }
+
+    /// The same, where the time for it began earlier.
+    pub(crate) async fn connect_since(
+        &self,
+        begun: Instant,
+    ) -> Result<(TcpStream, SocketAddr), Fault> {
+        let deadline = begun + self.connect_timeout;
         let addresses = self.addresses().await?;
         let mut last = None;
         let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);

@@ -10,7 +10,6 @@ use tokio::io::AsyncReadExt;
 
 use crate::client::Client;
 use crate::config::{Config, ProxyProtocol};
-use crate::http::Front;
 use crate::http::forwarded::tlv_headers;
 use crate::inbox::Inbox;
 use crate::limits::Seat;
@@ -63,36 +62,13 @@ impl Fault {
 pub(super) async fn identify(
     inbox: &mut Inbox,
     balancer: SocketAddr,
-    front: &Front,
+    config: &Config,
 ) -> Result<Option<Client>, Fault> {
-    let config = &front.config;
-    let destination = inbox.socket.inner().local_addr()?;
-    let believed = match config.proxy_protocol {
-        ProxyProtocol::Off => false,
-        ProxyProtocol::Required | ProxyProtocol::Optional => config.trusts(balancer.ip()),
-    };
-    let identified = config.proxy_protocol != ProxyProtocol::Required;
-    let socket_itself = Client {
-        address: balancer,
-        balancer,
-        destination: canonical(destination),
-        identified,
-        https: false,
-        tlv_headers: Vec::new(),
-        seat: Seat::default(),
-        stalled: Stalled::default(),
-    };
-    if !believed {
-        return Ok(Some(socket_itself));
-    }
     loop {
-        match proxy_protocol::parse(&inbox.unread)? {
-            Some((Found::Header(header), used)) => {
-                let _ = inbox.unread.split_to(used);
-                return Ok(Some(client_of(&header, socket_itself, config)));
-            }
-            Some((Found::Absent, _)) => return Ok(Some(socket_itself)),
-            None => {}
+        let destination = || inbox.socket.inner().local_addr();
+        if let Some((client, used)) = client(&inbox.unread, balancer, destination, config)? {
+            let _ = inbox.unread.split_to(used);
+            return Ok(Some(client));
         }
         // The parser's limit bounds what is read before it has an answer.
         inbox.unread.reserve(FIRST_READ);
@@ -111,19 +87,52 @@ pub(super) async fn identify(
     }
 }
 
-/// The client that a header speaks for; what it does not say stays as the socket has it.
-fn client_of(header: &Header, mut client: Client, config: &Config) -> Client {
-    if let Addresses::Inet { source, destination } = header.addresses {
-        client.address = source;
-        client.destination = destination;
+/// The client that the first bytes of a connection speak for, and how many of them did. `None` asks for more.
+///
+/// `destination` is the socket's own address, which is only asked for where no header names one.
+pub(super) fn client(
+    unread: &[u8],
+    balancer: SocketAddr,
+    destination: impl FnOnce() -> io::Result<SocketAddr>,
+    config: &Config,
+) -> Result<Option<(Client, usize)>, Fault> {
+    let believed = match config.proxy_protocol {
+        ProxyProtocol::Off => false,
+        ProxyProtocol::Required | ProxyProtocol::Optional => config.trusts(balancer.ip()),
+    };
+    let (header, used) = if believed {
+        match proxy_protocol::parse(unread)? {
+            Some((Found::Header(header), used)) => (Some(header), used),
+            Some((Found::Absent, _)) => (None, 0),
+            None => return Ok(None),
+        }
+    } else {
+        (None, 0)
+    };
+    let (address, destination) = match &header {
+        Some(Header { addresses: Addresses::Inet { source, destination }, .. }) => {
+            (*source, *destination)
+        }
+        _ => (balancer, canonical(destination()?)),
+    };
+    let mut client = Client {
+        address,
+        balancer,
+        destination,
+        identified: header.is_some() || config.proxy_protocol != ProxyProtocol::Required,
+        https: false,
+        tlv_headers: Vec::new(),
+        seat: Seat::default(),
+        stalled: Stalled::default(),
+    };
+    if let Some(header) = &header {
+        client.https = header
+            .tlvs
+            .ssl()
+            .map_or(destination.port() == HTTPS, |ssl| ssl.client & CLIENT_USED_TLS != 0);
+        client.tlv_headers = tlv_headers(&header.tlvs, &config.proxy_tlv_headers);
     }
-    client.identified = true;
-    client.https = header
-        .tlvs
-        .ssl()
-        .map_or(client.destination.port() == HTTPS, |ssl| ssl.client & CLIENT_USED_TLS != 0);
-    client.tlv_headers = tlv_headers(&header.tlvs, &config.proxy_tlv_headers);
-    client
+    Ok(Some((client, used)))
 }
 
 /// IPv4 clients of a dual-stack listener are IPv4 clients.

@@ -29,17 +29,17 @@ const LONGEST_LINE: usize = 8 * 1024;
 /// Room for a read of what may be a whole head.
 const READ: usize = 1_024;
 
-/// Gives `client` its seat, if there is one for it, and if its first request, as far as `unread` shows it,
-/// is not one that would be refused.
+/// Gives `client` its seat, if there is one for it, and if its first request is not a handshake that
+/// would be refused.
 pub(super) fn admit(
     seat: Result<Seat, Over>,
     client: &mut Client,
-    unread: &[u8],
+    is_handshake: impl FnOnce() -> bool,
     front: &Front,
 ) -> Result<(), Over> {
     client.seat = seat?.of_client(client.address, client.balancer)?;
     match front.limits.would_refuse(client.address, client.balancer) {
-        Some(over) if is_handshake(unread, &front.config) => Err(over),
+        Some(over) if is_handshake() => Err(over),
         _ => Ok(()),
     }
 }
@@ -78,7 +78,7 @@ async fn read_line(inbox: &mut Inbox) {
 
 /// Whether the bytes begin with a whole head that asks for an upgrade. One that comes later, or breaks a
 /// rule, is refused a little later.
-fn is_handshake(bytes: &[u8], config: &Config) -> bool {
+pub(super) fn is_handshake(bytes: &[u8], config: &Config) -> bool {
     let head = head::request(bytes, &Limits::DEFAULT);
     matches!(head, Ok(Some((head, _))) if upgrade::is_asked_for(&head, config))
 }

@@ -87,7 +87,10 @@ impl Checked {
     }
 
     /// Waits for a whole head, and gives it to `take`: what is taken is not for hyper.
-    pub(crate) async fn hear<T>(&mut self, take: impl Fn(&Request<'_>) -> Option<T>) -> Heard<T> {
+    pub(crate) async fn hear<T>(
+        &mut self,
+        mut take: impl FnMut(&Request<'_>) -> Option<T>,
+    ) -> Heard<T> {
         self.held = false;
         loop {
             match self.follower.step(&self.inbox.unread) {

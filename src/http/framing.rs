@@ -237,3 +237,37 @@ fn quoted(bytes: &[u8], mut at: usize) -> Result<Option<usize>, Fault> {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// The end of a chunked body whose trailer section has so many bytes, in pieces of `piece`.
+    fn trailers(length: usize, piece: usize) -> Result<(), Fault> {
+        let mut bytes = b"0\r\nX: ".to_vec();
+        bytes.resize(3 + length - 4, b'x');
+        bytes.extend_from_slice(b"\r\n\r\n");
+        let mut follower = Follower::new(Limits::DEFAULT);
+        follower.enter(Framing::Chunked);
+        let (mut start, mut came) = (0, 0);
+        while !follower.is_at_head() {
+            match follower.step(&bytes[start..came])? {
+                Step::More => came = bytes.len().min(came + piece),
+                Step::Body(used) => start += used,
+                Step::Head(..) => unreachable!(),
+            }
+        }
+        assert_eq!(start, bytes.len());
+        Ok(())
+    }
+
+    #[test]
+    fn limit_of_trailers_is_the_same_in_any_pieces() {
+        for piece in [1_000, 16 * 1_024, usize::MAX / 2] {
+            assert_eq!(trailers(LONGEST_TRAILERS, piece), Ok(()), "{piece}");
+            assert_eq!(trailers(LONGEST_TRAILERS + 1, piece), Err(Fault::LongHead), "{piece}");
+        }
+    }
+}

@@ -184,9 +184,7 @@ pub fn request<'a>(
     let Some(fields) = lines.fields(limits)? else {
         return too_long(bytes, limits).map(|()| None);
     };
-    if lines.at > limits.head {
-        return Err(Fault::LongHead);
-    }
+    within(lines.at, limits)?;
     let (host, framing) = meaning(&fields, version)?;
     let max_forwards = of_intermediaries(method, &fields, framing)?;
     let head = Request { line, method, target, version, host, framing, max_forwards, fields };
@@ -208,6 +206,7 @@ pub fn response<'a>(
     let Some(fields) = lines.fields(limits)? else {
         return too_long(bytes, limits).map(|()| None);
     };
+    within(lines.at, limits)?;
     Ok(Some((Response { status, reason, fields }, lines.at)))
 }
 
@@ -228,11 +227,17 @@ pub fn trailers(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Fault> {
             return Err(Fault::Trailer);
         }
     }
+    within(lines.at, limits)?;
     Ok(Some(lines.at))
 }
 
 const fn too_long(bytes: &[u8], limits: &Limits) -> Result<(), Fault> {
     if bytes.len() < limits.head { Ok(()) } else { Err(Fault::LongHead) }
+}
+
+/// The same of one that came whole: the limit does not depend on the pieces in which bytes come.
+const fn within(length: usize, limits: &Limits) -> Result<(), Fault> {
+    if length <= limits.head { Ok(()) } else { Err(Fault::LongHead) }
 }
 
 /// Where the reading has come to.

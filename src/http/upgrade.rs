@@ -5,17 +5,20 @@
 //! strictly. After a 101, two plain sockets with the bytes that were read too far become a tunnel. Any other
 //! answer is hyper's matter again, on both sides ([`replay`]).
 //!
+//! Whoever drives it has the sockets: `connection/direct.rs` on a thread of the relay, where all goes straight on,
+//! and [`open`] on tokio, which can wait and has every time limit.
+//!
 //! An upgrade that comes with a body is passed on as a request without the offer, which RFC 9110, section
 //! 7.8, allows.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use http::{Method, Response};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::checked::Checked;
 use super::head::{self, Limits, Request, Target, Version};
@@ -25,7 +28,7 @@ use super::{Front, ToClient, admission, forwarded, health, hop, replay};
 use crate::access_log::Entry;
 use crate::client::Client;
 use crate::config::Config;
-use crate::drain::Stage;
+use crate::drain::{Open, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::inbox::Inbox;
 use crate::tunnel::{Protocol, Tunnel};
@@ -74,28 +77,8 @@ fn offers<'a>(head: &Request<'a>) -> impl Iterator<Item = &'a [u8]> {
 
 /// Takes the upgrade that `head` asks for, if it does.
 pub(crate) fn take(head: &Request<'_>, client: &Arc<Client>, front: &Front) -> Option<Handshake> {
-    if !client.identified || !is_asked_for(head, &front.config) {
-        return None;
-    }
-    front.counters.requests.add(1);
-    let mut entry = Entry::new(
-        front.access_log.clone(),
-        Arc::clone(client),
-        String::from_utf8_lossy(head.line).into_owned(),
-        forwarded::request_id(head.fields.as_slice(), &front.request_ids),
-    );
-    entry.end.during = Phase::Handshake;
-    let mut offer = Vec::with_capacity(16);
-    for item in offers(head) {
-        join(&mut offer, item);
-    }
-    Some(Handshake {
-        method: Method::from_bytes(head.method).ok()?,
-        head: for_upstream(head, &offer, client, &entry.request_id, &front.config),
-        offer,
-        entry,
-        admitted: admission::upgrade(head, client, front),
-    })
+    let is_for_us = client.identified && is_asked_for(head, &front.config);
+    is_for_us.then(|| Handshake::new(head, client, front))
 }
 
 fn join(list: &mut Vec<u8>, item: &[u8]) {
@@ -152,18 +135,44 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
+/// An upstream that is being asked.
+pub(crate) struct Asked {
+    pub(crate) upstream: TcpStream,
+    pub(crate) address: SocketAddr,
+    /// Bytes of the head that it has been sent.
+    pub(crate) sent: usize,
+    /// What it has said so far.
+    pub(crate) unread: BytesMut,
+}
+
+/// A handshake that has begun.
+pub(crate) struct Begun {
+    pub(crate) handshake: Handshake,
+    /// The upstream, where one has taken the connection.
+    pub(crate) asked: Option<Asked>,
+    /// When it was first tried.
+    pub(crate) since: Instant,
+}
+
+impl Begun {
+    pub(crate) fn now(handshake: Handshake) -> Self {
+        Self { handshake, asked: None, since: Instant::now() }
+    }
+}
+
 /// Makes the handshake. A 101 opens a tunnel, and nothing is left; any other answer goes back as it is, on the
 /// connection that goes on.
 pub(crate) async fn open(
-    handshake: Handshake,
+    begun: Begun,
     mut client: Checked,
     front: &Arc<Front>,
 ) -> Option<(Checked, Response<ToClient>)> {
+    let Begun { handshake, asked, since } = begun;
     let Handshake { head, method, offer, mut entry, admitted } = handshake;
     let mut drain = front.drain.clone();
     let ask = async {
         admitted?;
-        ask(&head, &offer, &mut entry, front).await
+        ask(&head, &offer, &mut entry, asked, since, front).await
     };
     let answer = tokio::select! {
         biased;
@@ -176,12 +185,12 @@ pub(crate) async fn open(
         }
     };
     let response = match answer {
-        Ok(Asked::Switched(switched)) => {
-            open_tunnel(client, switched, entry, front).await;
+        Ok(Answered::Switched(switched)) => {
+            open_tunnel(client.into_inbox(), switched, entry, front).await;
             return None;
         }
         // Boxed: it is rare, and large.
-        Ok(Asked::Other(upstream)) => match Box::pin(replay::response(upstream, method)).await {
+        Ok(Answered::Other(upstream)) => match Box::pin(replay::response(upstream, method)).await {
             Ok(response) => match check(&response, front) {
                 Ok(()) => Ok(pass_back(response, entry)),
                 Err(rejection) => Err((rejection, entry)),
@@ -197,63 +206,154 @@ pub(crate) async fn open(
 }
 
 /// What the upstream says to it.
-enum Asked {
+enum Answered {
     Switched(Switched),
     /// Its response, unread.
     Other(Inbox),
 }
 
-/// A 101.
+/// A 101, and the upstream that said it.
 struct Switched {
     upstream: Inbox,
-    /// The head as the client gets it.
-    head: Vec<u8>,
-    protocol: Protocol,
+    granted: Granted,
     address: SocketAddr,
 }
 
-/// Connects to the upstream, asks it, and waits for its answer.
+/// A 101.
+pub(crate) struct Granted {
+    /// The head as the client gets it.
+    pub(crate) head: Vec<u8>,
+    protocol: Protocol,
+}
+
+/// Connects to the upstream, asks it, and waits for its answer; `asked` is one where that has begun.
 async fn ask(
     head: &[u8],
     offer: &[u8],
     entry: &mut Entry,
+    asked: Option<Asked>,
+    since: Instant,
     front: &Front,
-) -> Result<Asked, Rejection> {
-    let (mut socket, address) = front.upstream.connect().await.map_err(|fault| {
-        entry.upstream = fault.address();
-        Rejection::Connection(fault)
-    })?;
+) -> Result<Answered, Rejection> {
+    let limit = front.config.response_head_timeout;
+    let (asked, until) = if let Some(asked) = asked {
+        (asked, since + limit)
+    } else {
+        let connected = front.upstream.connect_since(since).await;
+        let (upstream, address) = connected.map_err(|fault| {
+            entry.upstream = fault.address();
+            Rejection::Connection(fault)
+        })?;
+        let asked = Asked { upstream, address, sent: 0, unread: BytesMut::new() };
+        (asked, Instant::now() + limit)
+    };
+    let Asked { upstream: mut socket, address, sent, unread } = asked;
     entry.upstream = Some(address);
     let answer = async {
         let closed = |error: std::io::Error| Rejection::UpstreamClosed(error.to_string());
-        socket.write_all(head).await.map_err(closed)?;
+        socket.write_all(head.get(sent..).unwrap_or_default()).await.map_err(closed)?;
         let mut upstream = Inbox::new(socket);
+        upstream.unread = unread;
         loop {
-            let read = head::response(&upstream.unread, &LIMITS).map_err(|fault| {
-                front.counters.response_faults.add(fault);
-                tracing::debug!(upstream = %address, rule = fault.as_str(), "bad response: {fault}");
-                Rejection::MalformedResponse(fault.to_string())
-            })?;
-            match read {
-                Some((response, used)) if response.status == 101 => {
-                    let chosen = chosen(&response, offer).ok_or(Rejection::UnaskedUpgrade)?;
-                    let protocol = protocol(chosen);
-                    let head = for_client(&response, chosen);
+            match read_answer(&upstream.unread, offer) {
+                Ok(Some((granted, used))) => {
                     upstream.unread.advance(used);
-                    return Ok(Asked::Switched(Switched { upstream, head, protocol, address }));
+                    return Ok(Answered::Switched(Switched { upstream, granted, address }));
                 }
-                // RFC 9110, section 15.2: what comes before the answer may be left out.
-                Some((response, used)) if response.status < 200 => upstream.unread.advance(used),
-                Some(_) => return Ok(Asked::Other(upstream)),
-                None => {
+                Ok(None) => {
                     if upstream.read(ROOM).await.map_err(closed)? == 0 {
                         return Err(Rejection::UpstreamClosed(String::from("end of stream")));
                     }
                 }
+                Err(NotGranted::Other(used)) => {
+                    upstream.unread.advance(used);
+                    return Ok(Answered::Other(upstream));
+                }
+                Err(NotGranted::Unasked) => return Err(Rejection::UnaskedUpgrade),
+                Err(NotGranted::Malformed(fault)) => {
+                    front.counters.response_faults.add(fault);
+                    let rule = fault.as_str();
+                    tracing::debug!(upstream = %address, rule, "bad response: {fault}");
+                    return Err(Rejection::MalformedResponse(fault.to_string()));
+                }
             }
         }
     };
-    timeout(front.config.response_head_timeout, answer).await.unwrap_or(Err(Rejection::NoResponse))
+    timeout_at(until, answer).await.unwrap_or(Err(Rejection::NoResponse))
+}
+
+/// Why an upstream's answer opens no tunnel.
+pub(crate) enum NotGranted {
+    /// It is a response, behind so many bytes of others that only announced it.
+    Other(usize),
+    /// It changes to what was not offered.
+    Unasked,
+    /// It breaks a rule.
+    Malformed(head::Fault),
+}
+
+/// Reads what an upstream says to `offer`: the 101, and how many bytes it took; `None` asks for more.
+fn read_answer(unread: &[u8], offer: &[u8]) -> Result<Option<(Granted, usize)>, NotGranted> {
+    let mut before = 0;
+    loop {
+        let rest = unread.get(before..).unwrap_or_default();
+        match head::response(rest, &LIMITS).map_err(NotGranted::Malformed)? {
+            Some((response, used)) if response.status == 101 => {
+                let chosen = chosen(&response, offer).ok_or(NotGranted::Unasked)?;
+                let protocol = protocol(chosen);
+                let head = for_client(&response, chosen);
+                return Ok(Some((Granted { head, protocol }, before + used)));
+            }
+            // RFC 9110, section 15.2: what comes before the answer may be left out.
+            Some((response, used)) if response.status < 200 => before += used,
+            Some(_) => return Err(NotGranted::Other(before)),
+            None => return Ok(None),
+        }
+    }
+}
+
+impl Handshake {
+    /// The one that `head` [asks for](is_asked_for). From here on it is counted, and has a log line.
+    pub(crate) fn new(head: &Request<'_>, client: &Arc<Client>, front: &Front) -> Self {
+        front.counters.requests.add(1);
+        let mut entry = Entry::new(
+            front.access_log.clone(),
+            Arc::clone(client),
+            String::from_utf8_lossy(head.line).into_owned(),
+            forwarded::request_id(head.fields.as_slice(), &front.request_ids),
+        );
+        entry.end.during = Phase::Handshake;
+        let mut offer = Vec::with_capacity(16);
+        for item in offers(head) {
+            join(&mut offer, item);
+        }
+        Self {
+            // A token is a method.
+            method: Method::from_bytes(head.method).unwrap_or_default(),
+            head: for_upstream(head, &offer, client, &entry.request_id, &front.config),
+            offer,
+            entry,
+            admitted: admission::upgrade(head, client, front),
+        }
+    }
+
+    /// The head that the upstream gets, where the settings let it.
+    pub(crate) fn head(&self) -> Option<&[u8]> {
+        self.admitted.is_ok().then_some(&self.head)
+    }
+
+    /// Reads what an upstream says to it: the 101, and how many bytes it took; `None` asks for more.
+    pub(crate) fn read_answer(
+        &self,
+        unread: &[u8],
+    ) -> Result<Option<(Granted, usize)>, NotGranted> {
+        read_answer(unread, &self.offer)
+    }
+
+    /// Its log line.
+    pub(crate) fn into_entry(self) -> Entry {
+        self.entry
+    }
 }
 
 /// The protocol that a 101 changes to, if it is one of those that were offered.
@@ -290,23 +390,34 @@ fn for_client(response: &head::Response<'_>, chosen: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Opens the tunnel of a handshake that is granted, but for its client's being told.
+pub(crate) async fn open_granted(
+    client: Inbox,
+    granted: Granted,
+    asked: Asked,
+    entry: Entry,
+    front: &Arc<Front>,
+) {
+    let mut upstream = Inbox::new(asked.upstream);
+    upstream.unread = asked.unread;
+    let switched = Switched { upstream, granted, address: asked.address };
+    open_tunnel(client, switched, entry, front).await;
+}
+
 /// Sends the 101, then makes the tunnel and gives it to the relay.
-async fn open_tunnel(client: Checked, switched: Switched, mut entry: Entry, front: &Arc<Front>) {
+async fn open_tunnel(mut client: Inbox, switched: Switched, mut entry: Entry, front: &Arc<Front>) {
     // Counted out last: whoever waits for it finds the log line written.
     let open = front.census.enter();
-    let Switched { upstream, head, protocol, address } = switched;
-    let mut client = client.into_inbox();
+    let Switched { upstream, granted, address } = switched;
     entry.status = Some(101);
     let mut drain = front.drain.clone();
     let sent = tokio::select! {
         biased;
-        sent = client.socket.inner_mut().write_all(&head) => sent,
+        sent = client.socket.inner_mut().write_all(&granted.head) => sent,
         () = drain.reached(Stage::Over) => return front.counters.cut.add(1),
     };
     if let Err(error) = sent {
-        tracing::debug!(client = %entry.client.address, "left before the 101: {error}");
-        entry.end = End::new(Side::Client, Phase::Handshake, Reason::Closed);
-        return;
+        return left_before_the_101(&mut entry, &error);
     }
     let (Some(client), Some(upstream)) = (take_apart(client), take_apart(upstream)) else {
         tracing::error!(
@@ -316,15 +427,38 @@ async fn open_tunnel(client: Checked, switched: Switched, mut entry: Entry, fron
         entry.end = End::new(Side::Elbows, Phase::Handshake, Reason::NoRoom);
         return;
     };
-    front.counters.tunnels.add(1);
-    // The relay's end of it counts it out.
-    open.keep();
-    entry.client.seat.keep();
-    front.relay.adopt(Tunnel::new(protocol, client, upstream, entry.into_identity(address)));
+    front.relay.adopt(granted.tunnel(client, upstream, entry, address, open, front));
 }
 
-/// The plain socket, and what was read from it already.
-fn take_apart(inbox: Inbox) -> Option<(std::net::TcpStream, Vec<u8>)> {
+/// Notes that nobody was there any more to get it.
+pub(crate) fn left_before_the_101(entry: &mut Entry, error: &std::io::Error) {
+    tracing::debug!(client = %entry.client.address, "left before the 101: {error}");
+    entry.status = Some(101);
+    entry.end = End::new(Side::Client, Phase::Handshake, Reason::Closed);
+}
+
+/// A plain socket, and what was read from it already.
+pub(crate) type Taken = (std::net::TcpStream, Vec<u8>);
+
+impl Granted {
+    /// The tunnel that begins behind it. Its end in the relay counts out what is `open`, and gives the seat up.
+    pub(crate) fn tunnel(
+        self,
+        client: Taken,
+        upstream: Taken,
+        entry: Entry,
+        address: SocketAddr,
+        open: Open,
+        front: &Front,
+    ) -> Tunnel {
+        front.counters.tunnels.add(1);
+        open.keep();
+        entry.client.seat.keep();
+        Tunnel::new(self.protocol, client, upstream, entry.into_identity(address))
+    }
+}
+
+fn take_apart(inbox: Inbox) -> Option<Taken> {
     let unread = inbox.unread.to_vec();
     let socket: TcpStream = inbox.socket.into_inner();
     Some((socket.into_std().ok()?, unread))

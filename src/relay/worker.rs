@@ -2,14 +2,15 @@
 //!
 //! A round is: wait for events, serve the tunnels they name, serve those whose turn was over too
 //! early, carry out orders, end what has said farewell. Slots are only filled while orders are
-//! carried out, after the events of the round: an event of a tunnel that ended earlier in the round
-//! finds its slot empty, never with another tunnel in it. A tunnel that leaves takes its two
-//! registrations away, so that no later round hears of it either.
+//! carried out, or arrivals have become tunnels, after the events of the round: an event of a tunnel that
+//! ended earlier in the round finds its slot empty, never with another tunnel in it. A tunnel that leaves
+//! takes its two registrations away, so that no later round hears of it either.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::io;
 use std::mem;
+use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
@@ -19,10 +20,11 @@ use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Poll, Registry, Token};
 use slab::Slab;
 use socket2::SockRef;
 
+use super::arrivals::{ALL, Arrivals, Opened};
 use super::direction::READ_BUFFER;
 use super::options::{self, Rulebook};
 use super::room;
@@ -60,6 +62,7 @@ pub(super) struct Worker {
     poll: Poll,
     door: Arc<Door>,
     on_end: Arc<OnEnd>,
+    arrivals: Arrivals,
     slots: Slab<Slot>,
     /// The first key that no tunnel had yet since the slab was new.
     reach: usize,
@@ -98,6 +101,7 @@ impl Worker {
             now,
             drained_at: None,
             poll,
+            arrivals: Arrivals::new(Arc::clone(&door)),
             door,
             on_end,
             slots: Slab::new(),
@@ -137,6 +141,7 @@ impl Worker {
             if woken && !self.carry_out_orders() {
                 return;
             }
+            self.see_to_arrivals();
             self.look_at_due();
             next_farewell = self.end_farewells();
         }
@@ -149,7 +154,18 @@ impl Worker {
         }
         // Too long by what this round took, which is far less than a tick.
         let next_look = self.wheel.next_tick().map(|at| until(at, self.woken_at));
-        [next_farewell, next_look].into_iter().flatten().min()
+        let arrivals = self.arrivals.timeout(self.woken_at);
+        [next_farewell, next_look, arrivals].into_iter().flatten().min()
+    }
+
+    fn see_to_arrivals(&mut self) {
+        let registry = self.poll.registry();
+        self.arrivals.accept(registry, self.woken_at, &mut self.buffer);
+        self.arrivals.send_away(registry, self.woken_at);
+        while let Some(opened) = self.arrivals.opened() {
+            self.door.open.fetch_add(1, Ordering::Relaxed);
+            self.take_in(opened, Slot::begin);
+        }
     }
 
     /// Looks at those whose time has come.
@@ -183,7 +199,7 @@ impl Worker {
     fn serve(&mut self, event: &Event) {
         let (key, side) = from_token(event.token());
         let Some(slot) = self.slots.get_mut(key) else {
-            return;
+            return self.arrivals.serve(event.token(), self.poll.registry(), &mut self.buffer);
         };
         if slot.farewell.is_some() {
             if slot.is_farewell_done(side, event) {
@@ -278,6 +294,14 @@ impl Worker {
         for order in self.door.take_orders() {
             match order {
                 Order::Adopt(tunnel) => self.adopt(tunnel),
+                Order::Arrive(arrival, patience) => {
+                    let (registry, now) = (self.poll.registry(), self.woken_at);
+                    self.arrivals.enter(arrival, patience, registry, now, &mut self.buffer);
+                }
+                Order::Listen(listening) => {
+                    self.arrivals.listen(*listening, self.poll.registry());
+                }
+                Order::Shut => self.arrivals.shut(self.poll.registry()),
                 Order::TakeAll(to) => {
                     // Nobody may be waiting any more; then the tunnels close.
                     drop(to.send(self.take_all()));
@@ -289,26 +313,26 @@ impl Worker {
         goes_on
     }
 
-    fn adopt(&mut self, tunnel: Tunnel) {
-        self.adopt_and(tunnel, Slot::begin);
+    fn adopt(&mut self, mut tunnel: Tunnel) {
+        tunnel.identity.settle();
+        self.take_in(Opened { tunnel, hears_client: false, hears_upstream: false }, Slot::begin);
     }
 
-    fn adopt_and(&mut self, mut tunnel: Tunnel, begin: impl FnOnce(&mut Slot, &Rulebook, u32)) {
-        tunnel.identity.settle();
+    fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, u32)) {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
         }
         let entry = self.slots.vacant_entry();
-        if let Err(fault) = register(self.poll.registry(), &tunnel, entry.key()) {
+        if let Err(fault) = register(self.poll.registry(), &opened, entry.key()) {
             tracing::error!(%fault, "cannot register a tunnel");
             self.left();
-            return self.tell(tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+            return self.tell(opened.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
         }
         // The first event of each socket comes at once and says what it is ready for.
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
         let (rulebook, now) = (&self.rulebook, self.now);
-        let slot = entry.insert(Slot::place(tunnel, now));
+        let slot = entry.insert(Slot::place(opened.tunnel, now));
         let next = guarded(|| {
             begin(slot, rulebook, now);
             Next::Wait
@@ -442,7 +466,12 @@ impl Drop for Worker {
                     self.tell(tunnel, STOPPED);
                 }
                 // Whoever waits hears from the closed channel that there are none.
-                Order::TakeAll(_) | Order::Drain(_) | Order::Stop => {}
+                Order::TakeAll(_)
+                | Order::Drain(_)
+                | Order::Arrive(..)
+                | Order::Listen(_)
+                | Order::Shut
+                | Order::Stop => {}
             }
         }
         for tunnel in self.take_all() {
@@ -462,17 +491,23 @@ fn random(of: &impl Hash) -> u64 {
     RandomState::new().hash_one(of) >> 32
 }
 
-/// Once, for everything there is to hear: with an edge-triggered poll no message needs a change.
-fn register(registry: &Registry, tunnel: &Tunnel, key: usize) -> io::Result<()> {
-    // An urgent byte stops a read short of what lies behind it; its event says so.
-    let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-    let client = tunnel.client.as_raw_fd();
-    let upstream = tunnel.upstream.as_raw_fd();
-    registry.register(&mut SourceFd(&client), to_token(key, Side::Client), all)?;
-    let registered =
-        registry.register(&mut SourceFd(&upstream), to_token(key, Side::Upstream), all);
+/// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is
+/// registered already, for its arrival, is heard anew all the same.
+fn register(registry: &Registry, opened: &Opened, key: usize) -> io::Result<()> {
+    let Opened { tunnel, hears_client, hears_upstream } = opened;
+    let hear = |socket: &TcpStream, side, is_heard| {
+        let (socket, token) = (socket.as_raw_fd(), to_token(key, side));
+        let socket = &mut SourceFd(&socket);
+        if is_heard {
+            registry.reregister(socket, token, ALL)
+        } else {
+            registry.register(socket, token, ALL)
+        }
+    };
+    let registered = hear(&tunnel.client, Side::Client, *hears_client)
+        .and_then(|()| hear(&tunnel.upstream, Side::Upstream, *hears_upstream));
     if registered.is_err() {
-        drop(registry.deregister(&mut SourceFd(&client)));
+        deregister(registry, tunnel);
     }
     registered
 }
@@ -499,7 +534,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
     use std::io::{ErrorKind, Read, Write};
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, TcpListener};
     use std::sync::Mutex;
 
     use mio::Waker;
@@ -543,7 +578,8 @@ mod tests {
         worker.adopt(unlucky);
         worker.adopt(lucky);
         let (stillborn, other_client, other_upstream) = tunnel();
-        worker.adopt_and(stillborn, |_, _, _| panic!("another, made on purpose"));
+        let opened = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
+        worker.take_in(opened, |_, _, _| panic!("another, made on purpose"));
         assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
 
         let next = guarded(|| panic!("a mistake, made on purpose by a test"));

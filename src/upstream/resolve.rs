@@ -35,6 +35,8 @@ type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<Sock
 pub(super) struct Resolver {
     host: String,
     port: u16,
+    /// The name is an address, and there is nothing to ask.
+    literal: Option<Arc<[SocketAddr]>>,
     lookup: Lookup,
     /// Locked while a question is under way: everybody else waits for its answer.
     last: Arc<Mutex<Option<Answer>>>,
@@ -62,14 +64,26 @@ impl Resolver {
     /// A resolver that asks `lookup`.
     pub(super) fn asking(destination: &Destination, lookup: Lookup) -> Self {
         let Destination { host, port, .. } = destination;
-        Self { host: host.clone(), port: *port, lookup, last: Arc::default() }
+        let address = host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port));
+        let literal = address.map(|address| Arc::from([address]));
+        Self { host: host.clone(), port: *port, literal, lookup, last: Arc::default() }
     }
 
     pub(super) async fn addresses(&self) -> Result<Arc<[SocketAddr]>, Fault> {
-        if let Ok(address) = self.host.parse::<IpAddr>() {
-            return Ok(Arc::new([SocketAddr::new(address, self.port)]));
+        if let Some(literal) = &self.literal {
+            return Ok(Arc::clone(literal));
         }
         self.answer().await.map_err(|(kind, words)| self.unresolved(io::Error::new(kind, words)))
+    }
+
+    /// The first address, where nobody need be asked or waited for.
+    pub(super) fn at_hand(&self) -> Option<SocketAddr> {
+        if let Some(literal) = &self.literal {
+            return literal.first().copied();
+        }
+        let last = self.last.try_lock().ok()?;
+        let answer = last.as_ref().filter(|answer| answer.is_fresh())?;
+        answer.addresses.as_ref().ok()?.first().copied()
     }
 
     /// The fault of a resolver that did not answer in time.
@@ -139,10 +153,14 @@ mod tests {
             Box::pin(async move { Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))]) })
         });
         let port = async || resolver.addresses().await.unwrap()[0].port();
+        let at_hand = || resolver.at_hand().map(|address| address.port());
+        assert_eq!(at_hand(), None);
         assert_eq!((port().await, port().await), (1, 1));
+        assert_eq!(at_hand(), Some(1));
         age(&resolver, Duration::from_secs(4)).await;
-        assert_eq!(port().await, 1);
+        assert_eq!((port().await, at_hand()), (1, Some(1)));
         age(&resolver, Duration::from_secs(1)).await;
+        assert_eq!(at_hand(), None);
         assert_eq!((port().await, port().await), (2, 2));
     }
 
@@ -189,5 +207,6 @@ mod tests {
         let destination = Destination { host: String::from("::1"), port: 9 };
         let resolver = Resolver::asking(&destination, |_, _| Box::pin(std::future::pending()));
         assert_eq!(*resolver.addresses().await.unwrap(), ["[::1]:9".parse().unwrap()]);
+        assert_eq!(resolver.at_hand(), Some("[::1]:9".parse().unwrap()));
     }
 }

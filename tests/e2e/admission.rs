@@ -305,12 +305,17 @@ fn handshakes_over_the_rate_get_429_and_others_go_on() {
 #[test]
 fn handshake_whose_head_comes_late_or_second_is_over_the_rate_too() {
     let upstream = application();
-    let elbows = Elbows::start(upstream.address, &[("HANDSHAKE_RATE_PER_CLIENT", "1/h")]);
-    let _first = tunnel("203.0.113.1", &elbows).unwrap();
-    // Nothing of it is there when its connection is judged.
+    let settings = [("HANDSHAKE_RATE_PER_CLIENT", "1/h"), ("MAX_CONNECTIONS_PER_CLIENT", "10")];
+    let elbows = Elbows::start(upstream.address, &settings);
+    drop(tunnel("203.0.113.1", &elbows).unwrap());
+    elbows.wait_for_report("clients_counted=0");
+    // Only the beginning of it is there when its connection is judged.
     let mut late = from("203.0.113.1", &elbows);
-    elbows.wait_for_report("connections=3");
-    late.send(handshake("/ws"));
+    let head = handshake("/ws");
+    let (begin, rest) = head.split_at(20);
+    late.send(begin);
+    elbows.wait_for_report("clients_counted=1");
+    late.send(rest);
     let refused = late.read_response();
     is_refused(&refused, 429, "too many handshakes\n");
     elbows.access_log.wait_for("during=handshake why=over_limit");

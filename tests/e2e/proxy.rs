@@ -1,7 +1,10 @@
 //! elbows as its users run it: the binary, environment variables, a log to read.
 
+use std::collections::HashSet;
+use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
@@ -117,14 +120,30 @@ impl Elbows {
             if report.split(' ').any(|word| word == text) {
                 return report;
             }
-            assert!(Instant::now() < deadline, "no {text} in {report}");
+            assert!(Instant::now() < deadline, "no {text} in {report}\n{}", self.sockets());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
+    /// Its TCP sockets, as `/proc/PID/net/tcp` has them (proc(5): 01 is established, 08 has got an end).
+    fn sockets(&self) -> String {
+        let proc = Path::new("/proc").join(self.child.id().to_string());
+        let inodes: HashSet<String> = fs::read_dir(proc.join("fd"))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.replace(']', "")))
+            .collect();
+        let table = fs::read_to_string(proc.join("net/tcp")).unwrap_or_default();
+        let is_its = |line: &&str| {
+            line.split_whitespace().nth(9).is_some_and(|inode| inodes.contains(inode))
+        };
+        table.lines().filter(is_its).collect::<Vec<_>>().join("\n")
+    }
+
     /// A line of its `/proc/PID/status`, such as `VmHWM`, in kB.
     pub fn memory(&self, name: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel says it");
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }

@@ -1,0 +1,475 @@
+//! The direct way: a connection whose first request is an upgrade, from accept to tunnel on one thread of the
+//! relay.
+//!
+//! Here is only the way on which nothing is unusual: PROXY header and head are there, the settings let it
+//! in, the upstream's address is at hand, it takes the connection and answers 101. All else, be it a plain
+//! request, a broken rule, a limit, a fault of the upstream or a matter of time, goes on where it stands as a
+//! connection of the front ([`super::serve`]), which can wait and has an answer to everything. So nothing is
+//! decided here but to go on: who it is, what it may and what it asks is said by the functions that the
+//! front calls, too.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use tokio::runtime::Handle;
+
+use super::{Arrived, SoFar, identify, refusal};
+use crate::client::Client;
+use crate::config::Config;
+use crate::drain::Open;
+use crate::http::Front;
+use crate::http::head;
+use crate::http::upgrade::{self, Asked, Begun, Granted, Handshake};
+use crate::limits::{Over, Seat};
+use crate::listener::Accepting;
+use crate::relay::arrivals::{Arrival, Ears, Opened, Reception, Step};
+
+/// How long all of it may take; the front has more time. A first SYN that is lost comes again after it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Bytes of a side that are kept here: more than most heads have.
+const MUCH: usize = 16 * 1024;
+
+/// Reads of a client's head. Each looks at all of it again.
+const FEW: u8 = 4;
+
+/// Gives each connection that is accepted the direct way.
+pub(crate) struct Porch {
+    shared: Arc<Shared>,
+    accepting: Accepting,
+    patience: Duration,
+}
+
+/// What every connection needs here.
+struct Shared {
+    front: Arc<Front>,
+    /// Where the front is.
+    runtime: Handle,
+}
+
+impl Porch {
+    /// The porch of a front that runs on the runtime of whoever calls this.
+    pub(crate) fn new(front: Arc<Front>) -> Self {
+        let patience = patience(&front.config);
+        let shared = Arc::new(Shared { front, runtime: Handle::current() });
+        Self { shared, accepting: Accepting::default(), patience }
+    }
+}
+
+/// No longer than any time limit of the settings, so that the front can keep them all.
+fn patience(config: &Config) -> Duration {
+    [
+        config.proxy_header_timeout,
+        config.request_head_timeout,
+        config.connect_timeout / 2,
+        config.response_head_timeout,
+    ]
+    .into_iter()
+    .fold(PATIENCE, Duration::min)
+}
+
+impl Reception for Porch {
+    fn receive(&self, socket: TcpStream, from: SocketAddr) -> Box<dyn Arrival> {
+        let front = &self.shared.front;
+        self.accepting.accepted(&front.counters);
+        let connection = Connection {
+            socket,
+            unread: BytesMut::new(),
+            balancer: from,
+            accepted: Instant::now(),
+            is_heard: false,
+            shared: Arc::clone(&self.shared),
+            open: front.census.enter(),
+        };
+        let seat = front.limits.enter();
+        Box::new(Hearing { seat, identified: None, reads: 0, connection })
+    }
+
+    fn refused(&self, fault: &io::Error) -> Option<Duration> {
+        self.accepting.refused(fault, &self.shared.front.counters)
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+}
+
+/// The client's side of it.
+struct Connection {
+    socket: TcpStream,
+    /// What was read of it.
+    unread: BytesMut,
+    balancer: SocketAddr,
+    accepted: Instant,
+    /// The poll tells of it.
+    is_heard: bool,
+    shared: Arc<Shared>,
+    /// Counted out last: whoever waits for it finds the log line written.
+    open: Open,
+}
+
+/// What a read came to.
+enum Heard {
+    /// Something is unread that was not.
+    More,
+    /// Nothing for now: an event will tell.
+    Nothing,
+    /// Nothing more, now or ever.
+    Ended,
+}
+
+impl Connection {
+    fn hear(&mut self, buffer: &mut [u8]) -> Heard {
+        match read(&self.socket, buffer) {
+            Ok(0) => Heard::Ended,
+            Ok(length) => {
+                self.unread.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                Heard::More
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Heard::Nothing,
+            Err(error) => {
+                tracing::trace!(balancer = %self.balancer, "broke off: {error}");
+                Heard::Ended
+            }
+        }
+    }
+
+    /// Has the poll tell of its socket. False if there is no room for that, which the front will find, too.
+    fn listen(&mut self, ears: &Ears<'_>) -> bool {
+        if !self.is_heard {
+            self.is_heard = ears.hear(&self.socket, false).is_ok();
+        }
+        self.is_heard
+    }
+
+    /// Goes on in the front.
+    fn into_front(self, so_far: SoFar, ears: &Ears<'_>) {
+        if self.is_heard {
+            ears.forget(&self.socket);
+        }
+        let Self { socket, unread, balancer, accepted, shared, open, .. } = self;
+        let Some(socket) = shared.to_tokio(socket) else { return };
+        let arrived = Arrived { socket, unread, balancer, accepted, so_far };
+        let front = Arc::clone(&shared.front);
+        shared.runtime.spawn(super::serve(arrived, open, front));
+    }
+}
+
+impl Shared {
+    fn to_tokio(&self, socket: TcpStream) -> Option<tokio::net::TcpStream> {
+        let _runtime = self.runtime.enter();
+        match tokio::net::TcpStream::from_std(socket) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                tracing::error!("a socket could not be given to the front: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// Whoever it is, it has not yet said what it wants.
+struct Hearing {
+    seat: Result<Seat, Over>,
+    /// When the PROXY header was whole, if the head was not.
+    identified: Option<Instant>,
+    reads: u8,
+    connection: Connection,
+}
+
+/// What a client wants, as far as it has said.
+#[allow(clippy::large_enum_variant)] // It is taken apart at once.
+enum Wants {
+    /// More must come.
+    Unknown { is_identified: bool },
+    /// What is not for here.
+    Other,
+    /// An upgrade that is over a limit.
+    TooMuch { client: Box<Client>, over: Over, behind: usize },
+    /// An upgrade that may be asked for at this address.
+    Upgrade {
+        handshake: Handshake,
+        client: Arc<Client>,
+        address: SocketAddr,
+        behind: usize,
+        head: usize,
+    },
+}
+
+impl Arrival for Hearing {
+    fn go_on(mut self: Box<Self>, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
+        match self.connection.hear(buffer) {
+            Heard::More => {}
+            Heard::Nothing if self.connection.listen(ears) => return Step::Waits(self),
+            Heard::Ended if self.connection.unread.is_empty() => {
+                // It closed before its first byte: a TCP health check.
+                self.connection.shared.front.counters.probes.add(1);
+                return Step::Gone;
+            }
+            Heard::Nothing | Heard::Ended => return self.into_front(ears),
+        }
+        self.reads += 1;
+        match self.wants() {
+            Wants::Unknown { is_identified } => {
+                if is_identified {
+                    self.identified.get_or_insert_with(Instant::now);
+                }
+                let is_much = self.connection.unread.len() > MUCH || self.reads >= FEW;
+                if is_much || !self.connection.listen(ears) {
+                    return self.into_front(ears);
+                }
+                Step::Waits(self)
+            }
+            Wants::Other => self.into_front(ears),
+            Wants::TooMuch { client, over, behind } => {
+                self.connection.unread.advance(behind);
+                self.connection.into_front(SoFar::Refused(client, over), ears);
+                Step::Gone
+            }
+            Wants::Upgrade { handshake, client, address, behind, head } => {
+                let mut connection = self.connection;
+                connection.unread.advance(behind);
+                ask(Asks { handshake, client, head, connection }, address, ears, buffer)
+            }
+        }
+    }
+
+    fn leave(self: Box<Self>, ears: &Ears<'_>) {
+        let _ = self.into_front(ears);
+    }
+}
+
+impl Hearing {
+    fn into_front(self, ears: &Ears<'_>) -> Step {
+        let Self { seat, identified, connection, .. } = self;
+        connection.into_front(SoFar::Nobody { seat, identified }, ears);
+        Step::Gone
+    }
+
+    /// Finds out who it is and what it wants.
+    fn wants(&mut self) -> Wants {
+        let Self { seat, connection, .. } = self;
+        let front = &connection.shared.front;
+        let destination = || connection.socket.local_addr();
+        let identified =
+            identify::client(&connection.unread, connection.balancer, destination, &front.config);
+        let (mut client, behind) = match identified {
+            Ok(Some(identified)) => identified,
+            Ok(None) => return Wants::Unknown { is_identified: false },
+            Err(_) => return Wants::Other,
+        };
+        let rest = connection.unread.get(behind..).unwrap_or_default();
+        let (head, length) = match head::request(rest, &front.head_limits()) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Wants::Unknown { is_identified: true },
+            Err(_) => return Wants::Other,
+        };
+        let is_for_here = client.identified && upgrade::is_asked_for(&head, &front.config);
+        let address = front.upstream.address_at_hand();
+        let (true, Some(address), Ok(_)) = (is_for_here, address, &seat) else {
+            return Wants::Other;
+        };
+        let seat = mem::replace(seat, Ok(Seat::default()));
+        if let Err(over) = refusal::admit(seat, &mut client, || true, front) {
+            return Wants::TooMuch { client: Box::new(client), over, behind };
+        }
+        let client = Arc::new(client);
+        let handshake = Handshake::new(&head, &client, front);
+        Wants::Upgrade { handshake, client, address, behind, head: length }
+    }
+}
+
+/// A client that asks for an upgrade.
+struct Asks {
+    handshake: Handshake,
+    client: Arc<Client>,
+    /// Bytes of its head, the first that are unread: the front would look at it again.
+    head: usize,
+    connection: Connection,
+}
+
+impl Asks {
+    fn into_front(self, asked: Option<Asked>, since: Instant, ears: &Ears<'_>) -> Step {
+        let Self { handshake, client, connection, .. } = self;
+        let begun = Begun { handshake, asked, since: since.into() };
+        connection.into_front(SoFar::Asking(client, Box::new(begun)), ears);
+        Step::Gone
+    }
+}
+
+/// Begins to ask the upstream at `address`.
+fn ask(asks: Asks, address: SocketAddr, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
+    let since = Instant::now();
+    if asks.handshake.head().is_none() {
+        return asks.into_front(None, since, ears);
+    }
+    match asks.connection.shared.front.upstream.begin(address) {
+        Ok(upstream) => {
+            let said = BytesMut::new();
+            let asking = Asking { asks, upstream, address, since, sent: 0, said, is_heard: false };
+            Box::new(asking).go_on(ears, buffer)
+        }
+        // The front will find out why, and whether another address does.
+        Err(_) => asks.into_front(None, since, ears),
+    }
+}
+
+/// The upstream is being asked.
+struct Asking {
+    asks: Asks,
+    upstream: TcpStream,
+    address: SocketAddr,
+    since: Instant,
+    /// Bytes of the head that it has taken.
+    sent: usize,
+    /// What it has said so far.
+    said: BytesMut,
+    /// The poll tells of it.
+    is_heard: bool,
+}
+
+impl Arrival for Asking {
+    fn go_on(mut self: Box<Self>, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
+        let head = self.asks.handshake.head().unwrap_or_default();
+        if let Some(unsent @ [_, ..]) = head.get(self.sent..) {
+            let taken = match write(&self.upstream, unsent) {
+                Ok(taken) => taken,
+                // Not yet connected, or full.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                Err(_) => return self.into_front(ears),
+            };
+            self.sent += taken;
+            if !self.is_heard {
+                self.is_heard = ears.hear(&self.upstream, taken < unsent.len()).is_ok();
+            }
+            // It has nothing to say before that. An event will tell, the first at once.
+            return if self.is_heard { Step::Waits(self) } else { self.into_front(ears) };
+        }
+        match read(&self.upstream, buffer) {
+            Ok(length @ 1..) => {
+                let said = buffer.get(..length).unwrap_or_default();
+                if !self.said.is_empty() {
+                    self.said.extend_from_slice(said);
+                    let said = mem::take(&mut self.said);
+                    return self.answered(&said, ears);
+                }
+                self.answered(said, ears)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.listen_to_client(ears, buffer)
+            }
+            // The front finds the same.
+            Ok(_) | Err(_) => self.into_front(ears),
+        }
+    }
+
+    fn leave(self: Box<Self>, ears: &Ears<'_>) {
+        let _ = self.into_front(ears);
+    }
+}
+
+impl Asking {
+    /// What is not yet sent of the head, and whoever does not answer, is the front's matter. One that has got
+    /// nothing may be asked anew: it may not even have taken the connection.
+    fn into_front(self, ears: &Ears<'_>) -> Step {
+        let Self { asks, upstream, address, since, sent, said: unread, is_heard } = self;
+        if sent == 0 {
+            return asks.into_front(None, since, ears);
+        }
+        if is_heard {
+            ears.forget(&upstream);
+        }
+        let shared = Arc::clone(&asks.connection.shared);
+        let Some(upstream) = shared.to_tokio(upstream) else { return Step::Gone };
+        asks.into_front(Some(Asked { upstream, address, sent, unread }), since, ears)
+    }
+
+    /// The client may have left, or sent more already. Without an ear it is the front that notices.
+    fn listen_to_client(mut self: Box<Self>, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
+        let connection = &mut self.asks.connection;
+        if connection.is_heard {
+            match connection.hear(buffer) {
+                Heard::More if connection.unread.len() > MUCH => return self.into_front(ears),
+                Heard::More | Heard::Nothing => {}
+                // Its log line says so from the start.
+                Heard::Ended => return Step::Gone,
+            }
+        }
+        Step::Waits(self)
+    }
+
+    /// Looks at all that the upstream has said.
+    fn answered(mut self: Box<Self>, said: &[u8], ears: &Ears<'_>) -> Step {
+        match self.asks.handshake.read_answer(said) {
+            Ok(Some((granted, used))) => {
+                self.said = said.get(used..).unwrap_or_default().into();
+                self.open(granted, ears)
+            }
+            Ok(None) if said.len() <= MUCH => {
+                self.said = said.into();
+                Step::Waits(self)
+            }
+            // Whatever it is, the front looks at it again.
+            Ok(None) | Err(_) => {
+                self.said = said.into();
+                self.into_front(ears)
+            }
+        }
+    }
+
+    /// Tells the client, and is a tunnel.
+    fn open(self: Box<Self>, mut granted: Granted, ears: &Ears<'_>) -> Step {
+        let Self { asks, upstream, address, said: early, is_heard, .. } = *self;
+        let Asks { handshake, head, mut connection, client: _ } = asks;
+        let mut entry = handshake.into_entry();
+        entry.upstream = Some(address);
+        entry.status = Some(101);
+        connection.unread.advance(head);
+        let sent = match write(&connection.socket, &granted.head) {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                upgrade::left_before_the_101(&mut entry, &error);
+                return Step::Gone;
+            }
+        };
+        if sent < granted.head.len() {
+            granted.head.drain(..sent);
+            if is_heard {
+                ears.forget(&upstream);
+            }
+            let shared = Arc::clone(&connection.shared);
+            let Some(upstream) = shared.to_tokio(upstream) else { return Step::Gone };
+            let asked = Asked { upstream, address, sent: 0, unread: early };
+            connection.into_front(SoFar::Granted(Box::new((entry, granted, asked))), ears);
+            return Step::Gone;
+        }
+        let Connection { socket, unread, is_heard: hears_client, open, shared, .. } = connection;
+        let client = (socket, unread.to_vec());
+        let upstream = (upstream, early.to_vec());
+        let tunnel = granted.tunnel(client, upstream, entry, address, open, &shared.front);
+        Step::Opened(Opened { tunnel, hears_client, hears_upstream: is_heard })
+    }
+}
+
+fn read(mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+fn write(mut socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match socket.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            written => return written,
+        }
+    }
+}

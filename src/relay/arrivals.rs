@@ -1,0 +1,333 @@
+//! Connections that are not tunnels yet, on the thread that will have them as tunnels.
+//!
+//! What a connection has to say before it is a tunnel is no matter of the relay: it is an [`Arrival`], which is
+//! told when its sockets have something for it, and says what has become of it. It saves most handshakes
+//! the way through another thread, and their sockets a second registration. Whoever
+//! does not become a tunnel soon leaves: here is no place to wait.
+//!
+//! One thread has the listener, and gives arrivals to the thread with the fewest connections.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+
+use super::Door;
+use crate::tunnel::Tunnel;
+
+/// A connection that may become a tunnel.
+pub(crate) trait Arrival: Send {
+    /// Goes on as far as it can: it is new, or something happened to a socket that it listens to.
+    /// `buffer` is for its reads; nothing stays in there.
+    fn go_on(self: Box<Self>, ears: &Ears<'_>, buffer: &mut [u8]) -> Step;
+
+    /// Leaves: its time here is over.
+    fn leave(self: Box<Self>, ears: &Ears<'_>);
+}
+
+/// What has become of an arrival.
+#[allow(clippy::large_enum_variant)] // It is taken apart at once.
+pub(crate) enum Step {
+    /// It waits for something to happen to a socket of its.
+    Waits(Box<dyn Arrival>),
+    /// It is a tunnel.
+    Opened(Opened),
+    /// It is over, or somebody else's.
+    Gone,
+}
+
+/// A tunnel that opened here.
+pub(crate) struct Opened {
+    pub(crate) tunnel: Tunnel,
+    /// Its arrival listens to its client.
+    pub(crate) hears_client: bool,
+    /// The same of its upstream.
+    pub(crate) hears_upstream: bool,
+}
+
+/// Who makes arrivals of connections.
+pub(crate) trait Reception: Send + Sync {
+    /// A connection that was accepted, from this address; non-blocking.
+    fn receive(&self, socket: TcpStream, from: SocketAddr) -> Box<dyn Arrival>;
+
+    /// None was accepted; for so long accepting is to pause.
+    fn refused(&self, fault: &io::Error) -> Option<Duration>;
+
+    /// How long an arrival may stay.
+    fn patience(&self) -> Duration;
+}
+
+/// The poll, as far as it is an arrival's.
+pub(crate) struct Ears<'a> {
+    registry: &'a Registry,
+    token: Token,
+}
+
+impl Ears<'_> {
+    /// Has the arrival go on whenever there is something to read from `socket`, and if `writes`, when it
+    /// connects or takes bytes again.
+    pub(crate) fn hear(&self, socket: &TcpStream, writes: bool) -> io::Result<()> {
+        let interest = if writes { READABLE.add(Interest::WRITABLE) } else { READABLE };
+        self.registry.register(&mut SourceFd(&socket.as_raw_fd()), self.token, interest)
+    }
+
+    /// Takes that back, before the socket goes to another poll.
+    pub(crate) fn forget(&self, socket: &TcpStream) {
+        // Fails only on what is not registered.
+        drop(self.registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
+    }
+}
+
+/// Everything that there is to hear of a socket. An urgent byte stops a read short of what lies behind it;
+/// its event says so.
+pub(super) const ALL: Interest = READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+
+const READABLE: Interest = Interest::READABLE;
+
+/// The token of the listener.
+const LISTENER: Token = Token(usize::MAX - 1);
+
+/// Set in the token of an arrival, and in none of a tunnel.
+const ARRIVAL: usize = 1 << (usize::BITS - 1);
+
+/// Connections that are accepted in one round at most: tunnels have their turn in between.
+const ACCEPTED_PER_ROUND: usize = 64;
+
+/// What is kept of an array when nobody is in it any more.
+const KEPT: usize = 256;
+
+/// The arrivals of one thread.
+pub(super) struct Arrivals {
+    door: Arc<Door>,
+    /// Empty for the moment in which it goes on.
+    present: Slab<Place>,
+    /// When each has to leave, the earliest first; some are gone by now.
+    due: VecDeque<Due>,
+    came: u64,
+    opened: Vec<Opened>,
+    listening: Option<Listening>,
+    /// Nobody may arrive any more.
+    shut: bool,
+}
+
+struct Place {
+    arrival: Option<Box<dyn Arrival>>,
+    number: u64,
+}
+
+/// The place may have another arrival by then: it is meant if it has the same number.
+struct Due {
+    at: Duration,
+    key: usize,
+    number: u64,
+}
+
+/// The listener, on its one thread.
+pub(super) struct Listening {
+    listener: mio::net::TcpListener,
+    reception: Arc<dyn Reception>,
+    doors: Vec<Arc<Door>>,
+    /// There may be a connection to accept, for which no event will come.
+    is_ready: bool,
+    paused_until: Option<Duration>,
+}
+
+impl Listening {
+    pub(super) fn new(
+        listener: std::net::TcpListener,
+        reception: Arc<dyn Reception>,
+        doors: Vec<Arc<Door>>,
+    ) -> Self {
+        let listener = mio::net::TcpListener::from_std(listener);
+        Self { listener, reception, doors, is_ready: true, paused_until: None }
+    }
+
+    /// The thread with the fewest connections.
+    fn door(&self) -> Option<&Arc<Door>> {
+        if let [door] = self.doors.as_slice() {
+            return Some(door);
+        }
+        let doors = self.doors.iter().filter(|door| !door.is_gone.load(Ordering::Relaxed));
+        doors.min_by_key(|door| {
+            door.open.load(Ordering::Relaxed) + door.arriving.load(Ordering::Relaxed)
+        })
+    }
+}
+
+impl Arrivals {
+    pub(super) fn new(door: Arc<Door>) -> Self {
+        Self {
+            door,
+            present: Slab::new(),
+            due: VecDeque::new(),
+            came: 0,
+            opened: Vec::new(),
+            listening: None,
+            shut: false,
+        }
+    }
+
+    /// Begins to accept, on this thread.
+    pub(super) fn listen(&mut self, mut listening: Listening, registry: &Registry) {
+        if let Err(fault) = registry.register(&mut listening.listener, LISTENER, Interest::READABLE)
+        {
+            tracing::error!(%fault, "cannot listen");
+            return;
+        }
+        self.listening = Some(listening);
+    }
+
+    /// Something happened to the listener or to a socket of an arrival.
+    pub(super) fn serve(&mut self, token: Token, registry: &Registry, buffer: &mut [u8]) {
+        if token == LISTENER {
+            if let Some(listening) = &mut self.listening {
+                listening.is_ready = true;
+            }
+        } else if token.0 & ARRIVAL != 0 {
+            self.go_on(token.0 & !ARRIVAL, registry, buffer);
+        }
+    }
+
+    /// Accepts connections, after the events of a round, so that none of those is taken for one of theirs.
+    pub(super) fn accept(&mut self, registry: &Registry, now: Duration, buffer: &mut [u8]) {
+        let Some(mut listening) = self.listening.take() else { return };
+        if listening.paused_until.is_some_and(|until| until <= now) {
+            listening.paused_until = None;
+            listening.is_ready = true;
+        }
+        for _ in 0..ACCEPTED_PER_ROUND {
+            if !listening.is_ready {
+                break;
+            }
+            match listening.listener.accept() {
+                Ok((socket, from)) => {
+                    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+                    let arrival = listening.reception.receive(socket.into(), from);
+                    let patience = listening.reception.patience();
+                    let other = listening.door().filter(|door| !Arc::ptr_eq(door, &self.door));
+                    let mine = match other {
+                        None => Some(arrival),
+                        Some(other) => other.welcome(arrival, patience),
+                    };
+                    if let Some(arrival) = mine {
+                        self.door.arriving.fetch_add(1, Ordering::Relaxed);
+                        self.enter(arrival, patience, registry, now, buffer);
+                    }
+                }
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                    listening.is_ready = false;
+                }
+                Err(fault) => {
+                    if let Some(pause) = listening.reception.refused(&fault) {
+                        listening.is_ready = false;
+                        listening.paused_until = Some(now + pause);
+                    }
+                }
+            }
+        }
+        self.listening = Some(listening);
+    }
+
+    /// Takes one in that is counted already.
+    pub(super) fn enter(
+        &mut self,
+        arrival: Box<dyn Arrival>,
+        patience: Duration,
+        registry: &Registry,
+        now: Duration,
+        buffer: &mut [u8],
+    ) {
+        self.came += 1;
+        let number = self.came;
+        let key = self.present.insert(Place { arrival: Some(arrival), number });
+        self.due.push_back(Due { at: now + patience, key, number });
+        if self.shut {
+            self.leave(key, registry);
+        } else {
+            self.go_on(key, registry, buffer);
+        }
+    }
+
+    fn go_on(&mut self, key: usize, registry: &Registry, buffer: &mut [u8]) {
+        let Some(place) = self.present.get_mut(key) else { return };
+        let Some(arrival) = place.arrival.take() else { return };
+        let ears = Ears { registry, token: Token(key | ARRIVAL) };
+        // A panic in there is its own bad luck and must not be that of all others.
+        let step = panic::catch_unwind(AssertUnwindSafe(|| arrival.go_on(&ears, buffer)));
+        match step.unwrap_or(Step::Gone) {
+            Step::Waits(arrival) => place.arrival = Some(arrival),
+            Step::Opened(opened) => {
+                self.opened.push(opened);
+                drop(self.remove(key));
+            }
+            Step::Gone => drop(self.remove(key)),
+        }
+    }
+
+    fn remove(&mut self, key: usize) -> Option<Box<dyn Arrival>> {
+        let place = self.present.try_remove(key)?;
+        self.door.arriving.fetch_sub(1, Ordering::Relaxed);
+        place.arrival
+    }
+
+    fn leave(&mut self, key: usize, registry: &Registry) {
+        let Some(arrival) = self.remove(key) else { return };
+        let ears = Ears { registry, token: Token(key | ARRIVAL) };
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| arrival.leave(&ears)));
+    }
+
+    /// Sends away those whose time is over.
+    pub(super) fn send_away(&mut self, registry: &Registry, now: Duration) {
+        while let Some(due) = self.due.front() {
+            let (key, number) = (due.key, due.number);
+            let is_here = self.present.get(key).is_some_and(|place| place.number == number);
+            if is_here && now < due.at {
+                break;
+            }
+            self.due.pop_front();
+            if is_here {
+                self.leave(key, registry);
+            }
+        }
+        if self.due.is_empty() && self.due.capacity() > KEPT {
+            self.due = VecDeque::new();
+            self.present = Slab::new();
+        }
+    }
+
+    /// Accepts nobody any more, and sends away all that are here.
+    pub(super) fn shut(&mut self, registry: &Registry) {
+        self.shut = true;
+        if let Some(mut listening) = self.listening.take() {
+            drop(registry.deregister(&mut listening.listener));
+        }
+        let keys: Vec<_> = self.present.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.leave(key, registry);
+        }
+        self.due = VecDeque::new();
+    }
+
+    /// Those that became tunnels.
+    pub(super) fn opened(&mut self) -> Option<Opened> {
+        self.opened.pop()
+    }
+
+    /// How long until something is to be done without an event.
+    pub(super) fn timeout(&self, now: Duration) -> Option<Duration> {
+        let accept = self.listening.as_ref().and_then(|listening| match listening.paused_until {
+            Some(until) => Some(until.saturating_sub(now)),
+            None => listening.is_ready.then_some(Duration::ZERO),
+        });
+        let due = self.due.front().map(|due| due.at.saturating_sub(now));
+        [accept, due].into_iter().flatten().min()
+    }
+}
