@@ -530,7 +530,9 @@ fn chunked_body_passes_with_every_method() {
     let upstream = Upstream::start(|mut socket| {
         let head = read_head(&mut socket);
         let (body, _) = read_body(&mut socket, &head);
-        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
         String::from_utf8(body).unwrap()
     });
     let elbows = Elbows::start(upstream.address, &[]);
