@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use tokio::io::AsyncReadExt;
 
@@ -79,6 +80,7 @@ pub(super) async fn identify(
         identified,
         https: false,
         tlv_headers: Vec::new(),
+        words: OnceLock::new(),
         seat: Seat::default(),
         stalled: Stalled::default(),
     };
