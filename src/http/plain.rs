@@ -114,7 +114,8 @@ async fn send(
     let limit = front.config.response_head_timeout;
     if body.is_end_stream() {
         let is_safe = is_safe_to_repeat(&parts.method);
-        let request = Request::from_parts(parts, FromClient::none(Arc::clone(progress)));
+        let body = FromClient::none(Arc::clone(progress));
+        let request = Box::new(Request::from_parts(parts, body));
         return Ok(head(front.pool.send(request, is_safe), progress, limit).await??);
     }
 
@@ -132,7 +133,7 @@ async fn send_with_body(
     let limit = front.config.response_head_timeout;
     let most = front.config.max_body_size;
     let body = FromClient::new(body, Arc::clone(progress), gate.cloned(), most, limit);
-    let mut request = Request::from_parts(parts, body);
+    let mut request = Box::new(Request::from_parts(parts, body));
     let Some(gate) = gate else {
         return Ok(head(front.pool.send(request, false), progress, limit).await??);
     };

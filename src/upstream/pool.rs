@@ -78,10 +78,10 @@ impl<B: Sendable> Pool<B> {
     }
 
     /// Sends a request in origin form and waits for the head of its response. One that is `safe` has no body
-    /// and may be sent twice (RFC 9110, section 9.2.2).
+    /// and may be sent twice (RFC 9110, section 9.2.2). It comes in a box, since it is handed on several times.
     pub(crate) async fn send(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
         is_safe: bool,
     ) -> Result<Answered<B>, SendError> {
         loop {
@@ -94,7 +94,7 @@ impl<B: Sendable> Pool<B> {
             match link.send(request, is_safe, &self.store).await {
                 Ok(answered) => return Ok(answered),
                 // Not a byte of it was sent: it had closed before.
-                Err(Refused { request: Some(unsent), .. }) if has_answered => request = *unsent,
+                Err(Refused { request: Some(unsent), .. }) if has_answered => request = unsent,
                 Err(Refused { error, head: Some(head), .. }) if error.is_stale_connection() => {
                     // On the heap: it is rare, and large.
                     return Box::pin(self.send_again(head)).await;
@@ -185,4 +185,99 @@ async fn look_after<B: Sendable>(store: Weak<Store<B>>) {
         }
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Empty};
+
+    use super::*;
+    use crate::config::Destination;
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    fn pool_before(listener: &TcpListener) -> Pool<Empty<Bytes>> {
+        let destination = Destination {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let limit = Duration::from_secs(10);
+        Upstream::new(&destination, limit, limit).pool()
+    }
+
+    /// Takes a connection and answers so many requests on it.
+    fn answer(listener: &TcpListener, requests: usize) -> TcpStream {
+        let (mut socket, _) = listener.accept().unwrap();
+        for _ in 0..requests {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                socket.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            socket.write_all(OK).unwrap();
+        }
+        socket
+    }
+
+    async fn get(pool: &Pool<Empty<Bytes>>) -> Bytes {
+        let answered = pool.send(Box::new(Request::new(Empty::new())), true).await.unwrap();
+        answered.response.into_body().collect().await.unwrap().to_bytes()
+    }
+
+    fn idle(pool: &Pool<Empty<Bytes>>) -> usize {
+        pool.store.idle().links.len()
+    }
+
+    #[tokio::test]
+    async fn connection_is_used_again_as_soon_as_its_response_has_passed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pool = pool_before(&listener);
+        let upstream = std::thread::spawn(move || answer(&listener, 3));
+        for _ in 0..3 {
+            assert_eq!(get(&pool).await, "ok");
+            assert_eq!(idle(&pool), 1);
+        }
+        upstream.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn connection_that_the_upstream_closes_leaves_the_pool() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pool = pool_before(&listener);
+        let upstream = std::thread::spawn(move || answer(&listener, 1));
+        assert_eq!(get(&pool).await, "ok");
+        assert_eq!(idle(&pool), 1);
+        let closed = Instant::now();
+        drop(upstream.join().unwrap());
+        while idle(&pool) > 0 {
+            assert!(closed.elapsed() < IDLE / 2, "it is kept");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn response_that_nobody_reads_to_its_end_takes_its_connection_along() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pool = pool_before(&listener);
+        let upstream = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok").unwrap();
+            let mut rest = Vec::new();
+            // A reset says the same.
+            socket.read_to_end(&mut rest).unwrap_or_default();
+        });
+        let answered = pool.send(Box::new(Request::new(Empty::new())), true).await;
+        drop(answered.unwrap());
+        assert_eq!(idle(&pool), 0);
+        upstream.join().unwrap();
+    }
 }

@@ -190,7 +190,7 @@ impl<B: Sendable> Link<B> {
         store: &Arc<Store<B>>,
     ) -> Result<Answered<B>, Refused<B>> {
         *self.driver.written() = Written::Replaced(head.bytes);
-        let mut request = Request::new(B::default());
+        let mut request = Box::new(Request::new(B::default()));
         *request.method_mut() = head.method;
         self.exchange(request, store).await
     }
@@ -198,7 +198,7 @@ impl<B: Sendable> Link<B> {
     /// Sends a request and waits for the head of its response.
     pub(super) async fn send(
         self: Box<Self>,
-        request: Request<B>,
+        request: Box<Request<B>>,
         is_safe: bool,
         store: &Arc<Store<B>>,
     ) -> Result<Answered<B>, Refused<B>> {
@@ -215,12 +215,12 @@ impl<B: Sendable> Link<B> {
 
     async fn exchange(
         mut self: Box<Self>,
-        request: Request<B>,
+        request: Box<Request<B>>,
         store: &Arc<Store<B>>,
     ) -> Result<Answered<B>, Refused<B>> {
         let (endpoint, used, stalled) = (self.endpoint, self.has_answered, self.stalled.clone());
         let has_body = !request.body().is_end_stream();
-        let response = self.sender.try_send_request(request);
+        let response = self.sender.try_send_request(*request);
         let mut response = pin!(response);
         let mut link = Some(self);
         if has_body && let Some(link) = link.take() {
