@@ -16,6 +16,7 @@ pub(crate) mod forwarded;
 mod front;
 pub(crate) mod health;
 mod hop;
+mod max_forwards;
 mod plain;
 pub(crate) mod reject;
 mod replay;
@@ -36,6 +37,7 @@ pub(crate) use self::front::Front;
 use self::reject::Rejection;
 use crate::access_log::Entry;
 use crate::client::Client;
+use crate::end::{End, Phase, Reason, Side};
 
 /// Answers one request of `client`.
 ///
@@ -69,12 +71,17 @@ pub(crate) fn answer(
 /// Passes a request on, or says why not.
 async fn pass(
     mut request: Request<Incoming>,
-    entry: Entry,
+    mut entry: Entry,
     client: &Client,
     front: &Arc<Front>,
 ) -> Response<ToClient> {
     if !client.identified {
         return reject::answer(&Rejection::NoProxyHeader, entry, &front.counters);
+    }
+    if let Some(response) = max_forwards::count_down(&mut request) {
+        entry.status = Some(response.status().as_u16());
+        entry.end = End::new(Side::Elbows, Phase::Request, Reason::Complete);
+        return response;
     }
     origin_form(&mut request);
     if let Err(rejection) = admission::body(&request, front) {
@@ -113,6 +120,6 @@ fn origin_form(request: &mut Request<Incoming>) {
     request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static(""));
 }
 
-fn request_line(request: &Request<Incoming>) -> String {
+fn request_line<B>(request: &Request<B>) -> String {
     format!("{} {} {:?}", request.method(), request.uri(), request.version())
 }

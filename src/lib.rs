@@ -35,6 +35,7 @@ pub mod access_log;
 mod drain;
 pub mod end;
 pub mod line_writer;
+pub mod log;
 pub mod metrics;
 pub mod panics;
 mod summary;

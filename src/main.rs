@@ -1,7 +1,7 @@
 //! The binary: settings in, a running server or a clear sentence out.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::demo;
-use elbows::line_writer::{self, Writer};
+use elbows::log;
 use elbows::panics;
 use elbows::sandbox;
 use elbows::server::{self, Listeners, Order, Outcome};
@@ -18,8 +18,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::prelude::*;
 
 /// A fault of the settings (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -98,7 +96,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Ok(entered) => entered,
         Err(error) => return failure(&format!("SANDBOX={}: {error}", config.sandbox.as_str())),
     };
-    let log_writer = match start_log(&config.log) {
+    let log_writer = match log::start(&config.log) {
         Ok(writer) => writer,
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
@@ -141,7 +139,7 @@ fn serve(settings: &Settings) -> ExitCode {
 
 /// The demo logs only what is wrong: the terminal belongs to what it says itself.
 fn show(options: demo::Options) -> ExitCode {
-    let writer = match start_log("warn") {
+    let writer = match log::start("warn") {
         Ok(writer) => writer,
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
@@ -199,22 +197,6 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("the limit of open files stays at {:?}: {error}", limit.current);
     }
-}
-
-/// The log on standard error, through a thread: nobody who logs waits for its reader.
-fn start_log(filter: &str) -> io::Result<Writer> {
-    let (lines, writer) = line_writer::start("log", io::stderr())?;
-    // It was parsed when the settings were checked.
-    let targets: Targets = filter.parse().unwrap_or_default();
-    tracing_subscriber::registry()
-        .with(
-            tracing_subscriber::fmt::layer()
-                .with_writer(move || lines.clone())
-                .with_ansi(io::stderr().is_terminal()),
-        )
-        .with(targets)
-        .init();
-    Ok(writer)
 }
 
 fn config_faults(faults: &[Fault]) -> ExitCode {

@@ -3,7 +3,7 @@
 //!
 //! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected.
 //! Where one happens all the same, tokio catches it around a task of the front and the relay around a
-//! tunnel's turn. What is here is only the telling: the hook of the standard library would wait for
+//! tunnel's turn and its beginning. What is here is only the telling: the hook of the standard library would wait for
 //! whoever reads standard error.
 
 use std::panic;

@@ -8,10 +8,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -21,13 +17,11 @@ use crate::connection::direct::Porch;
 use crate::drain::{Census, Drain, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::{Front, RequestIds, health};
-use crate::inbox::Inbox;
 use crate::limits::Limits;
 use crate::listener;
 use crate::metrics::Counters;
 use crate::relay::{self, Relay};
 use crate::socket;
-use crate::stall::Stalled;
 use crate::summary::Summary;
 use crate::upstream::Upstream;
 
@@ -191,29 +185,8 @@ fn start_relay(
 
 /// Answers health checks on their own port, to the very end of the process.
 async fn serve_health(listener: tokio::net::TcpListener, front: Arc<Front>) {
-    listener::accept(&listener, &front.counters, |socket: TcpStream| {
-        let front = Arc::clone(&front);
-        tokio::spawn(async move {
-            let timeout = front.config.request_head_timeout;
-            let mut inbox = Inbox::new(socket);
-            inbox.limit_stalls(front.config.stall_timeout, Stalled::default());
-            let service = service_fn(move |request| {
-                let answer = if health::is_check(&request, &front.config) {
-                    health::answer(front.drain.is_healthy())
-                } else {
-                    health::not_found()
-                };
-                async move { Ok::<_, std::convert::Infallible>(answer) }
-            });
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(timeout)
-                .serve_connection(inbox, service)
-                .await;
-            if let Err(error) = served {
-                tracing::debug!("health check connection ended: {error}");
-            }
-        });
+    listener::accept(&listener, &front.counters, |socket| {
+        tokio::spawn(health::serve(socket, Arc::clone(&front)));
     })
     .await;
 }

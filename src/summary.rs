@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::http::Front;
+use crate::log;
 use crate::metrics::Counters;
 use crate::panics;
 
@@ -52,11 +53,12 @@ impl Summary {
         let (counted, clients) = front.limits.counts().unwrap_or_default();
         tracing::info!(
             "open={} tunnels_open={} counted={counted} clients_counted={clients} {rates} {} \
-             access_log_lines_dropped={} panics={} {}",
+             access_log_lines_dropped={} log_lines_dropped={} panics={} {}",
             front.census.open(),
             front.relay.open(),
             Memory::of(&memory),
             front.access_log.dropped(),
+            log::dropped(),
             panics::count(),
             front.counters
         );

@@ -3,6 +3,7 @@
 
 mod counts;
 mod echo;
+mod hostile;
 mod messages;
 mod micro;
 mod scanning;
@@ -42,6 +43,10 @@ pub(crate) const ALL: &[Case] = &[
     Case { name: "calls-request", is_quick: false, run: counts::calls_request },
     Case { name: "micro", is_quick: false, run: micro::run },
     Case { name: "scanning", is_quick: true, run: scanning::run },
+    Case { name: "flood", is_quick: true, run: hostile::flood },
+    Case { name: "refusals", is_quick: true, run: hostile::refusals },
+    Case { name: "strictness", is_quick: false, run: hostile::strictness },
+    Case { name: "slow-heads", is_quick: true, run: hostile::slow_heads },
     Case { name: "pings", is_quick: true, run: tunnels::pings },
     Case { name: "drain", is_quick: true, run: tunnels::drain },
     Case { name: "million", is_quick: true, run: tunnels::million },

@@ -42,8 +42,13 @@ pub(crate) const WEBSOCKET: &str = "websocket";
 /// A PROXY header as load balancers send it: version 1 for even connections, 2 for odd ones. The
 /// client's address is one of those for documentation (RFC 5737).
 pub(crate) fn proxy_header(connection: usize) -> Vec<u8> {
+    proxy_header_of(7, connection)
+}
+
+/// The same of another client: the last part of its address.
+pub(crate) fn proxy_header_of(client: u8, connection: usize) -> Vec<u8> {
     let port = 1024 + u16::try_from(connection % 60_000).unwrap_or_default();
-    let source = SocketAddr::from(([203, 0, 113, 7], port));
+    let source = SocketAddr::from(([203, 0, 113, client], port));
     let destination = SocketAddr::from(([192, 0, 2, 1], 443));
     if connection.is_multiple_of(2) {
         encode::v1(source, destination).into_bytes()

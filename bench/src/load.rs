@@ -46,6 +46,12 @@ pub(crate) enum Work {
     Get,
     /// So many handshakes at once, each connection ended when it is open.
     Handshakes,
+    /// The same from another client, which has used up what it may: each is refused.
+    Refusals,
+    /// The same until standard input ends, with what is left of the core.
+    Flood,
+    /// Connections with half of a request head are held until standard input ends.
+    SlowHeads,
     /// Connections are held and Pings answered until standard input ends.
     Hold,
 }
@@ -99,8 +105,9 @@ impl Latency {
 /// Does the job.
 pub(crate) fn run(job: &Job) -> io::Result<Outcome> {
     match &job.work {
-        Work::Handshakes => handshakes::run(job),
+        Work::Handshakes | Work::Refusals | Work::Flood => handshakes::run(job),
         Work::Hold => hold::run(job),
+        Work::SlowHeads => hold::slow_heads(job),
         work => messages::run(job, work),
     }
 }

@@ -5,15 +5,19 @@
 
 use std::time::Instant;
 
+use elbows::http::head::{self, Limits};
 use elbows::proxy_protocol::{self, encode};
 use elbows::relay;
 use serde::{Deserialize, Serialize};
 
 use crate::frames::{self, Sender};
-use crate::heads;
+use crate::heads::{self, Path, WEBSOCKET};
 
 /// Bytes that the relay reads at once.
 const READ: usize = 64 * 1024;
+
+/// Fields that httparse has room for: those of the head and a few.
+const FIELDS: usize = 16;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -26,6 +30,10 @@ pub(crate) enum Micro {
     ProxyV2,
     /// Headers of version 2 with the TLVs of an NLB, `CRC32c` included, are parsed.
     ProxyV2Tlvs,
+    /// Request heads are read by elbows' rules.
+    Head,
+    /// The same heads are taken apart by hyper's parser.
+    LenientHead,
 }
 
 impl Micro {
@@ -37,6 +45,8 @@ impl Micro {
             Self::ProxyV1 => "PROXY header, version 1".to_owned(),
             Self::ProxyV2 => "PROXY header, version 2".to_owned(),
             Self::ProxyV2Tlvs => "PROXY header, version 2 with CRC32c".to_owned(),
+            Self::Head => "request head, read strictly".to_owned(),
+            Self::LenientHead => "request head, read by httparse".to_owned(),
         }
     }
 
@@ -51,6 +61,7 @@ impl Micro {
                 let endpoint: &[u8] = b"\x01vpce-08d2bf15fac5001c9";
                 encode::v2(from, ([192, 0, 2, 1], 443).into(), &[(0xea, endpoint)], true)
             }
+            Self::Head | Self::LenientHead => heads::upgrade(Path::Echo, WEBSOCKET),
         }
     }
 
@@ -75,6 +86,23 @@ impl Micro {
                     parsed.filter(|found| matches!(found, Ok(Some((_, used))) if whole(*used)));
                 good.count() as u64
             }
+            Self::Head => {
+                let read = || {
+                    let read = head::request(std::hint::black_box(&bytes), &Limits::DEFAULT);
+                    matches!(std::hint::black_box(read), Ok(Some((_, used))) if used == bytes.len())
+                };
+                std::iter::repeat_with(read).take(times).filter(|good| *good).count() as u64
+            }
+            Self::LenientHead => {
+                let read = || {
+                    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+                    let mut request = httparse::Request::new(&mut fields);
+                    let read = request.parse(std::hint::black_box(&bytes));
+                    std::hint::black_box(&request);
+                    matches!(read, Ok(httparse::Status::Complete(used)) if used == bytes.len())
+                };
+                std::iter::repeat_with(read).take(times).filter(|good| *good).count() as u64
+            }
         };
         if done != count {
             return Err(format!("{done} of {count} were found"));
@@ -92,7 +120,8 @@ mod tests {
         for micro in [Micro::Frames(64), Micro::Frames(256 * 1024)] {
             assert!(micro.run(3).is_ok(), "{micro:?}");
         }
-        for micro in [Micro::ProxyV1, Micro::ProxyV2, Micro::ProxyV2Tlvs] {
+        let headers = [Micro::ProxyV1, Micro::ProxyV2, Micro::ProxyV2Tlvs];
+        for micro in headers.into_iter().chain([Micro::Head, Micro::LenientHead]) {
             assert!(micro.run(3).is_ok(), "{micro:?}");
         }
     }

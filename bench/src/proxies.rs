@@ -37,11 +37,22 @@ pub(crate) struct Setup {
     pub(crate) ping_interval: Duration,
     /// elbows drains over this time when it is told to end.
     pub(crate) drain_period: Duration,
+    /// Further settings of elbows.
+    pub(crate) more: &'static [(&'static str, &'static str)],
+}
+
+impl Setup {
+    pub(crate) const DEFAULT: Self = Self {
+        threads: 1,
+        ping_interval: Duration::from_secs(50),
+        drain_period: Duration::ZERO,
+        more: &[],
+    };
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { threads: 1, ping_interval: Duration::from_secs(50), drain_period: Duration::ZERO }
+        Self::DEFAULT
     }
 }
 

@@ -149,7 +149,12 @@ impl Stage<'_> {
 
     /// Opens connections that are held until [`Stage::finish`].
     pub(crate) fn hold(&mut self, connections: usize) -> Fallible<Process> {
-        let mut load = self.start_load(connections, Work::Hold, Until::Count(0))?;
+        self.keep_up(connections, Work::Hold)
+    }
+
+    /// Does a work that goes on until [`Stage::finish`].
+    pub(crate) fn keep_up(&mut self, connections: usize, work: Work) -> Fallible<Process> {
+        let mut load = self.start_load(connections, work, Until::Count(u64::MAX))?;
         let start = Instant::now();
         while !load.output().starts_with(OPEN) {
             self.look_after(&mut load, start)?;

@@ -70,10 +70,9 @@ pub(crate) enum Heard<T> {
 
 impl Checked {
     pub(crate) fn new(inbox: Inbox, client: &Client, front: Arc<Front>) -> Self {
-        let limits = front.head_limits();
         Self {
             inbox,
-            follower: Follower::new(limits),
+            follower: Follower::new(front.head_limits()),
             passing: 0,
             busy: Arc::default(),
             flushed: true,

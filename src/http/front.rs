@@ -27,12 +27,9 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// What a client's head may hold.
-    pub(crate) fn head_limits(&self) -> head::Limits {
-        head::Limits {
-            head: self.config.max_header_size,
-            fields: self.config.max_headers,
-            ..head::Limits::DEFAULT
-        }
+    /// How much the head of a request may hold.
+    pub(crate) const fn head_limits(&self) -> head::Limits {
+        let Config { max_header_size, max_headers, .. } = self.config;
+        head::Limits { head: max_header_size, fields: max_headers, ..head::Limits::DEFAULT }
     }
 }

@@ -86,6 +86,8 @@ pub struct Request<'a> {
     pub host: Option<&'a [u8]>,
     /// How long the body is.
     pub framing: Framing,
+    /// How often OPTIONS or TRACE may still be passed on, if they say so.
+    pub max_forwards: Option<u64>,
     /// In their order.
     pub fields: Vec<Field<'a>>,
 }
@@ -144,6 +146,18 @@ fn is(class: u8, byte: u8) -> bool {
     CLASSES.get(usize::from(byte)).is_some_and(|classes| classes & class != 0)
 }
 
+/// Whether a value may hold all of these, tabs not looked at: eight at a time, for most of a head is values.
+const fn are_plain(eight: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let bytes = u64::from_ne_bytes(eight);
+    // One of them is zero, or less than a space, exactly if these have a high bit (Hacker's Delight, 6-1).
+    let control = bytes.wrapping_sub(ONES * b' ' as u64) & !bytes & HIGH;
+    let delete = bytes ^ (ONES * 0x7f);
+    let delete = delete.wrapping_sub(ONES) & !delete & HIGH;
+    control | delete == 0
+}
+
 /// Whether these bytes are a token (RFC 9110, section 5.6.2).
 pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is(TOKEN, *byte))
@@ -172,7 +186,8 @@ pub fn request<'a>(
     };
     within(lines.at, limits)?;
     let (host, framing) = meaning(&fields, version)?;
-    let head = Request { line, method, target, version, host, framing, fields };
+    let max_forwards = of_intermediaries(method, &fields, framing)?;
+    let head = Request { line, method, target, version, host, framing, max_forwards, fields };
     Ok(Some((head, lines.at)))
 }
 
@@ -244,6 +259,19 @@ impl<'a> Lines<'a> {
         let length = rest.iter().position(|byte| !wanted(*byte))?;
         self.at += length;
         rest.get(..length)
+    }
+
+    /// A field's value, its white space with it.
+    fn value(&mut self) -> Option<&'a [u8]> {
+        let start = self.at;
+        let rest = self.bytes.get(start..)?;
+        let plain = rest.as_chunks::<8>().0.iter().take_while(|eight| are_plain(**eight)).count();
+        self.at += 8 * plain;
+        if self.take_while(|byte| is(VALUE, byte)).is_none() {
+            self.at = start;
+            return None;
+        }
+        self.bytes.get(start..self.at)
     }
 
     /// CRLF and nothing else (RFC 9112, section 2.2: a bare CR is invalid; a bare LF is a line end to
@@ -356,7 +384,7 @@ impl<'a> Lines<'a> {
             if fields.len() == limits.fields {
                 return Err(Fault::ManyFields);
             }
-            let Some(value) = self.take_while(|byte| is(VALUE, byte)) else { return Ok(None) };
+            let Some(value) = self.value() else { return Ok(None) };
             if self.line_end(Fault::ControlByte)?.is_none() {
                 return Ok(None);
             }
@@ -416,6 +444,34 @@ fn meaning<'a>(
     Ok((host, framing))
 }
 
+/// What OPTIONS and TRACE say to who passes them on (RFC 9110, section 7.6.2). TRACE has no content (section
+/// 9.3.8): to who knows that, some would be the next request.
+fn of_intermediaries(
+    method: &[u8],
+    fields: &[Field<'_>],
+    framing: Framing,
+) -> Result<Option<u64>, Fault> {
+    match method {
+        b"TRACE" if !framing.is_empty() => return Err(Fault::Trace),
+        b"TRACE" | b"OPTIONS" => {}
+        _ => return Ok(None),
+    }
+    let mut numbers = fields.iter().filter(|field| field.is("max-forwards"));
+    match (numbers.next(), numbers.next()) {
+        (None, _) => Ok(None),
+        (Some(number), None) => max_forwards(number.value).map(Some),
+        (Some(_), Some(_)) => Err(Fault::MaxForwards),
+    }
+}
+
+/// Digits; of more than there can be, the most that is supported (RFC 9110, section 7.6.2).
+pub(super) fn max_forwards(value: &[u8]) -> Result<u64, Fault> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Fault::MaxForwards);
+    }
+    Ok(decimal(value).unwrap_or(u64::MAX))
+}
+
 /// A framing field in a spelling that some read as the field itself: whoever hands fields on as CGI
 /// variables (RFC 3875, section 4.1.18) has one sign for all that is no letter or digit.
 fn disguises_framing(name: &[u8]) -> bool {
@@ -463,4 +519,42 @@ pub(super) fn transfer_coding(value: &[u8], version: Version) -> Result<(), Faul
     let last = codings.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     let known = |coding: &[u8]| is_token(coding) && !coding.eq_ignore_ascii_case(b"chunked");
     Err(if last && codings.all(known) { Fault::UnknownCoding } else { Fault::Coding })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn eight_bytes_at_a_time_are_judged_as_each_by_itself() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for other in [b' ', b'a', b'~', 0x80, 0xff] {
+                    let mut eight = [other; 8];
+                    eight[place] = byte;
+                    let each = is(VALUE, byte) && byte != b'\t';
+                    assert_eq!(are_plain(eight), each, "{byte:#x} at {place} among {other:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn value_of_any_length_is_read_whole_and_no_byte_hides_in_it() {
+        for length in 0..40 {
+            let value = "v".repeat(length);
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n");
+            let (read, used) = request(head.as_bytes(), &Limits::DEFAULT).unwrap().unwrap();
+            assert_eq!((read.fields[1].value, used), (value.as_bytes(), head.len()));
+            for place in 0..length {
+                for (byte, fault) in [(0, Fault::ControlByte), (b'\n', Fault::LineEnd)] {
+                    let mut bad = head.clone().into_bytes();
+                    bad["GET / HTTP/1.1\r\nHost: a\r\nX: ".len() + place] = byte;
+                    assert_eq!(request(&bad, &Limits::DEFAULT).unwrap_err(), fault, "{place}");
+                }
+            }
+        }
+    }
 }

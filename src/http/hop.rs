@@ -120,7 +120,7 @@ fn is_end_to_end(name: &[u8]) -> bool {
         || name.get(..WEBSOCKET.len()).is_some_and(|start| start.eq_ignore_ascii_case(WEBSOCKET))
 }
 
-const END_TO_END: [&str; 8] = [
+const END_TO_END: [&str; 9] = [
     "host",
     "content-length",
     "content-type",
@@ -129,6 +129,7 @@ const END_TO_END: [&str; 8] = [
     "cookie",
     "origin",
     "cache-control",
+    "max-forwards",
 ];
 
 #[cfg(test)]

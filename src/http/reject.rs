@@ -3,6 +3,7 @@
 //! Every status of our own is chosen here and nowhere else. Each answer is one line of plain text;
 //! the reason in detail is in the log.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
@@ -252,37 +253,53 @@ const LONGEST_LINE: usize = 1_024;
 /// Refuses a head: counts it, writes its log line, and says what to answer. `head` is all that was read
 /// of it; nothing behind it can be told apart, so the connection closes.
 pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Front) -> String {
-    tracing::debug!(client = %client.address, rule = fault.as_str(), "refused: {fault}");
-    front.counters.http_faults.add(fault);
-    front.counters.refused_heads.add(1);
-    if matches!(fault, Fault::LongHead | Fault::ManyFields) {
-        front.counters.large_heads.add(1);
-    }
+    note_head(fault, client.address, front);
     let status = status_of(fault);
     let why = match status {
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Reason::TooBig,
         StatusCode::NOT_IMPLEMENTED | StatusCode::URI_TOO_LONG => Reason::Refused,
         _ => Reason::Malformed,
     };
-    head_words(status, why, &format!("{fault}\n"), head, client, front)
+    log_head(status, why, head, client, front);
+    head_words(status, &format!("{fault}\n"), head)
 }
 
 /// The same of a head that did not come in time (RFC 9110, section 15.5.9).
 pub(crate) fn slow_head(head: &[u8], client: &Arc<Client>, front: &Front) -> String {
-    tracing::debug!(client = %client.address, "no whole head within REQUEST_HEAD_TIMEOUT");
-    front.counters.slow_heads.add(1);
-    let text = "request head too slow\n";
-    head_words(StatusCode::REQUEST_TIMEOUT, Reason::Timeout, text, head, client, front)
+    note_slow_head(client.address, front);
+    log_head(StatusCode::REQUEST_TIMEOUT, Reason::Timeout, head, client, front);
+    head_words(StatusCode::REQUEST_TIMEOUT, SLOW_HEAD, head)
 }
 
-fn head_words(
-    status: StatusCode,
-    why: Reason,
-    text: &str,
-    head: &[u8],
-    client: &Arc<Client>,
-    front: &Front,
-) -> String {
+/// [`head`] on the port for health checks, which has no lines in the access log.
+pub(crate) fn check(fault: Fault, head: &[u8], from: SocketAddr, front: &Front) -> String {
+    note_head(fault, from, front);
+    head_words(status_of(fault), &format!("{fault}\n"), head)
+}
+
+/// [`slow_head`] there.
+pub(crate) fn slow_check(head: &[u8], from: SocketAddr, front: &Front) -> String {
+    note_slow_head(from, front);
+    head_words(StatusCode::REQUEST_TIMEOUT, SLOW_HEAD, head)
+}
+
+const SLOW_HEAD: &str = "request head too slow\n";
+
+fn note_head(fault: Fault, client: SocketAddr, front: &Front) {
+    tracing::debug!(%client, rule = fault.as_str(), "refused: {fault}");
+    front.counters.http_faults.add(fault);
+    front.counters.refused_heads.add(1);
+    if matches!(fault, Fault::LongHead | Fault::ManyFields) {
+        front.counters.large_heads.add(1);
+    }
+}
+
+fn note_slow_head(client: SocketAddr, front: &Front) {
+    tracing::debug!(%client, "no whole head within REQUEST_HEAD_TIMEOUT");
+    front.counters.slow_heads.add(1);
+}
+
+fn log_head(status: StatusCode, why: Reason, head: &[u8], client: &Arc<Client>, front: &Front) {
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let readable = line.len() <= LONGEST_LINE
         && line.len() < head.len()
@@ -291,6 +308,9 @@ fn head_words(
     let mut entry = Entry::new(front.access_log.clone(), Arc::clone(client), line, String::new());
     entry.status = Some(status.as_u16());
     entry.end = End::new(Side::Client, Phase::Request, why);
+}
+
+fn head_words(status: StatusCode, text: &str, head: &[u8]) -> String {
     // RFC 9110, section 9.3.2: no content where HEAD was asked.
     let text = if head.starts_with(b"HEAD ") { "" } else { text };
     format!(

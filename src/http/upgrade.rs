@@ -56,11 +56,13 @@ pub(crate) struct Handshake {
 
 /// Whether a request asks to change to protocols that may be offered (RFC 9110, section 7.8).
 ///
-/// An offer of HTTP/1.0 is ignored, as the RFC demands, and one that comes with a body. `h2c` is never
+/// An offer of HTTP/1.0 is ignored, as the RFC demands, one that comes with a body, and one that may not be
+/// passed on. `h2c` is never
 /// passed on: what would be spoken after it, nobody here could read.
 pub(crate) fn is_asked_for(head: &Request<'_>, config: &Config) -> bool {
     head.version == Version::Http11
         && head.framing.is_empty()
+        && head.max_forwards != Some(0)
         && offers(head).next().is_some()
         && hop::listed(&head.fields).any(|name| name.eq_ignore_ascii_case(b"upgrade"))
         && !health::is_check_of(head, config)
@@ -111,6 +113,8 @@ fn for_upstream(
     for field in &head.fields {
         if field.is("host") {
             line(&mut out, field.name, host.unwrap_or_default());
+        } else if let Some(left) = head.max_forwards.filter(|_| field.is("max-forwards")) {
+            line(&mut out, field.name, left.saturating_sub(1).to_string().as_bytes());
         } else if !hop::is_hop_by_hop(field.name, &listed)
             && !forwarded::is_replaced(field.name, config)
         {

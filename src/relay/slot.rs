@@ -136,14 +136,10 @@ impl From<&Event> for News {
 }
 
 impl Slot {
-    /// A place for a tunnel that comes at tick `now`. What was read before it opened is looked at.
-    pub(super) fn new(mut tunnel: Tunnel, rulebook: &Rulebook, now: u32) -> Self {
-        tunnel.client_alive.heard(now);
-        if rulebook.ping_upstream.is_some() && tunnel.from_client.scanner.is_on() {
-            tunnel.upstream_alive.get_or_insert_default().heard(now);
-        }
+    /// A place for a tunnel that comes at tick `now`.
+    pub(super) fn place(tunnel: Tunnel, now: u32) -> Self {
         let mark = Mark { since: now, seen: 0 };
-        let mut slot = Self {
+        Self {
             tunnel,
             farewell: None,
             listed: false,
@@ -155,22 +151,37 @@ impl Slot {
             leaves: None,
             idle: mark,
             stalled: [now; 2],
-        };
+        }
+    }
+
+    /// The same, begun.
+    #[cfg(test)]
+    pub(super) fn new(tunnel: Tunnel, rulebook: &Rulebook, now: u32) -> Self {
+        let mut slot = Self::place(tunnel, now);
+        slot.begin(rulebook, now);
+        slot
+    }
+
+    /// Sets its times, and looks at what was read before the tunnel opened.
+    pub(super) fn begin(&mut self, rulebook: &Rulebook, now: u32) {
+        self.tunnel.client_alive.heard(now);
+        if rulebook.ping_upstream.is_some() && self.tunnel.from_client.scanner.is_on() {
+            self.tunnel.upstream_alive.get_or_insert_default().heard(now);
+        }
         if let Some(longest) = rulebook.lifetime {
-            slot.leaves_at = now.wrapping_add(slot.jittered(longest));
-            slot.leaves = Some(Leave::Aged);
+            self.leaves_at = now.wrapping_add(self.jittered(longest));
+            self.leaves = Some(Leave::Aged);
         }
         // Both first: a Close stands behind what came early, at a boundary of it.
         let scanned = [Side::Client, Side::Upstream].map(|side| {
-            let (flow, mut watch) = slot.watched(side, rulebook, now);
+            let (flow, mut watch) = self.watched(side, rulebook, now);
             (side, direction::scan_early(flow, &mut watch))
         });
         for (side, result) in scanned {
             if let Err(Stop::Refused(why)) = result {
-                slot.refuse(side, why, rulebook, now);
+                self.refuse(side, why, rulebook, now);
             }
         }
-        slot
     }
 
     /// Remembers what the poll told of one socket.

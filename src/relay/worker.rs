@@ -164,7 +164,7 @@ impl Worker {
         self.arrivals.send_away(registry, self.woken_at);
         while let Some(opened) = self.arrivals.opened() {
             self.door.open.fetch_add(1, Ordering::Relaxed);
-            self.take_in(opened);
+            self.take_in(opened, Slot::begin);
         }
     }
 
@@ -315,10 +315,11 @@ impl Worker {
 
     fn adopt(&mut self, mut tunnel: Tunnel) {
         tunnel.identity.settle();
-        self.take_in(Opened { tunnel, hears_client: false, hears_upstream: false });
+        let opened = Opened { tunnel, hears_client: false, hears_upstream: false };
+        self.take_in(opened, Slot::begin);
     }
 
-    fn take_in(&mut self, opened: Opened) {
+    fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, u32)) {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
         }
@@ -331,7 +332,15 @@ impl Worker {
         // The first event of each socket comes at once and says what it is ready for.
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
-        let slot = entry.insert(Slot::new(opened.tunnel, &self.rulebook, self.now));
+        let (rulebook, now) = (&self.rulebook, self.now);
+        let slot = entry.insert(Slot::place(opened.tunnel, now));
+        let next = guarded(|| {
+            begin(slot, rulebook, now);
+            Next::Wait
+        });
+        if next == Next::Failed {
+            return self.fail(key);
+        }
         if let Some(until) = self.drained_at {
             let left = if is_reached(until, self.now) { 0 } else { until.wrapping_sub(self.now) };
             let wait =
@@ -563,17 +572,22 @@ mod tests {
         let on_end = Arc::new(move |_, end| told.lock().unwrap().push(end));
         let rulebook = Rulebook::new(&Options::default());
         let mut worker = Worker::new(poll, Arc::new(Door::new(waker)), on_end, rulebook);
-        worker.door.open.store(2, Ordering::Relaxed);
-        let (unlucky, mut client, mut upstream) = tunnel();
+        worker.door.open.store(3, Ordering::Relaxed);
+        let (unlucky, client, upstream) = tunnel();
         let (lucky, mut talker, mut listener) = tunnel();
+        // One in its turn, one while it is taken in.
         worker.adopt(unlucky);
         worker.adopt(lucky);
+        let (stillborn, other_client, other_upstream) = tunnel();
+        let stillborn = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
+        worker.take_in(stillborn, |_, _, _| panic!("another, made on purpose"));
+        assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
 
         let next = guarded(|| panic!("a mistake, made on purpose by a test"));
         assert_eq!(next, Next::Failed);
         worker.follow(0, next);
-        assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
-        for socket in [&mut client, &mut upstream] {
+        assert_eq!(*ends.lock().unwrap(), [MISTAKE; 2]);
+        for mut socket in [client, upstream, other_client, other_upstream] {
             assert_eq!(socket.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         }
 

@@ -7,7 +7,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::client::{CLIENT, Client, PROXY_V1, handshake};
-use crate::proxy::Elbows;
+use crate::programs::wait_until;
+use crate::proxy::{Elbows, Lines};
 use crate::upstream::{SWITCHING, Upstream, read_head};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -269,16 +270,28 @@ fn blocked_standard_error_holds_up_nobody() {
         Elbows::prepare(Elbows::command(), upstream.address, &[("LOG", "trace")]);
     let (reader, writer) = std::io::pipe().unwrap();
     let mut elbows = Elbows::spawn_to(command, address, Stdio::piped(), writer);
-    // Some 100 bytes of trace for each request at least: a pipe holds 64 KiB.
+    // 2 MiB wait, as much again may be on its way out, a pipe holds 64 KiB. The trace of a request is
+    // 1 KB and more.
     let mut client = Client::behind_balancer(elbows.address);
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         assert_eq!(client.get("/").status, 200);
     }
     for _ in 0..100 {
         // A refusal is logged by ourselves.
         assert_eq!(Client::plain(elbows.address).get("/").status, 400);
     }
+    // Who reads on finds out that lines are missing.
+    elbows.log = Lines::follow(reader);
+    let mut report = None;
+    wait_until("a summary", || {
+        // One that came too early was dropped as well.
+        elbows.signal(Signal::USR1);
+        report = elbows.log.all().into_iter().find(|line| line.contains("tunnels_open="));
+        report.is_some()
+    });
+    let report = report.unwrap();
+    assert!(report.contains(" access_log_lines_dropped=0 log_lines_dropped="), "{report}");
+    assert!(!report.contains(" log_lines_dropped=0 "), "{report}");
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
-    drop(reader);
 }

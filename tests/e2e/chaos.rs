@@ -2,7 +2,8 @@
 //!
 //! Everything that a connection does follows from a seed, which both sides know: the upstream finds its
 //! part by the number in the request's path. So each side knows what the other sent, and compares
-//! every byte. The rules:
+//! every byte; and each side hashes what it sends and what it hears, as it goes, so that both ends of a connection
+//! are held against each other without the plan. The rules:
 //!
 //! - what arrives is what was sent, or the beginning of it;
 //! - it is all of it where neither side broke off, and wherever it looks complete;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use sha2::{Digest, Sha256};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -157,12 +159,34 @@ fn frames(random: &mut Random, mut length: usize, masked: bool) -> Vec<u8> {
     bytes
 }
 
-/// Writes `bytes` in parts of any size, with pauses, up to where its side leaves.
+/// A running hash, and of how many bytes.
+#[derive(Clone, Default)]
+struct Hash {
+    bytes: usize,
+    sha256: Sha256,
+}
+
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        self.sha256.update(bytes);
+    }
+
+    /// What it came to so far.
+    fn so_far(&self) -> (usize, [u8; 32]) {
+        (self.bytes, self.sha256.clone().finalize().into())
+    }
+}
+
+/// Writes `bytes` in parts of any size, with pauses, up to where its side leaves. `hash` takes what was sent
+/// behind the first `head` of them.
 async fn write(
     socket: &mut OwnedWriteHalf,
     bytes: &[u8],
     ending: Ending,
     random: &mut Random,
+    head: usize,
+    hash: &mut Hash,
 ) -> io::Result<()> {
     let end = match ending {
         Ending::Finish => bytes.len(),
@@ -173,6 +197,8 @@ async fn write(
     while !rest.is_empty() {
         let (part, behind) = rest.split_at((random.below(largest) + 1).min(rest.len()));
         socket.write_all(part).await?;
+        let before = end - rest.len();
+        hash.add(part.get(head.saturating_sub(before)..).unwrap_or_default());
         rest = behind;
         pause(random).await;
     }
@@ -192,6 +218,8 @@ struct Reader {
     socket: OwnedReadHalf,
     unread: Vec<u8>,
     random: Random,
+    /// Of what the other side wanted to be heard.
+    heard: Hash,
 }
 
 impl Reader {
@@ -233,6 +261,7 @@ impl Reader {
     fn compare(&mut self, expected: &[u8], came: &mut usize) {
         let next = expected.get(*came..*came + self.unread.len());
         assert!(next == Some(&self.unread[..]), "other bytes than were sent, behind {came}");
+        self.heard.add(&self.unread);
         *came += self.unread.len();
         self.unread.clear();
     }
@@ -245,6 +274,7 @@ impl Reader {
                 let line = self.until(b"\r\n").await?;
                 let size = usize::from_str_radix(line.trim(), 16).expect("a size");
                 self.at_least(size + 2).await?;
+                self.heard.add(&self.unread[..size]);
                 body.extend(self.unread.drain(..size));
                 assert_eq!(self.unread.drain(..2).collect::<Vec<_>>(), b"\r\n");
                 if size == 0 {
@@ -256,6 +286,7 @@ impl Reader {
             let length: usize = length.parse().expect("a length");
             let all = self.at_least(length).await;
             let had_length = self.unread.len().min(length);
+            self.heard.add(&self.unread[..had_length]);
             body.extend(self.unread.drain(..had_length));
             assert!(expected.starts_with(&body), "other bytes than were sent");
             all?;
@@ -281,18 +312,21 @@ impl Reader {
 fn split(socket: TcpStream, random: &mut Random) -> (Reader, OwnedWriteHalf) {
     let _ = socket.set_nodelay(random.one_in(2));
     let (socket, sink) = socket.into_split();
-    (Reader { socket, unread: Vec::new(), random: Random(random.next()) }, sink)
+    let random = Random(random.next());
+    (Reader { socket, unread: Vec::new(), random, heard: Hash::default() }, sink)
 }
 
 /// A body as it goes over the wire, with the field that frames it.
-fn framed(body: &[u8], chunked: bool, random: &mut Random) -> (String, Vec<u8>) {
+fn framed(body: &[u8], chunked: bool, random: &mut Random, hash: &mut Hash) -> (String, Vec<u8>) {
     if !chunked {
+        hash.add(body);
         return (format!("Content-Length: {}", body.len()), body.to_vec());
     }
     let mut wire = Vec::new();
     let mut rest = body;
     while !rest.is_empty() {
         let (chunk, behind) = rest.split_at((random.below(9_000) + 1).min(rest.len()));
+        hash.add(chunk);
         wire.extend(format!("{:x}\r\n", chunk.len()).bytes());
         wire.extend_from_slice(chunk);
         wire.extend(b"\r\n");
@@ -320,8 +354,50 @@ struct Totals {
     broken: AtomicU64,
     /// Clean requests that met a connection which the upstream had closed.
     stale: AtomicU64,
+    /// What each side sent and heard, by number.
+    hashes: Mutex<HashMap<u64, Ends>>,
     /// Clean tunnels, and how many bytes they carried.
     tunnels: Mutex<HashMap<u64, (usize, usize)>>,
+}
+
+/// How many bytes went in and out at one end, and their hashes.
+type End = ((usize, [u8; 32]), (usize, [u8; 32]));
+
+/// Both ends of what has one number.
+#[derive(Default)]
+struct Ends {
+    client: Option<End>,
+    upstream: Option<End>,
+}
+
+impl Totals {
+    /// Takes down what one end sent and heard. What it heard has the hash of the beginning of what was to come.
+    fn take_down(&self, number: u64, is_client: bool, sent: &Hash, heard: &Hash, expected: &[u8]) {
+        let (sent, heard) = (sent.so_far(), heard.so_far());
+        let beginning: [u8; 32] = Sha256::digest(&expected[..heard.0]).into();
+        assert_eq!(heard.1, beginning, "{number}: another hash after {} bytes", heard.0);
+        let mut hashes = self.hashes.lock().unwrap();
+        let ends = hashes.entry(number).or_default();
+        *(if is_client { &mut ends.client } else { &mut ends.upstream }) = Some((sent, heard));
+    }
+
+    /// Holds both ends of each connection against each other: how many streams arrived whole.
+    fn both_ends_agree(&self) -> usize {
+        let hashes = self.hashes.lock().unwrap();
+        let ends =
+            hashes.iter().filter_map(|(number, ends)| Some((number, ends.client?, ends.upstream?)));
+        let mut whole = 0;
+        for (number, client, upstream) in ends {
+            for (sent, heard) in [(client.0, upstream.1), (upstream.0, client.1)] {
+                // Less came where a side broke off; more, where it left before it had taken down what it sent.
+                if sent.0 == heard.0 {
+                    assert_eq!(sent.1, heard.1, "{number}: another hash at the other end");
+                    whole += usize::from(sent.0 > 0);
+                }
+            }
+        }
+        whole
+    }
 }
 
 /// One connection of a client.
@@ -332,6 +408,7 @@ async fn client(elbows: SocketAddr, seed: u64, number: u64, totals: &Totals) {
     let socket = TcpStream::connect(elbows).await.expect("elbows takes connections");
     let (mut reader, mut sink) = split(socket, &mut random);
     let mut bytes = PROXY_V1.to_vec();
+    let mut sent = Hash::default();
     let mut head = String::new();
     let _ = write!(
         head,
@@ -344,7 +421,7 @@ async fn client(elbows: SocketAddr, seed: u64, number: u64, totals: &Totals) {
     let body = match kind {
         Kind::Request if sends.is_empty() && !chunked => Vec::new(),
         Kind::Request => {
-            let (field, wire) = framed(&sends, chunked, &mut random);
+            let (field, wire) = framed(&sends, chunked, &mut random, &mut sent);
             let _ = write!(head, "{field}\r\n");
             wire
         }
@@ -362,11 +439,13 @@ async fn client(elbows: SocketAddr, seed: u64, number: u64, totals: &Totals) {
     };
     bytes.extend(head.bytes());
     bytes.extend(b"\r\n");
+    // The hash of a body is without its framing, and there already.
+    let before = if kind == Kind::Request { usize::MAX } else { bytes.len() };
     bytes.extend(body);
 
     let (open, opened) = oneshot::channel();
     let writing = async {
-        let written = write(&mut sink, &bytes, ending, &mut random).await;
+        let written = write(&mut sink, &bytes, ending, &mut random, before, &mut sent).await;
         let finishes = ending == Ending::Finish && kind != Kind::Request && written.is_ok();
         // Who says so before the 101 has left.
         if finishes && opened.await.is_ok() {
@@ -409,6 +488,7 @@ async fn client(elbows: SocketAddr, seed: u64, number: u64, totals: &Totals) {
         }
     };
     totals.connections.fetch_add(1, Ordering::Relaxed);
+    totals.take_down(number, true, &sent, &reader.heard, &upstream.sends);
     match outcome {
         Ok(came) if kind == Kind::Request => {
             totals.bytes.fetch_add(came as u64, Ordering::Relaxed);
@@ -427,7 +507,7 @@ async fn client(elbows: SocketAddr, seed: u64, number: u64, totals: &Totals) {
 }
 
 /// One connection of the upstream: a tunnel, or one request after the other.
-async fn upstream(socket: TcpStream, seed: u64) -> io::Result<()> {
+async fn upstream(socket: TcpStream, seed: u64, totals: Arc<Totals>) -> io::Result<()> {
     let (mut reader, mut sink) = split(socket, &mut Random(seed));
     loop {
         let head = reader.until(b"\r\n\r\n").await?;
@@ -435,19 +515,29 @@ async fn upstream(socket: TcpStream, seed: u64) -> io::Result<()> {
         let number: u64 = number.unwrap_or_else(|| panic!("not what was asked: {head}"));
         let Plan { kind, client, upstream: Part { sends, chunked, ending, mut random } } =
             Plan::new(seed, number);
+        let mut sent = Hash::default();
+        reader.heard = Hash::default();
         if kind == Kind::Request {
-            let (field, wire) = framed(&sends, chunked, &mut random);
+            let (field, wire) = framed(&sends, chunked, &mut random, &mut sent);
             let mut bytes = format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n").into_bytes();
             bytes.extend(wire);
             // Some answer before they have read everything.
             let early = random.one_in(8);
-            if !early {
-                reader.body(&head, &client.sends, false).await?;
-            }
-            write(&mut sink, &bytes, ending, &mut random).await?;
-            if early && ending == Ending::Finish {
-                reader.body(&head, &client.sends, false).await?;
-            }
+            let exchange = async {
+                if !early {
+                    reader.body(&head, &client.sends, false).await?;
+                }
+                // The hash is without framing, and there already.
+                let none = usize::MAX;
+                write(&mut sink, &bytes, ending, &mut random, none, &mut sent).await?;
+                if early && ending == Ending::Finish {
+                    reader.body(&head, &client.sends, false).await?;
+                }
+                Ok::<_, io::Error>(())
+            };
+            let outcome = exchange.await;
+            totals.take_down(number, false, &sent, &reader.heard, &client.sends);
+            outcome?;
             if ending != Ending::Finish {
                 leave(reader, sink, ending);
                 return Ok(());
@@ -460,9 +550,10 @@ async fn upstream(socket: TcpStream, seed: u64) -> io::Result<()> {
              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
         )
         .into_bytes();
+        let before = bytes.len();
         bytes.extend(&sends);
         let writing = async {
-            let written = write(&mut sink, &bytes, ending, &mut random).await;
+            let written = write(&mut sink, &bytes, ending, &mut random, before, &mut sent).await;
             if ending == Ending::Finish && written.is_ok() {
                 let _ = sink.shutdown().await;
             }
@@ -485,6 +576,7 @@ async fn upstream(socket: TcpStream, seed: u64) -> io::Result<()> {
                 () = async { let _ = reading.await; std::future::pending::<()>().await } => {}
             }
         }
+        totals.take_down(number, false, &sent, &reader.heard, &client.sends);
         leave(reader, sink, ending);
         return Ok(());
     }
@@ -528,12 +620,13 @@ fn chaos_loses_no_byte_and_leaves_nothing_behind() {
         socket.listen(4_096).unwrap()
     });
     let address = listener.local_addr().unwrap();
-    let upstream_faults = Arc::clone(&faults);
+    let totals = Arc::<Totals>::default();
+    let (upstream_faults, upstream_totals) = (Arc::clone(&faults), Arc::clone(&totals));
     runtime.spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            let faults = Arc::clone(&upstream_faults);
+            let (faults, totals) = (Arc::clone(&upstream_faults), Arc::clone(&upstream_totals));
             tokio::spawn(async move {
-                if let Err(fault) = tokio::spawn(upstream(socket, seed)).await {
+                if let Err(fault) = tokio::spawn(upstream(socket, seed, totals)).await {
                     faults.lock().unwrap().push(fault.to_string());
                 }
             });
@@ -542,7 +635,6 @@ fn chaos_loses_no_byte_and_leaves_nothing_behind() {
 
     let settings = [("PING_INTERVAL", "off"), ("LOG", "warn,elbows=info")];
     let elbows = Elbows::start(address, &settings);
-    let totals = Arc::<Totals>::default();
     runtime.block_on(async {
         let start = Instant::now();
         let slots: Vec<_> = (0..CONNECTIONS)
@@ -582,14 +674,16 @@ fn chaos_loses_no_byte_and_leaves_nothing_behind() {
     let connections = totals.connections.load(Ordering::Relaxed);
     let broken = totals.broken.load(Ordering::Relaxed);
     let stale = totals.stale.load(Ordering::Relaxed);
+    let whole = totals.both_ends_agree();
     let tunnels = totals.tunnels.lock().unwrap();
     eprintln!(
         "{connections} connections, {broken} broken off, {stale} crossed a close, {} clean tunnels, \
-         {} bytes compared; {report}",
+         {whole} streams with one hash at both ends, {} bytes compared; {report}",
         tunnels.len(),
         totals.bytes.load(Ordering::Relaxed),
     );
     assert!(connections >= CONNECTIONS && tunnels.len() as u64 > connections / 4, "{connections}");
+    assert!(whole > tunnels.len(), "{whole} whole streams");
     assert!(stale * 10 < connections, "{stale} of {connections}");
     assert_eq!(number(&report, "tunnels_open"), 0, "{report}");
     assert_eq!(number(&report, "access_log_lines_dropped"), 0, "{report}");

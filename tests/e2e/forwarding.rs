@@ -273,3 +273,30 @@ fn date_and_server_of_the_upstream_pass() {
     assert_eq!(values(&response.head, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
     assert_eq!(values(&response.head, "server"), ["app"]);
 }
+
+#[test]
+fn trace_that_goes_no_further_is_shown_as_it_came_without_secrets() {
+    let upstream = Upstream::answering(b"HTTP/1.1 418 Teapot\r\nContent-Length: 0\r\n\r\n");
+    let elbows = Elbows::start(upstream.address, &[("PROXY_TLV_HEADERS", "all")]);
+    let mut client = Client::behind_balancer(elbows.address);
+    for _ in 0..2 {
+        client.send(
+            "TRACE /a?b HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nX: \t1 2\r\nCookie: secret=1\r\n\
+             Authorization: Basic secret\r\nProxy-Authorization: Basic secret\r\n\r\n",
+        );
+        let response = client.read_response();
+        assert_eq!(response.status, 200);
+        assert_eq!(response.field("content-type"), Some("message/http"));
+        assert_eq!(
+            response.text(),
+            "TRACE /a?b HTTP/1.1\r\nhost: a\r\nmax-forwards: 0\r\nx: 1 2\r\n\r\n"
+        );
+    }
+    client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
+    let response = client.read_response();
+    assert_eq!((response.status, response.text().as_str()), (200, ""));
+    assert!(upstream.saw_nothing());
+    let line = elbows.access_log.wait_for("OPTIONS * HTTP/1.1");
+    assert!(line.contains("status=200"), "{line}");
+    assert!(line.contains("by=elbows during=request why=complete"), "{line}");
+}

@@ -1,6 +1,7 @@
 //! The one path that elbows answers itself: exactly it, without upstream, address or log line.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 
 use crate::client::{Client, PROXY_V1};
 use crate::proxy::{Elbows, free_port};
@@ -95,6 +96,90 @@ fn health_port_serves_the_path_alone_and_no_header() {
     assert_eq!(with_header.read_head().status, 400);
     assert!(upstream.saw_nothing());
     drop(elbows);
+}
+
+#[test]
+fn health_port_takes_what_balancers_send() {
+    let (elbows, health) = with_health_port(Upstream::nobody());
+    let ask = |request: &str| {
+        let mut client = Client::plain(health);
+        client.send(request);
+        (client.read_head(), client)
+    };
+    for (who, request) in [
+        ("HAProxy", "GET /ping HTTP/1.0\r\n\r\n"),
+        ("HAProxy with a host", "GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"),
+        (
+            "AWS",
+            "GET /ping HTTP/1.1\r\nHost: 10.0.0.1:45401\r\nConnection: close\r\n\
+             User-Agent: ELB-HealthChecker/2.0\r\nAccept-Encoding: gzip, compressed\r\n\r\n",
+        ),
+    ] {
+        let (head, mut client) = ask(request);
+        assert_eq!((head.status, head.field("connection")), (200, Some("close")), "{who}");
+        assert_eq!(client.read_to_end().unwrap(), b"ok\n", "{who}");
+    }
+    // Kept: Google's, nginx's, curl's.
+    let (head, mut client) =
+        ask("GET /ping?now HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: keep-alive\r\n\
+         User-Agent: GoogleHC/1.0\r\n\r\n");
+    assert_eq!((head.status, head.field("connection")), (200, None));
+    assert_eq!(client.read_exact(3), b"ok\n");
+    assert_eq!(client.get("/ping").status, 200);
+    let url = format!("http://{health}/ping");
+    let curl = Command::new("curl").args(["-fsS", "--max-time", "20", &url, &url]).output();
+    assert_eq!(curl.unwrap().stdout, b"ok\nok\n");
+    // One packet a byte, two requests a packet, an offer of another protocol.
+    let mut client = Client::plain(health);
+    for byte in b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n" {
+        client.send([*byte]);
+    }
+    assert_eq!(client.read_response().status, 200);
+    client.send(crate::client::handshake("/ping").repeat(2));
+    assert_eq!(client.read_response().status, 200);
+    assert_eq!(client.read_response().status, 200);
+    // TCP checks.
+    drop(Client::plain(health));
+    elbows.wait_for_report("probes=2");
+}
+
+#[test]
+fn health_port_reads_nothing_behind_a_body() {
+    let (_elbows, health) = with_health_port(Upstream::nobody());
+    for body in ["Content-Length: 34", "Transfer-Encoding: chunked"] {
+        let mut client = Client::plain(health);
+        let check = "GET /ping HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.send(format!("GET /ping HTTP/1.1\r\nHost: a\r\n{body}\r\n\r\n{check}{check}"));
+        let response = client.read_response();
+        assert_eq!((response.status, response.field("connection")), (200, Some("close")));
+        assert_eq!(client.read_to_end().unwrap(), b"");
+    }
+}
+
+#[test]
+fn health_port_has_the_same_limits_of_a_head() {
+    let health = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let settings = [
+        ("HEALTH_LISTEN_ON", &*health.to_string()),
+        ("MAX_HEADERS", "20"),
+        ("MAX_HEADER_SIZE", "8KiB"),
+        ("REQUEST_HEAD_TIMEOUT", "300ms"),
+    ];
+    let elbows = Elbows::start(Upstream::nobody(), &settings);
+    for fields in ["A: b\r\n".repeat(20), format!("A: {}\r\n", "x".repeat(9_000))] {
+        let mut client = Client::plain(health);
+        client.send(format!("GET /ping HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        assert_eq!(client.read_response().status, 431);
+    }
+    elbows.wait_for_report("large_heads=2");
+    let mut slow = Client::plain(health);
+    assert_eq!(slow.get("/ping").status, 200);
+    slow.send("GET /pi");
+    assert_eq!(slow.read_response().status, 408);
+    elbows.wait_for_report("slow_heads=1");
+    let mut idle = Client::plain(health);
+    assert_eq!(idle.get("/ping").status, 200);
+    assert_eq!(idle.read_to_end().unwrap(), b"");
 }
 
 #[test]

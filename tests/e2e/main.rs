@@ -50,6 +50,8 @@ mod upstream_faults;
 /// Clients and upstreams that do anything at any time.
 mod chaos;
 
+/// The machine's clock is set.
+mod clock;
 /// Sides that vanish without a word, and a machine without ports.
 mod cut_off;
 

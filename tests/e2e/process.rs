@@ -162,6 +162,25 @@ fn hang_up_is_harmless() {
     assert_eq!(elbows.wait().code(), Some(0));
 }
 
+/// What a process that ended has left in TIME-WAIT at its port keeps no other one from starting there.
+#[test]
+fn next_process_starts_at_the_same_address_at_once() {
+    let upstream = Upstream::answering(OK);
+    let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
+    let mut elbows = Elbows::spawn(command, address);
+    let mut client = Client::behind_balancer(address);
+    assert_eq!(client.get("/").status, 200);
+    elbows.signal(Signal::TERM);
+    // Its end comes first, so that it is the one that waits.
+    assert!(client.read_to_end().unwrap().is_empty());
+    drop(client);
+    assert_eq!(elbows.wait().code(), Some(0));
+    let (mut command, _) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
+    command.env("LISTEN_ON", address.to_string());
+    let elbows = Elbows::spawn(command, address);
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+}
+
 #[test]
 fn pid_1_obeys_sigterm() {
     let upstream = Upstream::echo();

@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::client::{Client, PROXY_V1, handshake};
-use crate::programs::wait_until;
+use crate::programs::{Program, python, wait_until};
 use crate::proxy::{Elbows, PATIENCE, free_port};
 use crate::upstream::{SWITCHING, Upstream, read_head};
 
@@ -284,9 +285,42 @@ fn accepted(elbows: &Elbows) -> u64 {
     rest.split(' ').next().unwrap().parse().unwrap()
 }
 
+/// Two crowds at once would need more descriptors than this process may have.
+static ONE_CROWD: Mutex<()> = Mutex::new(());
+
+#[test]
+fn nine_thousand_half_open_handshakes_hold_little_and_nobody_up() {
+    const NUMBER: u64 = 9_000;
+    let _alone = ONE_CROWD.lock();
+    crate::process::raise_descriptor_limit();
+    // A process of its own, for the same reason.
+    let application = Program::start(python("silent_app.py"));
+    let upstream = application.address_after("listens on");
+    // That each has its end is shown elsewhere.
+    let settings = [("LOG", "info"), ("RESPONSE_HEAD_TIMEOUT", "10min")];
+    let elbows = Elbows::start(upstream, &settings);
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+    let before = pss(&elbows);
+    let crowd = crowd(&elbows, NUMBER, &handshake("/ws"));
+    elbows.wait_for_report(&format!("requests={}", NUMBER + 1));
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+    let each = (pss(&elbows) - before) / NUMBER;
+    eprintln!("{each} bytes for a handshake that is not answered");
+    assert!(each < 16 * 1024, "{each} bytes each");
+    drop(crowd);
+    elbows.wait_for_report("open=0");
+    let lines = elbows.access_log.wait_until("a line each", |lines| {
+        let number = lines.iter().filter(|line| line.contains("GET /ws ")).count() as u64;
+        (number == NUMBER).then(|| lines.to_vec())
+    });
+    let ended = "by=client during=handshake why=closed";
+    assert!(lines.iter().all(|line| !line.contains("GET /ws ") || line.contains(ended)));
+}
+
 #[test]
 fn nine_thousand_slow_heads_hold_little_and_nobody_up() {
     const NUMBER: u64 = 9_000;
+    let _alone = ONE_CROWD.lock();
     crate::process::raise_descriptor_limit();
     let upstream = Upstream::answering(OK);
     let elbows = Elbows::start(upstream.address, &[("LOG", "info")]);

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use elbows::http::head::Fault;
 use tempfile::TempDir;
 
 use self::reader::{Message, Read};
@@ -37,6 +38,8 @@ pub struct Case {
 pub enum Expected {
     /// A request: this status, and the upstream hears nothing of it.
     Refused(u16),
+    /// A request: the proxy itself is asked, and answers with this status.
+    Answered(u16),
     /// A request: this status, and the upstream never gets all of it.
     Cut(u16),
     /// It arrives with one meaning. Its head has these parts, and not those, its body is this.
@@ -129,11 +132,16 @@ impl Application {
 /// Sends `bytes` behind a PROXY header and reads the answer as far as it goes: until a whole response,
 /// the end of the connection, or `patience` is over.
 fn exchange(proxy: SocketAddr, bytes: &[u8], patience: Duration) -> (Vec<u8>, Ended) {
+    exchange_bare(proxy, &[PROXY_V1, bytes].concat(), patience)
+}
+
+/// The same without the header.
+fn exchange_bare(proxy: SocketAddr, bytes: &[u8], patience: Duration) -> (Vec<u8>, Ended) {
     let mut socket = TcpStream::connect(proxy).unwrap();
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.set_write_timeout(Some(patience)).unwrap();
     // Who refuses early may have closed by now.
-    let _ = socket.write_all(&[PROXY_V1, bytes].concat());
+    let _ = socket.write_all(bytes);
     let mut answer = Vec::new();
     let mut buffer = vec![0; 65_536];
     loop {
@@ -213,7 +221,9 @@ fn passed(message: &Message, expected: Expected) -> Option<Result<(), &'static s
 
 fn required(expected: Expected) -> String {
     match expected {
-        Expected::Refused(status) | Expected::Cut(status) => status.to_string(),
+        Expected::Refused(status) | Expected::Answered(status) | Expected::Cut(status) => {
+            status.to_string()
+        }
         Expected::Passes { .. } => String::from("passes"),
         Expected::Bad => String::from("502"),
         Expected::CutBody => String::from("cut"),
@@ -238,6 +248,28 @@ fn requests_have_one_meaning_or_are_refused() {
     }
     assert!(wrong.is_empty(), "{wrong}");
     assert!(number >= 150, "{number} cases");
+    // No rule is without a case, a counter and a line with its name.
+    let report = elbows.report();
+    let counted: Vec<_> = http_faults(&report).collect();
+    let rules = Fault::ALL.into_iter().filter(|fault| *fault != Fault::StatusLine);
+    let names: Vec<_> = counted.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(names, rules.map(Fault::as_str).collect::<Vec<_>>());
+    let log = elbows.log.all();
+    for (rule, times) in counted {
+        let name = format!("rule=\"{rule}\"");
+        let lines = log.iter().filter(|line| line.contains(" DEBUG ") && line.contains(&name));
+        assert_eq!(lines.count(), times, "{rule}");
+    }
+}
+
+/// The rules of HTTP that were broken, and how often.
+fn http_faults(report: &str) -> impl Iterator<Item = (&str, usize)> {
+    let (_, faults) = report.split_once(" http_faults=").unwrap();
+    let faults = faults.split(' ').next().unwrap().split(',');
+    faults.map(|fault| {
+        let (rule, times) = fault.split_once(':').unwrap();
+        (rule, times.parse().unwrap())
+    })
 }
 
 #[test]
@@ -289,6 +321,36 @@ fn each_broken_rule_is_counted_and_logged_by_name() {
         assert!(faults.contains(&format!("{rule}:1").as_str()), "{report}");
         assert_eq!(faults.len(), number + 1, "{report}");
     }
+}
+
+#[test]
+fn health_port_refuses_by_the_same_rules_and_counts_them() {
+    let health = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let settings = [("HEALTH_LISTEN_ON", &*health.to_string())];
+    let reports = [false, true].map(|on_health_port| {
+        let app = Application::start();
+        let elbows = Elbows::start(app.address, &settings);
+        let mut refused = 0;
+        for case in cases::requests().into_iter().flat_map(|(_, cases)| cases) {
+            let Expected::Refused(status) = case.expected else { continue };
+            let (answer, _) = if on_health_port {
+                exchange_bare(health, &case.bytes, PATIENCE)
+            } else {
+                exchange(elbows.address, &case.bytes, PATIENCE)
+            };
+            assert_eq!(self::status(&answer), Some(status), "{}", case.name);
+            let answer = String::from_utf8_lossy(&answer).to_lowercase();
+            assert!(answer.contains("connection: close"), "{}: {answer}", case.name);
+            refused += 1;
+        }
+        let report = elbows.wait_for_report(&format!("refused_heads={refused}"));
+        if on_health_port {
+            elbows.log.wait_for("rule=\"several_lengths\"");
+            assert!(elbows.access_log.all().is_empty(), "checks have no lines");
+        }
+        http_faults(&report).map(|(rule, times)| (rule.to_owned(), times)).collect::<Vec<_>>()
+    });
+    assert_eq!(reports[0], reports[1]);
 }
 
 #[test]

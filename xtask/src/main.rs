@@ -27,7 +27,7 @@ Commands:
       docs, the image, all tests, the fuzz targets for 20 seconds each.
         --no-install   install nothing; if something is missing, list it and stop
         --fast         only format, clippy and the tests, without the image and the fuzz targets
-        --long         run the fuzz targets for a minute each
+        --long         run the fuzz targets, and chaos, for a minute each, and tests that wait as long
         --advisories   let cargo-deny look for advisories too; it fetches their database
         FILTER         run only the tests whose names contain it, and no fuzz target
   bench [--quick] [--case NAME]...

@@ -13,6 +13,7 @@ use crate::process::{self, program};
 /// The packages that the tests need. `nginx` and `haproxy` are also the names of services.
 const NEEDED: &[&str] = &[
     "haproxy",
+    "libfaketime",
     "nginx",
     "libnginx-mod-stream",
     "chromium",

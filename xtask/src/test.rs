@@ -2,7 +2,8 @@
 //!
 //! First what the tests need is installed, then the sources are looked at, then things are built and
 //! run. The tests find what was made here by two variables: `ELBOWS_TEST_PYTHON` is the Python with the
-//! PyPI packages, `ELBOWS_TEST_IMAGE` is the tag of the image (not set where there is no Docker engine).
+//! PyPI packages, `ELBOWS_TEST_IMAGE` is the tag of the image (not set where there is no Docker engine). A third one,
+//! `ELBOWS_TEST_LONG`, says that there is time: chaos runs for a minute, and tests that wait for minutes run.
 
 use std::env;
 
@@ -188,6 +189,9 @@ fn build_image() -> Result<Outcome, String> {
 fn tests(options: &Options, has_image: bool) -> Result<(), String> {
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.args(&options.filter).env("ELBOWS_TEST_PYTHON", python::interpreter());
+    if options.long {
+        tests.env("ELBOWS_TEST_LONG", "1");
+    }
     if has_image {
         tests.env("ELBOWS_TEST_IMAGE", image::TAG);
     } else {

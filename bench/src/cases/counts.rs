@@ -18,7 +18,7 @@ const SELDOM: f64 = 0.005;
 
 /// What is counted one more of.
 #[derive(Clone, Copy)]
-enum Unit {
+pub(super) enum Unit {
     RoundTrip,
     Handshake,
     Request,
@@ -120,7 +120,7 @@ fn calls(bench: &Bench, name: &'static str, title: &'static str, unit: Unit) -> 
 }
 
 /// What one more of `unit` costs.
-fn one_more(
+pub(super) fn one_more(
     bench: &Bench,
     case: &str,
     counter: Counter,

@@ -85,12 +85,12 @@ pub(super) fn idle(bench: &Bench) -> Fallible<Section> {
     })
 }
 
-fn read<T>(value: std::io::Result<T>) -> Fallible<T> {
+pub(super) fn read<T>(value: std::io::Result<T>) -> Fallible<T> {
     value.map_err(|fault| format!("what the kernel says of the proxy: {fault}"))
 }
 
 /// PSS, when it has come to rest.
-fn still(bench: &Bench, stage: &mut Stage<'_>) -> Fallible<f64> {
+pub(super) fn still(bench: &Bench, stage: &mut Stage<'_>) -> Fallible<f64> {
     let start = Instant::now();
     let mut last = (read(memory::pss(stage.pid()))?, start);
     let rest = if bench.is_quick { STILL / 10 } else { STILL };

@@ -4,7 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::Job;
+use super::{Job, Work};
 use crate::frames::Follower;
 use crate::heads::{self, Path};
 use crate::poll::{Interest, Poll, would_block};
@@ -66,7 +66,11 @@ pub(super) fn connect(job: &Job) -> io::Result<TcpStream> {
 
 /// What a connection begins with, if anything.
 pub(super) fn hello(job: &Job, number: usize) -> Vec<u8> {
-    if job.proxy_header { heads::proxy_header(number) } else { Vec::new() }
+    match job.work {
+        _ if !job.proxy_header => Vec::new(),
+        Work::Refusals | Work::Flood => heads::proxy_header_of(8, number),
+        _ => heads::proxy_header(number),
+    }
 }
 
 /// Reads a 101 and returns what came behind it.

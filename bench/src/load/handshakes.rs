@@ -1,13 +1,14 @@
 //! Handshakes, so many at a time: connect, PROXY header and request, 101, end, and the next one.
 //!
-//! A connection is over when the proxy has closed it, too, so that all of its work is in the window.
+//! A connection is over when the proxy has closed it, too, so that all of its work is in the window. The same
+//! of a client that has had as many as it may, so that each is refused.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::connection::{connect, expect_status, hello};
-use super::{Job, Outcome, Until, Window};
+use super::{Job, OPEN, Outcome, Until, Window, Work};
 use crate::heads::{self, Path, WEBSOCKET};
 use crate::poll::{Interest, Poll, Ready, would_block};
 
@@ -19,16 +20,35 @@ struct Attempt {
     socket: TcpStream,
     answer: Vec<u8>,
     is_open: bool,
+    /// What it is to be answered with.
+    expected: u16,
 }
+
+/// Handshakes that are let through before one must be refused.
+const MOST_ALLOWED: usize = 2_000;
 
 /// Does the job until its window is over.
 pub(super) fn run(job: &Job) -> io::Result<Outcome> {
+    let expected = match job.work {
+        Work::Refusals | Work::Flood => 429,
+        _ => 101,
+    };
+    if expected == 429 {
+        use_up(job)?;
+    }
     let mut poll = Poll::new()?;
+    let is_flood = matches!(job.work, Work::Flood);
+    if is_flood {
+        // The measured, on the same core, come first.
+        rustix::process::nice(19)?;
+        poll.add(io::stdin(), job.connections, Interest::Read)?;
+        println!("{OPEN}");
+    }
     let mut window = Window::new(job);
     let request = heads::upgrade(Path::Echo, WEBSOCKET);
     let mut left = match job.until {
-        Until::Time { .. } => u64::MAX,
-        Until::Count(count) => count,
+        Until::Count(count) if !is_flood => count,
+        _ => u64::MAX,
     };
     let mut number = 0;
     let mut begin = |poll: &Poll, token: usize| -> io::Result<Option<Attempt>> {
@@ -43,7 +63,7 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
         socket.write_all(&first)?;
         socket.set_nonblocking(true)?;
         poll.add(&socket, token, Interest::Read)?;
-        Ok(Some(Attempt { socket, answer: Vec::new(), is_open: false }))
+        Ok(Some(Attempt { socket, answer: Vec::new(), is_open: false, expected }))
     };
     window.is_over()?;
     let mut attempts = Vec::with_capacity(job.connections);
@@ -62,7 +82,10 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
             last = Instant::now();
         }
         for event in &ready {
-            let Some(place) = attempts.get_mut(event.token) else { continue };
+            let Some(place) = attempts.get_mut(event.token) else {
+                // Standard input has ended.
+                return window.close();
+            };
             let Some(attempt) = place else { continue };
             if attempt.advance(&mut buffer)? {
                 window.add();
@@ -71,6 +94,27 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
         }
     }
     window.close()
+}
+
+/// Makes handshakes, one after the other, until the client has used up what it may.
+fn use_up(job: &Job) -> io::Result<()> {
+    let request = heads::upgrade(Path::Echo, WEBSOCKET);
+    for number in 0..MOST_ALLOWED {
+        let mut socket = connect(job)?;
+        socket.write_all(&[hello(job, number), request.clone()].concat())?;
+        let mut answer = Vec::new();
+        let mut buffer = [0; 1024];
+        while heads::length(&answer).is_none() {
+            match socket.read(&mut buffer)? {
+                0 => break,
+                length => answer.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+        if expect_status(&answer, 101).is_err() {
+            return expect_status(&answer, 429);
+        }
+    }
+    Err(io::Error::other(format!("none of {MOST_ALLOWED} handshakes was refused")))
 }
 
 impl Attempt {
@@ -85,11 +129,11 @@ impl Attempt {
             if self.is_open {
                 return Ok(true);
             }
-            expect_status(&self.answer, 101)?;
+            expect_status(&self.answer, self.expected)?;
         }
         self.answer.extend_from_slice(buffer.get(..length).unwrap_or_default());
         if !self.is_open && heads::length(&self.answer).is_some() {
-            expect_status(&self.answer, 101)?;
+            expect_status(&self.answer, self.expected)?;
             self.is_open = true;
             self.socket.shutdown(Shutdown::Write)?;
         }

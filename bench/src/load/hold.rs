@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::connection::{self, Connection};
 use super::{Job, Outcome};
 use crate::frames::{self, Part, Sender};
-use crate::heads::{Path, WEBSOCKET};
+use crate::heads::{self, Path, WEBSOCKET};
 use crate::poll::{Interest, Poll, Ready, would_block};
 
 /// The token of standard input. Connections have those from 1.
@@ -83,6 +83,19 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
         return Err(io::Error::other(format!("{left} connections were not closed in 20 s")));
     }
     Ok(outcome)
+}
+
+/// Holds connections whose request heads are half there.
+pub(super) fn slow_heads(job: &Job) -> io::Result<Outcome> {
+    let request = heads::upgrade(Path::Echo, WEBSOCKET);
+    let half = request.get(..request.len() / 2).unwrap_or_default();
+    let mut held = connection::open(job, None)?;
+    for connection in &mut held {
+        connection.socket.write_all(&[&connection.pending, half].concat())?;
+    }
+    println!("{OPEN}");
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(Outcome { count: held.len() as u64, ..Outcome::default() })
 }
 
 /// Notes what is in `bytes` and returns the answer.

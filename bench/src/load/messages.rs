@@ -118,7 +118,13 @@ impl Traffic {
                 (Some((Path::Echo, WEBSOCKET)), message, Shape::Paced(pace))
             }
             Work::Push => (Some((Path::Push, WEBSOCKET)), Vec::new(), Shape::Pushed),
-            Work::Get | Work::Handshakes | Work::Hold => (None, heads::get(), Shape::Response),
+            // The others are not for here.
+            Work::Get
+            | Work::Handshakes
+            | Work::Refusals
+            | Work::Flood
+            | Work::SlowHeads
+            | Work::Hold => (None, heads::get(), Shape::Response),
         };
         let mut connections = connection::open(job, upgrade)?;
         for (number, connection) in connections.iter_mut().enumerate() {

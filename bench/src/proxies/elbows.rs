@@ -22,7 +22,7 @@ pub(super) fn settings(
     [listen, application]: [SocketAddr; 2],
     setup: &Setup,
 ) -> Vec<(&'static str, String)> {
-    vec![
+    let mut settings = vec![
         ("LISTEN_ON", listen.to_string()),
         ("DESTINATION_HOSTNAME", application.ip().to_string()),
         ("DESTINATION_PORT", application.port().to_string()),
@@ -32,7 +32,9 @@ pub(super) fn settings(
         ("PING_INTERVAL", format!("{}ms", setup.ping_interval.as_millis())),
         ("DRAIN_DELAY", "0s".to_owned()),
         ("DRAIN_PERIOD", format!("{}ms", setup.drain_period.as_millis())),
-    ]
+    ];
+    settings.extend(setup.more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    settings
 }
 
 /// The binary, built beside ours.

@@ -69,6 +69,12 @@ pub enum Fault {
     /// `Content_Length` and its like.
     #[error("framing field in another spelling")]
     Disguised,
+    /// RFC 9110, section 7.6.2: one number.
+    #[error("malformed Max-Forwards")]
+    MaxForwards,
+    /// RFC 9110, section 9.3.8: TRACE has no content.
+    #[error("TRACE with content")]
+    Trace,
     /// Section 7.1: hexadecimal digits.
     #[error("malformed chunk size")]
     ChunkSize,
@@ -88,7 +94,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one, in the order of the documentation.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Method,
         Self::RequestLine,
         Self::Target,
@@ -111,6 +117,8 @@ impl Fault {
         Self::UnknownCoding,
         Self::OldCoding,
         Self::Disguised,
+        Self::MaxForwards,
+        Self::Trace,
         Self::ChunkSize,
         Self::ChunkExtension,
         Self::ChunkEnd,
@@ -153,6 +161,8 @@ impl Fault {
             Self::UnknownCoding => "unknown_coding",
             Self::OldCoding => "old_coding",
             Self::Disguised => "disguised",
+            Self::MaxForwards => "max_forwards",
+            Self::Trace => "trace",
             Self::ChunkSize => "chunk_size",
             Self::ChunkExtension => "chunk_extension",
             Self::ChunkEnd => "chunk_end",

@@ -90,17 +90,25 @@ pub fn is_host(host: &[u8]) -> bool {
 /// RFC 3986, section 3.2.2: unreserved, percent-encoded, delimiters (not the comma).
 fn is_name(mut name: &[u8]) -> bool {
     loop {
-        name = match name {
-            [] => return true,
-            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                rest
-            }
-            [byte, rest @ ..]
-                if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte) =>
+        let Some(other) = name.iter().position(|byte| !is_plain(*byte)) else { return true };
+        name = match name.get(other..) {
+            Some([b'%', high, low, rest @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
                 rest
             }
             _ => return false,
         };
     }
+}
+
+const fn is_plain(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-' | b'.' | b'_' | b'~'
+            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+    )
 }

@@ -4,7 +4,7 @@
 //! nginx and `HAProxy` do.
 
 use super::{Asked, Case, Expected, Reply};
-use Expected::{Bad, Cut, CutBody, Opens, Passes, Refused};
+use Expected::{Answered, Bad, Cut, CutBody, Opens, Passes, Refused};
 
 /// What a client sends.
 #[allow(clippy::too_many_lines)] // A table.
@@ -266,6 +266,28 @@ pub fn requests() -> Vec<(&'static str, Vec<Case>)> {
             case("`Connection` lists `X-Forwarded-For`", "9110 7.6.1", raw(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close, x-forwarded-for\r\n\r\n"), passes(&["203.0.113.7"], &[], "")),
             case("`Connection` lists `Authorization`", "9110 7.6.1", raw(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close, authorization\r\nAuthorization: zz\r\n\r\n"), passes(&["zz"], &[], "")),
         ]),
+        ("OPTIONS and TRACE", vec![
+            case("OPTIONS that may be passed on", "9110 7.6.2", ask("OPTIONS", "Max-Forwards: 5"), passes(&["Max-Forwards: 4\r\n"], &[], "")),
+            case("OPTIONS that may not", "9110 7.6.2", ask("OPTIONS", "Max-Forwards: 0"), Answered(200)),
+            case("OPTIONS that has no limit", "9110 7.6.2", ask("OPTIONS", "X: 1"), passes(&["OPTIONS /x"], &["Max-Forwards"], "")),
+            case("OPTIONS with a body that may not", "9110 7.6.2", raw(b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nMax-Forwards: 0\r\nContent-Length: 5\r\n\r\nhello"), Answered(200)),
+            case("TRACE that may be passed on", "9110 7.6.2", ask("TRACE", "Max-Forwards: 1"), passes(&["TRACE /x", "Max-Forwards: 0\r\n"], &[], "")),
+            case("TRACE that may not", "9110 7.6.2", ask("TRACE", "Max-Forwards: 0"), Answered(200)),
+            case("TRACE that has no limit", "9110 9.3.8", ask("TRACE", "X: 1"), passes(&["TRACE /x"], &[], "")),
+            case("TRACE with content", "9110 9.3.8", raw(b"TRACE /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"), Refused(400)),
+            case("TRACE with chunks", "9110 9.3.8", raw(b"TRACE /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
+            case("`Connection` lists `Max-Forwards`", "9110 7.6.2", raw(b"OPTIONS /x HTTP/1.1\r\nHost: a\r\nConnection: close, max-forwards\r\nMax-Forwards: 5\r\n\r\n"), passes(&["Max-Forwards: 4\r\n"], &[], "")),
+            case("two limits", "9110 7.6.2", ask("OPTIONS", "Max-Forwards: 1\r\nMax-Forwards: 0"), Refused(400)),
+            case("list of limits", "9110 7.6.2", ask("OPTIONS", "Max-Forwards: 1, 0"), Refused(400)),
+            case("limit that is no number", "9110 7.6.2", ask("OPTIONS", "Max-Forwards: x"), Refused(400)),
+            case("negative limit", "9110 7.6.2", ask("TRACE", "Max-Forwards: -1"), Refused(400)),
+            case("empty limit", "9110 7.6.2", ask("OPTIONS", "Max-Forwards:"), Refused(400)),
+            case("limit over 2⁶⁴", "9110 7.6.2", ask("OPTIONS", "Max-Forwards: 99999999999999999999"), passes(&["Max-Forwards: 18446744073709551614\r\n"], &[], "")),
+            case("limit of GET", "9110 7.6.2", ask("GET", "Max-Forwards: 0"), passes(&["Max-Forwards: 0\r\n"], &[], "")),
+            case("upgrade that may be passed on", "9110 7.6.2", offer("OPTIONS", "Max-Forwards: 5"), passes(&["OPTIONS /x", "Upgrade: websocket\r\n", "Max-Forwards: 4\r\n"], &[], "")),
+            case("upgrade that may not", "9110 7.6.2", offer("OPTIONS", "Max-Forwards: 0"), Answered(200)),
+            case("upgrade by TRACE that may not", "9110 7.6.2", offer("TRACE", "Max-Forwards: 0"), Answered(200)),
+        ]),
         ("upgrade", vec![
             case("WebSocket", "9110 7.8", raw(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"), passes(&["Connection: Upgrade\r\n", "Upgrade: websocket\r\n"], &[], "")),
             case("in HTTP/1.0", "9110 7.8", raw(b"GET /x HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"), passes(&[], &["Upgrade: websocket"], "")),
@@ -415,6 +437,17 @@ fn line(line: &[u8]) -> Vec<u8> {
 /// A request with these field lines besides.
 fn get(fields: &[u8]) -> Vec<u8> {
     [b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", fields, b"\r\n\r\n"].concat()
+}
+
+/// A request of any method with these field lines besides.
+fn ask(method: &str, fields: &str) -> Vec<u8> {
+    format!("{method} /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n\r\n").into_bytes()
+}
+
+/// The same with an offer to change the protocol.
+fn offer(method: &str, fields: &str) -> Vec<u8> {
+    let lines = "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+    format!("{method} /x HTTP/1.1\r\n{lines}{fields}\r\n\r\n").into_bytes()
 }
 
 fn post(fields: &[u8], body: &[u8]) -> Vec<u8> {
