@@ -77,6 +77,11 @@ impl AccessLog {
         self.0.as_ref().map_or(0, |open| open.lines.dropped())
     }
 
+    /// Whether lines are written at all.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// From now on, requests that are given up were cut by us and did not lose their client.
     pub(crate) fn cut(&self) {
         if let Some(open) = &self.0 {

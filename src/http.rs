@@ -23,6 +23,7 @@ mod replay;
 pub(crate) mod upgrade;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{HOST, TRANSFER_ENCODING};
@@ -46,22 +47,25 @@ pub(crate) fn answer(
     request: Request<Incoming>,
     client: Arc<Client>,
     front: Arc<Front>,
-) -> impl Future<Output = Response<ToClient>> {
+) -> Pin<Box<dyn Future<Output = Response<ToClient>> + Send>> {
     let entry = (!health::is_check(&request, &front.config)).then(|| {
         front.counters.requests.add(1);
+        // Nobody else asks for it.
+        let line = if front.access_log.is_open() { request_line(&request) } else { String::new() };
         Entry::new(
             front.access_log.clone(),
             Arc::clone(&client),
-            request_line(&request),
+            line,
             forwarded::request_id(request.headers(), &front.request_ids),
         )
     });
-    async move {
+    // On the heap, where it stays: hyper and we move what is not there several times.
+    Box::pin(async move {
         match entry {
             Some(entry) => pass(request, entry, &client, &front).await,
             None => health::answer(front.drain.is_healthy()),
         }
-    }
+    })
 }
 
 /// Passes a request on, or says why not.

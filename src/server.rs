@@ -8,7 +8,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
@@ -186,7 +185,7 @@ fn start_relay(
 
 /// Answers health checks on their own port, to the very end of the process.
 async fn serve_health(listener: tokio::net::TcpListener, front: Arc<Front>) {
-    listener::accept(&listener, &front.counters, |socket: TcpStream| {
+    listener::accept(&listener, &front.counters, |socket| {
         tokio::spawn(health::serve(socket, Arc::clone(&front)));
     })
     .await;

@@ -12,11 +12,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body::Body;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub(crate) use self::pool::{Endpoint, Pool, SendError};
+pub(crate) use self::pool::{Answered, Pool, SendError, Sendable, Streamed};
 use self::resolve::Resolver;
 use crate::config::Destination;
 use crate::end::Reason;
@@ -178,12 +177,7 @@ impl Upstream {
     }
 
     /// Connections for plain requests, kept alive between them.
-    pub(crate) fn pool<B>(&self) -> Pool<B>
-    where
-        B: Body + Send + Unpin + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    pub(crate) fn pool<B: Sendable>(&self) -> Pool<B> {
         Pool::new(self.clone())
     }
 }

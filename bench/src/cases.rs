@@ -40,6 +40,7 @@ pub(crate) const ALL: &[Case] = &[
     Case { name: "instructions", is_quick: true, run: counts::instructions },
     Case { name: "calls-message", is_quick: true, run: counts::calls_message },
     Case { name: "calls-handshake", is_quick: false, run: counts::calls_handshake },
+    Case { name: "calls-request", is_quick: false, run: counts::calls_request },
     Case { name: "micro", is_quick: false, run: micro::run },
     Case { name: "scanning", is_quick: true, run: scanning::run },
     Case { name: "flood", is_quick: true, run: hostile::flood },

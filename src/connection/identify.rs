@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use tokio::io::AsyncReadExt;
 
@@ -122,6 +123,7 @@ pub(super) fn client(
         identified: header.is_some() || config.proxy_protocol != ProxyProtocol::Required,
         https: false,
         tlv_headers: Vec::new(),
+        words: OnceLock::new(),
         seat: Seat::default(),
         stalled: Stalled::default(),
     };

@@ -18,6 +18,7 @@ use super::{forwarded, hop};
 use crate::access_log::{Entry, Progress};
 use crate::end::{End, Phase, Reason, Side};
 use crate::stall::Stalled;
+use crate::upstream::Streamed;
 
 /// Why a request body ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,12 @@ impl FromClient {
     /// The body of a request that has none.
     pub(super) fn none(progress: Arc<Progress>) -> Self {
         Self { body: None, progress, gate: None, most: u64::MAX, limit: Duration::ZERO, over: None }
+    }
+}
+
+impl Default for FromClient {
+    fn default() -> Self {
+        Self::none(Arc::default())
     }
 }
 
@@ -133,7 +140,7 @@ pub(crate) enum ToClient {
 /// A response body on its way from the upstream, and the log line that it completes.
 #[derive(Debug)]
 pub(crate) struct Passed {
-    body: Incoming,
+    body: Streamed<FromClient>,
     entry: Entry,
     /// Of a request whose body the upstream did not ask for: given up when the response is over, and
     /// not before, because that ends the upstream's connection.
@@ -149,7 +156,11 @@ impl ToClient {
     }
 
     /// The upstream's body. The log line is written when it has passed or was given up.
-    pub(super) fn passed(body: Incoming, mut entry: Entry, upstream_stalled: Stalled) -> Self {
+    pub(super) fn passed(
+        body: Streamed<FromClient>,
+        mut entry: Entry,
+        upstream_stalled: Stalled,
+    ) -> Self {
         entry.end = End::new(Side::Client, Phase::Response, Reason::Closed);
         Self::Passed(Passed { body, entry, gate: None, upstream_stalled })
     }

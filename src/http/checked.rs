@@ -272,9 +272,11 @@ impl Write for Checked {
         ready!(Pin::new(&mut this.inbox).poll_flush(cx))?;
         this.flushed = true;
         if this.waiting && !this.busy.load(Ordering::Relaxed) {
-            // It would not ask again by itself.
             this.waiting = false;
-            cx.waker().wake_by_ref();
+            // It would not ask again by itself. Where nothing is unread, the socket wakes it.
+            if !this.inbox.unread.is_empty() {
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::header::{FORWARDED, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Request};
+use smallvec::SmallVec;
 
 use super::head::Field;
 use crate::client::Client;
@@ -51,6 +52,9 @@ const TLVS: [HeaderName; 9] = [
     GCP_PSC_ID,
 ];
 
+const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
+
 /// The longest request id that is taken over from a client.
 const LONGEST_REQUEST_ID: usize = 128;
 
@@ -76,17 +80,13 @@ impl Lines for [Field<'_>] {
 /// Says who the client is.
 pub(super) fn set<B>(request: &mut Request<B>, client: &Client, request_id: &str, config: &Config) {
     let headers = request.headers_mut();
-    let gone: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_replaced(name.as_str().as_bytes(), config))
-        .cloned()
-        .collect();
-    let mut told = Vec::with_capacity(8);
     let host = headers.get(HOST).cloned();
-    let host = host.as_ref().map(HeaderValue::as_bytes);
-    tell(headers, host, client, request_id, config, |name, value| {
-        told.push((name.clone(), self::value(value)));
+    let mut told: SmallVec<[(HeaderName, HeaderValue); 8]> = SmallVec::new();
+    tell(headers, host.as_ref().map(Told::Value), client, request_id, config, |name, value| {
+        told.push((name.clone(), value.into_value()));
     });
+    let is_replaced = |name: &&HeaderName| is_replaced(name.as_str().as_bytes(), config);
+    let gone: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_replaced).cloned().collect();
     for name in gone {
         headers.remove(name);
     }
@@ -95,30 +95,57 @@ pub(super) fn set<B>(request: &mut Request<B>, client: &Client, request_id: &str
     }
 }
 
+/// The value of a field that is told.
+#[derive(Clone, Copy)]
+pub(super) enum Told<'a> {
+    /// Words of this request.
+    Bytes(&'a [u8]),
+    /// What is at hand as a value.
+    Value(&'a HeaderValue),
+}
+
+impl Told<'_> {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Value(value) => value.as_bytes(),
+        }
+    }
+
+    fn into_value(self) -> HeaderValue {
+        match self {
+            Self::Bytes(bytes) => value(bytes),
+            Self::Value(value) => value.clone(),
+        }
+    }
+}
+
 /// Gives `tell` each field that says who the client is. `lines` are the client's own, and [`is_replaced`]
 /// says which of them must not pass beside these.
 pub(super) fn tell(
     lines: &(impl Lines + ?Sized),
-    host: Option<&[u8]>,
+    host: Option<Told<'_>>,
     client: &Client,
     request_id: &str,
     config: &Config,
-    mut tell: impl FnMut(&HeaderName, &[u8]),
+    mut tell: impl FnMut(&HeaderName, Told<'_>),
 ) {
     let append = config.forwarded == Forwarded::Append;
-    let mut list = Vec::with_capacity(48);
+    let mut list = Vec::new();
     // An element of a list field, after what all its lines say.
-    let mut add = |name: &HeaderName, element: &[u8], tell: &mut dyn FnMut(&HeaderName, &[u8])| {
-        list.clear();
-        if append {
+    let mut add =
+        |name: &HeaderName, element: Told<'_>, tell: &mut dyn FnMut(&HeaderName, Told<'_>)| {
+            if !append {
+                return tell(name, element);
+            }
+            list.clear();
             lines.each(name, &mut |line| {
                 list.extend_from_slice(line);
                 list.extend_from_slice(b", ");
             });
-        }
-        list.extend_from_slice(element);
-        tell(name, &list);
-    };
+            list.extend_from_slice(element.as_bytes());
+            tell(name, Told::Bytes(&list));
+        };
     let said = |name: &HeaderName| {
         let mut said = false;
         if append {
@@ -127,22 +154,22 @@ pub(super) fn tell(
         said
     };
 
-    let address = client.address.ip();
-    let proto = if client.https { "https" } else { "http" };
-    let ip = address.to_string();
+    let words = client.words();
+    let proto = if client.https { &HTTPS } else { &HTTP };
     if config.forwarded_header {
-        let element = forwarded_element(address, proto, host);
-        add(&FORWARDED, element.as_bytes(), &mut tell);
+        let host = host.as_ref().map(Told::as_bytes);
+        let element = forwarded_element(client.address.ip(), client.https, host);
+        add(&FORWARDED, Told::Bytes(element.as_bytes()), &mut tell);
     }
-    add(&FOR, ip.as_bytes(), &mut tell);
+    add(&FOR, Told::Value(&words.ip), &mut tell);
     if !said(&REAL_IP) {
-        tell(&REAL_IP, ip.as_bytes());
+        tell(&REAL_IP, Told::Value(&words.ip));
     }
     if !said(&PROTO) {
-        tell(&PROTO, proto.as_bytes());
+        tell(&PROTO, Told::Value(proto));
     }
     if !said(&FORWARDED_PORT) {
-        tell(&FORWARDED_PORT, client.destination.port().to_string().as_bytes());
+        tell(&FORWARDED_PORT, Told::Value(&words.port));
     }
     if let Some(host) = host
         && !said(&FORWARDED_HOST)
@@ -150,9 +177,9 @@ pub(super) fn tell(
         tell(&FORWARDED_HOST, host);
     }
     for (name, value) in &client.tlv_headers {
-        tell(name, value.as_bytes());
+        tell(name, Told::Value(value));
     }
-    tell(&REQUEST_ID, request_id.as_bytes());
+    tell(&REQUEST_ID, Told::Bytes(request_id.as_bytes()));
 }
 
 /// Whether a client's field of this name must not pass: only we may say it, or say it anew.
@@ -305,11 +332,12 @@ impl RequestIds {
     fn next(&self) -> String {
         let mut id = String::with_capacity(32);
         for half in [self.process, self.next.fetch_add(1, Ordering::Relaxed)] {
-            let digits = (0..16).rev().filter_map(|place| {
-                let digit = u32::try_from(half >> (4 * place) & 0xf).ok()?;
-                char::from_digit(digit, 16)
-            });
-            id.extend(digits);
+            for byte in half.to_be_bytes() {
+                for digit in [byte >> 4, byte & 0xf] {
+                    let first = if digit < 10 { b'0' } else { b'a' - 10 };
+                    id.push(char::from(first + digit));
+                }
+            }
         }
         id
     }
@@ -329,7 +357,7 @@ pub(super) fn request_id(lines: &(impl Lines + ?Sized), ids: &RequestIds) -> Str
 }
 
 /// RFC 7239, section 4: IPv6 and anything that is no token is quoted.
-fn forwarded_element(address: IpAddr, proto: &str, host: Option<&[u8]>) -> String {
+fn forwarded_element(address: IpAddr, https: bool, host: Option<&[u8]>) -> String {
     let mut element = match address {
         IpAddr::V4(ip) => format!("for={ip}"),
         IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
@@ -338,7 +366,7 @@ fn forwarded_element(address: IpAddr, proto: &str, host: Option<&[u8]>) -> Strin
         // Writing to a string cannot fail.
         let _ = write!(element, ";host=\"{}\"", host.replace('\\', "\\\\").replace('"', "\\\""));
     }
-    let _ = write!(element, ";proto={proto}");
+    element.push_str(if https { ";proto=https" } else { ";proto=http" });
     element
 }
 
@@ -365,6 +393,8 @@ fn opaque_value(bytes: &[u8]) -> HeaderValue {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+    use std::sync::OnceLock;
+
     use super::*;
 
     fn client(address: &str, https: bool) -> Client {
@@ -375,6 +405,7 @@ mod tests {
             identified: true,
             https,
             tlv_headers: vec![(UNIQUE_ID, HeaderValue::from_static("u-1"))],
+            words: OnceLock::new(),
             seat: crate::limits::Seat::default(),
             stalled: crate::stall::Stalled::default(),
         }

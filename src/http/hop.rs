@@ -16,6 +16,8 @@ const ALWAYS: [HeaderName; 4] = [
     TRANSFER_ENCODING,
 ];
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
 /// The names that `Connection` lists in these lines.
 pub(super) fn listed<'a>(lines: &[Field<'a>]) -> impl Iterator<Item = &'a [u8]> {
     let lines = lines.iter().filter(|field| field.is("connection"));
@@ -49,6 +51,9 @@ const HOP_BY_HOP: [&str; 9] = [
 ///
 /// `TE: trailers` is said again by us, since trailers do pass (RFC 9110, section 6.5.1).
 pub(super) fn strip_request(headers: &mut HeaderMap) {
+    if !has_any(headers) {
+        return;
+    }
     let trailers = headers
         .get_all(TE)
         .iter()
@@ -56,7 +61,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
         .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")));
     strip(headers);
     headers.remove(UPGRADE);
-    headers.remove(HeaderName::from_static("http2-settings"));
+    headers.remove(HTTP2_SETTINGS);
     headers.remove(PROXY_AUTHORIZATION);
     headers.remove(TE);
     if trailers {
@@ -69,6 +74,9 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
 ///
 /// 101 and 426 are about the upgrade, so theirs stays (RFC 9110, sections 15.2.2 and 15.5.22).
 pub(super) fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
+    if !has_any(headers) {
+        return;
+    }
     let upgrade = match status {
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED => headers.remove(UPGRADE),
         _ => None,
@@ -80,6 +88,11 @@ pub(super) fn strip_response(status: StatusCode, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, protocol);
     }
+}
+
+/// Whether any of them is there: mostly none is, and to look once costs less than to remove each.
+fn has_any(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| is_hop_by_hop(name.as_str().as_bytes(), &[]))
 }
 
 fn strip(headers: &mut HeaderMap) {

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -20,7 +21,7 @@ use super::reject::Rejection;
 use super::{FromClient, Front, ToClient, hop};
 use crate::access_log::{Entry, Progress};
 use crate::stall::Stalled;
-use crate::upstream::{Endpoint, SendError};
+use crate::upstream::{Answered, SendError, Streamed};
 
 /// Sends the request through the pool and passes the response on.
 pub(super) async fn pass(
@@ -31,24 +32,25 @@ pub(super) async fn pass(
     let progress = Arc::clone(&entry.from_client);
     let gate = (expect::is_expected(request.headers()) && !request.body().is_end_stream())
         .then(Arc::<Gate>::default);
-    let response = match send(request, gate.as_ref(), &progress, front).await {
-        Ok(response) => response,
-        Err(mut failed) => {
-            if progress.overdue.load(Ordering::Relaxed) {
-                failed.rejection = Rejection::SlowBody;
+    let Answered { response, endpoint, stalled } =
+        match send(request, gate.as_ref(), &progress, front).await {
+            Ok(answered) => answered,
+            Err(mut failed) => {
+                if progress.overdue.load(Ordering::Relaxed) {
+                    failed.rejection = Rejection::SlowBody;
+                }
+                entry.upstream = failed.upstream;
+                return Err((failed.rejection, entry));
             }
-            entry.upstream = failed.upstream;
-            return Err((failed.rejection, entry));
-        }
-    };
-    entry.upstream = response.extensions().get::<Endpoint>().map(|endpoint| endpoint.0);
+        };
+    entry.upstream = Some(endpoint);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err((Rejection::UnaskedUpgrade, entry));
     }
     if let Err(rejection) = check(&response, front) {
         return Err((rejection, entry));
     }
-    let mut response = pass_back(response, entry);
+    let mut response = pass_back(response, entry, stalled);
     if let Some(gate) = gate.filter(|gate| gate.is_shut()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response.body_mut().then_give_up(gate);
@@ -57,7 +59,11 @@ pub(super) async fn pass(
 }
 
 /// The upstream's response, made the client's.
-pub(super) fn pass_back(response: Response<Incoming>, mut entry: Entry) -> Response<ToClient> {
+pub(super) fn pass_back(
+    response: Response<Streamed<FromClient>>,
+    mut entry: Entry,
+    upstream_stalled: Stalled,
+) -> Response<ToClient> {
     let (mut parts, body) = response.into_parts();
     entry.status = Some(parts.status.as_u16());
     hop::strip_response(parts.status, &mut parts.headers);
@@ -67,12 +73,11 @@ pub(super) fn pass_back(response: Response<Incoming>, mut entry: Entry) -> Respo
         // RFC 9110, section 8.6: it has none to tell of.
         parts.headers.remove(CONTENT_LENGTH);
     }
-    let stalled = parts.extensions.get::<Stalled>().cloned().unwrap_or_default();
-    Response::from_parts(parts, ToClient::passed(body, entry, stalled))
+    Response::from_parts(parts, ToClient::passed(body, entry, upstream_stalled))
 }
 
 /// Refuses a response whose end could be read in two ways.
-pub(super) fn check(response: &Response<Incoming>, front: &Front) -> Result<(), Rejection> {
+pub(super) fn check<B>(response: &Response<B>, front: &Front) -> Result<(), Rejection> {
     framing(response.headers()).map_err(|fault| {
         front.counters.response_faults.add(fault);
         tracing::debug!(rule = fault.as_str(), "bad response: {fault}");
@@ -103,32 +108,34 @@ async fn send(
     gate: Option<&Arc<Gate>>,
     progress: &Arc<Progress>,
     front: &Front,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Answered<FromClient>, Failed> {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_11;
     let limit = front.config.response_head_timeout;
     if body.is_end_stream() {
-        // Kept for a second try, where one is allowed.
-        let again = is_safe_to_repeat(&parts.method).then(|| parts.clone());
-        let first = Request::from_parts(parts, FromClient::none(Arc::clone(progress)));
-        let error = match head(front.pool.send(first), progress, limit).await? {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        return match again {
-            Some(parts) if error.is_stale_connection() => {
-                let second = Request::from_parts(parts, FromClient::none(Arc::clone(progress)));
-                Ok(head(front.pool.send(second), progress, limit).await??)
-            }
-            _ => Err(error.into()),
-        };
+        let is_safe = is_safe_to_repeat(&parts.method);
+        let body = FromClient::none(Arc::clone(progress));
+        let request = Box::new(Request::from_parts(parts, body));
+        return Ok(head(front.pool.send(request, is_safe), progress, limit).await??);
     }
 
+    // On the heap: it is rare, and large.
+    Box::pin(send_with_body(parts, body, gate, progress, front)).await
+}
+
+async fn send_with_body(
+    parts: Parts,
+    body: Incoming,
+    gate: Option<&Arc<Gate>>,
+    progress: &Arc<Progress>,
+    front: &Front,
+) -> Result<Answered<FromClient>, Failed> {
+    let limit = front.config.response_head_timeout;
     let most = front.config.max_body_size;
     let body = FromClient::new(body, Arc::clone(progress), gate.cloned(), most, limit);
-    let mut request = Request::from_parts(parts, body);
+    let mut request = Box::new(Request::from_parts(parts, body));
     let Some(gate) = gate else {
-        return Ok(head(front.pool.send(request), progress, limit).await??);
+        return Ok(head(front.pool.send(request, false), progress, limit).await??);
     };
     let upstream_agrees = Arc::clone(gate);
     on_informational(&mut request, move |response| {
@@ -136,7 +143,7 @@ async fn send(
             upstream_agrees.open();
         }
     });
-    let mut response = pin!(head(front.pool.send(request), progress, limit));
+    let mut response = pin!(head(front.pool.send(request, false), progress, limit));
     let answer = if let Ok(answer) = timeout(expect::PATIENCE.min(limit), &mut response).await {
         answer
     } else {

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::checked::Checked;
+use super::forwarded::Told;
 use super::head::{self, Limits, Request, Target, Version};
 use super::plain::{check, pass_back};
 use super::reject::{self, Rejection};
@@ -31,8 +32,9 @@ use crate::config::Config;
 use crate::drain::{Open, Stage};
 use crate::end::{End, Phase, Reason, Side};
 use crate::inbox::Inbox;
+use crate::stall::Stalled;
 use crate::tunnel::{Protocol, Tunnel};
-use crate::upstream::MAX_BUFFER;
+use crate::upstream::{MAX_BUFFER, Streamed};
 
 /// What an upstream's head may hold.
 const LIMITS: Limits = Limits { head: MAX_BUFFER, ..Limits::DEFAULT };
@@ -122,8 +124,8 @@ fn for_upstream(
     line(&mut out, b"Connection", b"Upgrade");
     line(&mut out, b"Upgrade", offer);
     let lines = head.fields.as_slice();
-    forwarded::tell(lines, host, client, request_id, config, |name, value| {
-        line(&mut out, name.as_str().as_bytes(), value);
+    forwarded::tell(lines, host.map(Told::Bytes), client, request_id, config, |name, value| {
+        line(&mut out, name.as_str().as_bytes(), value.as_bytes());
     });
     out.extend_from_slice(b"\r\n");
     out
@@ -192,7 +194,10 @@ pub(crate) async fn open(
         // Boxed: it is rare, and large.
         Ok(Answered::Other(upstream)) => match Box::pin(replay::response(upstream, method)).await {
             Ok(response) => match check(&response, front) {
-                Ok(()) => Ok(pass_back(response, entry)),
+                Ok(()) => {
+                    let response = response.map(Streamed::driven);
+                    Ok(pass_back(response, entry, Stalled::default()))
+                }
                 Err(rejection) => Err((rejection, entry)),
             },
             Err(error) => Err((Rejection::MalformedResponse(error.to_string()), entry)),

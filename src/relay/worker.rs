@@ -315,7 +315,8 @@ impl Worker {
 
     fn adopt(&mut self, mut tunnel: Tunnel) {
         tunnel.identity.settle();
-        self.take_in(Opened { tunnel, hears_client: false, hears_upstream: false }, Slot::begin);
+        let opened = Opened { tunnel, hears_client: false, hears_upstream: false };
+        self.take_in(opened, Slot::begin);
     }
 
     fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, u32)) {
@@ -578,8 +579,8 @@ mod tests {
         worker.adopt(unlucky);
         worker.adopt(lucky);
         let (stillborn, other_client, other_upstream) = tunnel();
-        let opened = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
-        worker.take_in(opened, |_, _, _| panic!("another, made on purpose"));
+        let stillborn = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
+        worker.take_in(stillborn, |_, _, _| panic!("another, made on purpose"));
         assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
 
         let next = guarded(|| panic!("a mistake, made on purpose by a test"));

@@ -1,29 +1,32 @@
 //! Upstream connections for plain requests, kept alive between them.
 //!
-//! The pool is hyper-util's. What is ours: how a connection is made, which endpoint it goes to, and
-//! whether a request may be sent a second time after its connection turned out to be dead.
+//! HTTP on them is hyper's. What is ours: how a connection is made, who drives it ([`link`]), how long it is
+//! kept, and whether a request may be sent a second time after its connection turned out to be dead.
+//!
+//! A request without a body is sent, and its response read, by the task that asks: nobody else is woken for
+//! it. A request with one gets a task for its connection, so that the body goes on while the response waits
+//! for its client.
 
-use std::future::Future;
-use std::io;
+mod error;
+mod link;
+mod socket;
+
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Context;
+use std::time::{Duration, Instant};
 
-use http::{Extensions, Request, Response, Uri};
-use hyper::body::{Body, Incoming};
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
-use tower_service::Service;
+use http::{Request, Response};
+use hyper::body::Body;
+use tokio::runtime::Handle;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Fault, MAX_BUFFER, Upstream};
-use crate::http::head;
-use crate::stall::{StallWatch, Stalled, first_of};
+pub(crate) use self::error::SendError;
+pub(crate) use self::link::Streamed;
+use self::link::{Head, Link, Refused};
+use super::Upstream;
+use crate::stall::Stalled;
 
 /// How long an idle connection is kept: under the 5 s after which node's http server closes one,
 /// the shortest keep-alive of the common application servers, so that we let go first.
@@ -32,273 +35,249 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Idle connections kept at most.
 const MOST_IDLE: usize = 64;
 
-/// The address that a response came from, in the response's extensions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Endpoint(pub(crate) SocketAddr);
+/// How often idle connections are looked after.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The pool. Clones share it.
 #[derive(Debug)]
-pub(crate) struct Pool<B> {
-    client: Client<Connector, B>,
+pub(crate) struct Pool<B: Sendable> {
+    store: Arc<Store<B>>,
 }
 
-impl<B> Clone for Pool<B> {
+impl<B: Sendable> Clone for Pool<B> {
     fn clone(&self) -> Self {
-        Self { client: self.client.clone() }
+        Self { store: Arc::clone(&self.store) }
     }
 }
 
-/// Why a request got no response.
+/// A response, and where it came from.
 #[derive(Debug)]
-pub(crate) struct SendError {
-    error: legacy::Error,
+pub(crate) struct Answered<B: Sendable> {
+    pub(crate) response: Response<Streamed<B>>,
+    pub(crate) endpoint: SocketAddr,
+    /// Whether the endpoint takes nothing of the request while it sends this.
+    pub(crate) stalled: Stalled,
 }
 
-impl<B> Pool<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+/// What a body must be to be sent: hyper's words for it. The default is none at all.
+pub(crate) trait Sendable:
+    Body<Data: Send, Error: Into<BoxedError>> + Default + Send + Unpin + 'static
 {
+}
+
+impl<B> Sendable for B where
+    B: Body<Data: Send, Error: Into<BoxedError>> + Default + Send + Unpin + 'static
+{
+}
+
+type BoxedError = Box<dyn std::error::Error + Send + Sync>;
+
+impl<B: Sendable> Pool<B> {
     pub(super) fn new(upstream: Upstream) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(MOST_IDLE)
-            .set_host(false)
-            .http1_preserve_header_case(true)
-            .http1_max_buf_size(MAX_BUFFER)
-            .build(Connector { upstream });
-        Self { client }
+        Self { store: Arc::new(Store { upstream, idle: Mutex::default() }) }
     }
 
-    /// Sends a request in origin form and waits for the head of its response.
+    /// Sends a request in origin form and waits for the head of its response. One that is `safe` has no body
+    /// and may be sent twice (RFC 9110, section 9.2.2). It comes in a box, since it is handed on several times.
     pub(crate) async fn send(
         &self,
-        mut request: Request<B>,
-    ) -> Result<Response<Incoming>, SendError> {
-        // The pool's key; it does not go on the wire.
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme = Some(http::uri::Scheme::HTTP);
-        parts.authority = Some(http::uri::Authority::from_static("upstream"));
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
+        mut request: Box<Request<B>>,
+        is_safe: bool,
+    ) -> Result<Answered<B>, SendError> {
+        loop {
+            let link = match self.store.take() {
+                Some(link) => link,
+                // On the heap: it is rare, and large.
+                None => Box::pin(Link::open(&self.store.upstream)).await?,
+            };
+            let has_answered = link.has_answered();
+            match link.send(request, is_safe, &self.store).await {
+                Ok(answered) => return Ok(answered),
+                // Not a byte of it was sent: it had closed before.
+                Err(Refused { request: Some(unsent), .. }) if has_answered => request = unsent,
+                Err(Refused { error, head: Some(head), .. }) if error.is_stale_connection() => {
+                    // On the heap: it is rare, and large.
+                    return Box::pin(self.send_again(head)).await;
+                }
+                Err(refused) => return Err(refused.error),
+            }
         }
-        let response = self.client.request(request).await.map_err(|error| SendError { error })?;
-        if let Some(used) = response.extensions().get::<Used>() {
-            used.0.store(true, Ordering::Relaxed);
-        }
-        Ok(response)
     }
 }
 
-impl SendError {
-    /// The fault of the connection, if there was none to send on.
-    pub(crate) fn connect_fault(&self) -> Option<&Fault> {
-        self.sources().find_map(|source| source.downcast_ref::<Fault>())
-    }
-
-    /// The address that it was sent to, or that was tried.
-    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        let mut extensions = Extensions::new();
-        if let Some(connected) = self.error.connect_info() {
-            connected.get_extras(&mut extensions);
-        }
-        let endpoint = extensions.get::<Endpoint>().map(|endpoint| endpoint.0);
-        endpoint.or_else(|| self.connect_fault().and_then(Fault::address))
-    }
-
-    /// The connection had answered before, and closed without a byte of answer to this request: the
-    /// upstream let go of it at the moment in which the request was sent. A request that is safe to
-    /// repeat (RFC 9110, section 9.2.2) may be.
-    pub(crate) fn is_stale_connection(&self) -> bool {
-        let mut extensions = Extensions::new();
-        if let Some(connected) = self.error.connect_info() {
-            connected.get_extras(&mut extensions);
-        }
-        let used = extensions.get::<Used>().is_some_and(|used| used.0.load(Ordering::Relaxed));
-        used && self.sources().any(|source| {
-            source.downcast_ref::<hyper::Error>().is_some_and(|error| {
-                error.is_incomplete_message() || error.is_canceled() || error.is_closed()
-            }) || source.downcast_ref::<io::Error>().is_some_and(|error| {
-                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-            })
-        })
-    }
-
-    /// The client's body broke off, and the request with it.
-    pub(crate) fn is_client_body(&self) -> bool {
-        self.sources()
-            .any(|source| source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user))
-    }
-
-    /// The rule that the client's body breaks, if that is why it broke off.
-    pub(crate) fn client_fault(&self) -> Option<head::Fault> {
-        let error = self.sources().find_map(|source| source.downcast_ref::<io::Error>())?;
-        error.get_ref()?.downcast_ref().copied()
-    }
-
-    /// The upstream took none of the request for too long.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.sources().any(|source| {
-            source
-                .downcast_ref::<io::Error>()
-                .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-        })
-    }
-
-    /// The response was there and was no HTTP.
-    pub(crate) fn is_malformed_response(&self) -> bool {
-        self.sources()
-            .any(|source| source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse))
-    }
-
-    fn sources(&self) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-        let first: &(dyn std::error::Error + 'static) = &self.error;
-        std::iter::successors(Some(first), |error| error.source())
+impl<B: Sendable> Pool<B> {
+    /// Sends a head once more, on a connection that cannot be stale.
+    async fn send_again(&self, head: Head) -> Result<Answered<B>, SendError> {
+        let link = Link::open(&self.store.upstream).await?;
+        link.send_again(head, &self.store).await.map_err(|refused| refused.error)
     }
 }
 
-impl std::fmt::Display for SendError {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut separator = "";
-        for source in self.sources() {
-            write!(out, "{separator}{source}")?;
-            separator = ": ";
-        }
-        Ok(())
-    }
-}
-
-/// Whether a connection has answered before.
-#[derive(Clone, Debug, Default)]
-struct Used(Arc<AtomicBool>);
-
-/// Makes connections for the pool.
-#[derive(Clone, Debug)]
-struct Connector {
-    upstream: Upstream,
-}
-
-impl Service<Uri> for Connector {
-    type Response = PooledSocket;
-    type Error = Fault;
-    type Future = Pin<Box<dyn Future<Output = Result<PooledSocket, Fault>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let upstream = self.upstream.clone();
-        Box::pin(async move {
-            let (socket, address) = upstream.connect().await?;
-            let stalled = Stalled::default();
-            Ok(PooledSocket {
-                stalls: StallWatch::new(upstream.stall_timeout, stalled.clone()),
-                stalled,
-                socket: TokioIo::new(socket),
-                endpoint: Endpoint(address),
-                used: Used::default(),
-                deaf: false,
-            })
-        })
-    }
-}
-
-/// A socket of the pool.
-///
-/// An upstream may answer and close before it has read the whole request (413, 401). The next write
-/// then fails, and hyper would give up the connection with the answer still unread in it. So a write
-/// that fails is not told: it stays pending, and reading tells what there is, the answer or the end.
+/// Where idle connections are.
 #[derive(Debug)]
-struct PooledSocket {
-    socket: TokioIo<TcpStream>,
-    endpoint: Endpoint,
-    used: Used,
-    /// A write failed; nothing more can be sent.
-    deaf: bool,
-    stalls: StallWatch,
-    stalled: Stalled,
+struct Store<B: Sendable> {
+    upstream: Upstream,
+    idle: Mutex<Idle<B>>,
 }
 
-impl PooledSocket {
-    fn written(
-        &mut self,
-        cx: &mut Context<'_>,
-        polled: Poll<io::Result<usize>>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = self.stalls.watch(cx, polled, self.socket.inner(), bytes);
-        if self.stalled.is_so() {
-            // It lives and does not read. What it may still say is not waited for.
-            return polled;
-        }
-        if let Poll::Ready(Err(error)) = polled {
-            tracing::debug!(upstream = %self.endpoint.0, "it reads no more: {error}");
-            self.deaf = true;
-            // The end of the connection wakes the reader, and with it the whole connection.
-            return Poll::Pending;
-        }
-        polled
+#[derive(Debug)]
+struct Idle<B: Sendable> {
+    /// The last one that became idle is the last one here, and the first to be used again.
+    links: Vec<(Box<Link<B>>, Instant)>,
+    /// A task looks after them.
+    looked_after: bool,
+}
+
+impl<B: Sendable> Default for Idle<B> {
+    fn default() -> Self {
+        Self { links: Vec::new(), looked_after: false }
     }
 }
 
-impl Connection for PooledSocket {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(self.endpoint).extra(self.used.clone()).extra(self.stalled.clone())
+impl<B: Sendable> Store<B> {
+    fn idle(&self) -> MutexGuard<'_, Idle<B>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection that was used before.
+    fn take(&self) -> Option<Box<Link<B>>> {
+        loop {
+            let (link, since) = self.idle().links.pop()?;
+            if link.is_ready() && since.elapsed() < IDLE {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Keeps a connection that is ready for the next request.
+    fn keep(self: &Arc<Self>, link: Box<Link<B>>) {
+        // Without a runtime there is no next request.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut idle = self.idle();
+        if idle.links.len() < MOST_IDLE {
+            idle.links.push((link, Instant::now()));
+            if !idle.looked_after {
+                idle.looked_after = true;
+                runtime.spawn(look_after(Arc::downgrade(self)));
+            }
+        }
+    }
+
+    /// Lets go of those whose time is over, or that the upstream has closed. Whether any are left.
+    fn look(&self, cx: &mut Context<'_>) -> bool {
+        let mut idle = self.idle();
+        idle.links
+            .retain_mut(|(link, since)| since.elapsed() < IDLE && link.drive(cx).is_pending());
+        idle.looked_after = !idle.links.is_empty();
+        idle.looked_after
     }
 }
 
-impl Read for PooledSocket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
-        this.stalls.note(&read);
-        read
-    }
+/// Looks after idle connections while there are any: now and then, and when one of them is heard of.
+async fn look_after<B: Sendable>(store: Weak<Store<B>>) {
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    poll_fn(|cx| {
+        while tick.poll_tick(cx).is_ready() {}
+        match store.upgrade() {
+            Some(store) if store.look(cx) => std::task::Poll::Pending,
+            _ => std::task::Poll::Ready(()),
+        }
+    })
+    .await;
 }
 
-impl Write for PooledSocket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.deaf {
-            return Poll::Pending;
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt as _, Empty};
+
+    use super::*;
+    use crate::config::Destination;
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+    fn pool_before(listener: &TcpListener) -> Pool<Empty<Bytes>> {
+        let destination = Destination {
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let limit = Duration::from_secs(10);
+        Upstream::new(&destination, limit, limit).pool()
+    }
+
+    /// Takes a connection and answers so many requests on it.
+    fn answer(listener: &TcpListener, requests: usize) -> TcpStream {
+        let (mut socket, _) = listener.accept().unwrap();
+        for _ in 0..requests {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                socket.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            socket.write_all(OK).unwrap();
         }
-        let polled = Pin::new(&mut this.socket).poll_write(cx, bytes);
-        this.written(cx, polled, bytes)
+        socket
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    async fn get(pool: &Pool<Empty<Bytes>>) -> Bytes {
+        let answered = pool.send(Box::new(Request::new(Empty::new())), true).await.unwrap();
+        answered.response.into_body().collect().await.unwrap().to_bytes()
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    fn idle(pool: &Pool<Empty<Bytes>>) -> usize {
+        pool.store.idle().links.len()
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.deaf {
-            return Poll::Pending;
+    #[tokio::test]
+    async fn connection_is_used_again_as_soon_as_its_response_has_passed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pool = pool_before(&listener);
+        let upstream = std::thread::spawn(move || answer(&listener, 3));
+        for _ in 0..3 {
+            assert_eq!(get(&pool).await, "ok");
+            assert_eq!(idle(&pool), 1);
         }
-        let polled = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
-        this.written(cx, polled, first_of(slices))
+        upstream.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn connection_that_the_upstream_closes_leaves_the_pool() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pool = pool_before(&listener);
+        let upstream = std::thread::spawn(move || answer(&listener, 1));
+        assert_eq!(get(&pool).await, "ok");
+        assert_eq!(idle(&pool), 1);
+        let closed = Instant::now();
+        drop(upstream.join().unwrap());
+        while idle(&pool) > 0 {
+            assert!(closed.elapsed() < IDLE / 2, "it is kept");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn response_that_nobody_reads_to_its_end_takes_its_connection_along() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let pool = pool_before(&listener);
+        let upstream = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok").unwrap();
+            let mut rest = Vec::new();
+            // A reset says the same.
+            socket.read_to_end(&mut rest).unwrap_or_default();
+        });
+        let answered = pool.send(Box::new(Request::new(Empty::new())), true).await;
+        drop(answered.unwrap());
+        assert_eq!(idle(&pool), 0);
+        upstream.join().unwrap();
     }
 }

@@ -336,9 +336,16 @@ fn on_a_stale_connection(second: &str, read: fn(&mut Client) -> Response) -> (Re
 #[test]
 fn safe_request_that_meets_a_stale_connection_is_sent_again() {
     for method in ["GET", "HEAD", "OPTIONS"] {
-        let request = format!("{method} /second HTTP/1.1\r\nHost: a\r\n\r\n");
-        let (response, _) = on_a_stale_connection(&request, Client::read_head);
+        let request =
+            format!("{method} /second HTTP/1.1\r\nHost: a\r\nx-ODD: 1\r\nx-ODD: 2\r\n\r\n");
+        let (response, upstream) = on_a_stale_connection(&request, Client::read_head);
         assert_eq!(response.status, 200, "{method}");
+        assert!(upstream.seen().starts_with("GET /first "));
+        let again = upstream.seen();
+        assert!(again.starts_with(&format!("{method} /second HTTP/1.1\r\n")), "{again}");
+        assert!(again.contains("\r\nx-ODD: 1\r\nx-ODD: 2\r\n"), "{again}");
+        assert!(again.contains("\r\nx-forwarded-for: "), "{again}");
+        assert!(again.ends_with("\r\n\r\n"), "{again}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Instructions and system calls per round trip and per handshake: counts that noise does not reach.
+//! Instructions and system calls per round trip, per handshake and per plain request: counts that noise does not reach.
 
 use std::collections::BTreeSet;
 
@@ -21,6 +21,7 @@ const SELDOM: f64 = 0.005;
 pub(super) enum Unit {
     RoundTrip,
     Handshake,
+    Request,
 }
 
 impl Unit {
@@ -28,6 +29,7 @@ impl Unit {
         match self {
             Self::RoundTrip => "round trip",
             Self::Handshake => "handshake",
+            Self::Request => "plain request",
         }
     }
 
@@ -35,6 +37,7 @@ impl Unit {
         match self {
             Self::RoundTrip => Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() },
             Self::Handshake => Work::Handshakes,
+            Self::Request => Work::Get,
         }
     }
 }
@@ -44,13 +47,14 @@ pub(super) fn instructions(bench: &Bench) -> Fallible<Section> {
     let mut rows = Vec::new();
     for proxy in Proxy::ALL {
         let mut cells = Vec::new();
-        for unit in [Unit::RoundTrip, Unit::Handshake] {
+        for unit in [Unit::RoundTrip, Unit::Handshake, Unit::Request] {
             let counts = one_more(bench, name, Counter::Callgrind, proxy, unit)?;
             cells.push(Cell::Exact(counts.get(INSTRUCTIONS).copied().unwrap_or_default(), 0));
         }
         rows.push((proxy.as_str().to_owned(), cells));
     }
-    let columns = vec!["per 64 B round trip".to_owned(), "per handshake".to_owned()];
+    let columns = ["per 64 B round trip", "per handshake", "per plain request"];
+    let columns = columns.map(str::to_owned).to_vec();
     let table = Table { corner: "proxy", columns, rows };
     let own = |column| table.get(Proxy::Elbows.as_str(), column).unwrap_or_default().median;
     Ok(Section {
@@ -58,9 +62,10 @@ pub(super) fn instructions(bench: &Bench) -> Fallible<Section> {
         title: "Instructions in user space",
         text: "Each proxy as one process under `valgrind --tool=callgrind`, 20 connections, 64 B: two runs of \
                different length, the difference of their counts divided by the difference of their lengths. Free of \
-               noise; what the kernel does is not in it. A handshake is a connection from its opening to its end."
+               noise; what the kernel does is not in it. A handshake is a connection from its opening to its end, a plain \
+               request a GET of 1 KiB on a connection that is kept alive."
             .to_owned(),
-        chart: Some(Chart::of(&table, "instructions", &[0, 1])),
+        chart: Some(Chart::of(&table, "instructions", &[0, 1, 2])),
         goals: vec![
             Goal::at_most("instructions of elbows per 64 B round trip", 700.0, own(0), 0),
             Goal::at_most("instructions of elbows per handshake", 29_500.0, own(1), 0),
@@ -75,6 +80,10 @@ pub(super) fn calls_message(bench: &Bench) -> Fallible<Section> {
 
 pub(super) fn calls_handshake(bench: &Bench) -> Fallible<Section> {
     calls(bench, "calls-handshake", "System calls per handshake", Unit::Handshake)
+}
+
+pub(super) fn calls_request(bench: &Bench) -> Fallible<Section> {
+    calls(bench, "calls-request", "System calls per plain request", Unit::Request)
 }
 
 fn calls(bench: &Bench, name: &'static str, title: &'static str, unit: Unit) -> Fallible<Section> {
@@ -119,8 +128,8 @@ pub(super) fn one_more(
     unit: Unit,
 ) -> Fallible<Counts> {
     let (short, long) = match (unit, bench.is_quick) {
-        (Unit::RoundTrip, false) => (2_000, 12_000),
-        (Unit::RoundTrip, true) => (200, 400),
+        (Unit::RoundTrip | Unit::Request, false) => (2_000, 12_000),
+        (Unit::RoundTrip | Unit::Request, true) => (200, 400),
         (Unit::Handshake, false) => (200, 1_200),
         (Unit::Handshake, true) => (20, 60),
     };
