@@ -25,6 +25,9 @@ use crate::stall::{StallWatch, Stalled, first_of};
 /// (RFC 9112, section 9.6). Whoever has its answer closes; nobody else is worth more time.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The most that is read at once.
+const ROOM: usize = 16 * 1024;
+
 /// A socket and its unread bytes.
 #[derive(Debug)]
 pub(crate) struct Inbox {
@@ -47,21 +50,31 @@ impl Inbox {
     }
 
     /// Reads what has come, behind what is unread: how many bytes, none at the end.
-    pub(crate) async fn read(&mut self, room: usize) -> std::io::Result<usize> {
-        poll_fn(|cx| self.poll_more(cx, room)).await
+    pub(crate) async fn read(&mut self) -> std::io::Result<usize> {
+        poll_fn(|cx| self.poll_some(cx)).await
     }
 
-    /// The same, polled.
-    pub(crate) fn poll_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        room: usize,
-    ) -> Poll<std::io::Result<usize>> {
-        // What room there is does, unless it is little: a head mostly comes in one piece.
-        if self.unread.capacity() - self.unread.len() < room / 4 {
-            self.unread.reserve(room);
+    /// The same, polled. Memory is taken for what has come and none while it is waited for. A message that
+    /// came in one piece goes on in one: there are applications that take its first piece for all.
+    pub(crate) fn poll_some(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); ROOM];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        let read = Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buffer);
+        self.unread.extend_from_slice(buffer.filled());
+        self.noted(read.map_ok(|()| buffer.filled().len()))
+    }
+
+    /// The same where much is to come.
+    pub(crate) fn poll_much(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        // What room there is does, unless it is little.
+        if self.unread.capacity() - self.unread.len() < ROOM / 4 {
+            self.unread.reserve(ROOM);
         }
         let read = pin!(self.socket.inner_mut().read_buf(&mut self.unread)).poll(cx);
+        self.noted(read)
+    }
+
+    fn noted<T>(&self, read: Poll<std::io::Result<T>>) -> Poll<std::io::Result<T>> {
         if let Some(stalls) = &self.stalls {
             stalls.note(&read);
         }

@@ -23,12 +23,6 @@ use super::{Front, ToClient};
 use crate::client::Client;
 use crate::inbox::Inbox;
 
-/// Room for a read while a head is waited for: most heads, and little for 10,000 that never come.
-const ROOM_FOR_HEAD: usize = 1_024;
-
-/// Room for a read of a body.
-const ROOM_FOR_BODY: usize = 16 * 1_024;
-
 /// A connection whose messages are checked as they pass.
 #[allow(clippy::struct_excessive_bools)] // They are questions that do not exclude each other.
 pub(crate) struct Checked {
@@ -108,7 +102,7 @@ impl Checked {
                 // A head comes first, so there is no body yet.
                 Ok(Step::More | Step::Body(_)) => {}
             }
-            match self.inbox.read(ROOM_FOR_HEAD).await {
+            match self.inbox.read().await {
                 Ok(0) | Err(_) => return Heard::Closed,
                 Ok(_) => {}
             }
@@ -119,7 +113,7 @@ impl Checked {
     /// meanwhile stays unread, and the socket is left alone when that is much.
     pub(crate) async fn left(&mut self) {
         while self.inbox.unread.len() < Limits::DEFAULT.head {
-            match self.inbox.read(ROOM_FOR_HEAD).await {
+            match self.inbox.read().await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
@@ -247,8 +241,12 @@ impl Read for Checked {
                 }
                 Err(fault) => return Poll::Ready(Err(this.broken(fault))),
             }
-            let room = if this.follower.is_at_head() { ROOM_FOR_HEAD } else { ROOM_FOR_BODY };
-            if ready!(this.inbox.poll_more(cx, room))? == 0 {
+            let read = if this.follower.is_at_head() {
+                this.inbox.poll_some(cx)
+            } else {
+                this.inbox.poll_much(cx)
+            };
+            if ready!(read)? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

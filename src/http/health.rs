@@ -19,9 +19,6 @@ use super::{Front, ToClient, hop, reject};
 use crate::config::Config;
 use crate::inbox::Inbox;
 
-/// Room for a read: checks are short.
-const ROOM: usize = 512;
-
 /// Whether `request` is one: `GET` or `HEAD` on exactly `HEALTH_PATH`. A query does not matter.
 pub(crate) fn is_check<B>(request: &Request<B>, config: &Config) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
@@ -140,7 +137,7 @@ async fn next(inbox: &mut Inbox, follower: &mut Follower, front: &Front) -> Next
             // Behind a body the connection ends, so that there is none to follow.
             Ok(Step::More | Step::Body(_)) => {}
         }
-        match inbox.read(ROOM).await {
+        match inbox.read().await {
             Ok(0) | Err(_) => return Next::Closed,
             Ok(_) => {}
         }

@@ -39,9 +39,6 @@ use crate::upstream::{MAX_BUFFER, Streamed};
 /// What an upstream's head may hold.
 const LIMITS: Limits = Limits { head: MAX_BUFFER, ..Limits::DEFAULT };
 
-/// Room for a read of an upstream's head.
-const ROOM: usize = 1_024;
-
 /// An upgrade that a client asks for.
 pub(crate) struct Handshake {
     /// The head that the upstream gets.
@@ -266,7 +263,7 @@ async fn ask(
                     return Ok(Answered::Switched(Switched { upstream, granted, address }));
                 }
                 Ok(None) => {
-                    if upstream.read(ROOM).await.map_err(closed)? == 0 {
+                    if upstream.read().await.map_err(closed)? == 0 {
                         return Err(Rejection::UpstreamClosed(String::from("end of stream")));
                     }
                 }

@@ -46,6 +46,32 @@ fn raw_answer(response: &'static [u8], method: &str, version: &str) -> String {
     answer
 }
 
+/// Some applications take the first piece of a body for all of it.
+#[test]
+fn message_that_came_in_one_piece_goes_on_in_one() {
+    let upstream = Upstream::start(|mut socket| {
+        let mut seen = String::new();
+        let mut piece = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = socket.read(&mut piece) {
+            seen.push_str(if piece[..length].ends_with(b"x!") { "whole " } else { "piece " });
+            socket.write_all(OK).unwrap();
+        }
+        seen
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    let mut client = Client::behind_balancer(elbows.address);
+    let body = format!("{}!", "x".repeat(4 * 1024));
+    for _ in 0..3 {
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    drop((client, elbows));
+    assert_eq!(upstream.seen(), "whole whole whole ");
+}
+
 #[test]
 fn request_bodies_keep_their_framing() {
     let (upstream, seen) = answering_bodies(OK);
