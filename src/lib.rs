@@ -10,7 +10,9 @@
 //!
 //! Up to the 101 a connection belongs to the **front**, which runs on tokio and hyper. With the 101 it
 //! becomes a [`tunnel::Tunnel`], plain data, and goes through one door, [`relay::Relay::adopt`], to the
-//! **relay**, an engine of our own on mio. `docs/architecture.md` draws both and says why.
+//! **relay**, an engine of our own on mio. Where nothing is unusual, a handshake takes a shorter way
+//! (`connection/direct.rs`), on the relay's thread from accept on. `docs/architecture.md` draws all of it and
+//! says why.
 
 pub mod config;
 pub mod sandbox;

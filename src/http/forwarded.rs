@@ -330,12 +330,13 @@ impl RequestIds {
     }
 
     fn next(&self) -> String {
+        const DIGITS: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
         let mut id = String::with_capacity(32);
         for half in [self.process, self.next.fetch_add(1, Ordering::Relaxed)] {
             for byte in half.to_be_bytes() {
                 for digit in [byte >> 4, byte & 0xf] {
-                    let first = if digit < 10 { b'0' } else { b'a' - 10 };
-                    id.push(char::from(first + digit));
+                    id.push(DIGITS.get(usize::from(digit)).copied().unwrap_or_default());
                 }
             }
         }
