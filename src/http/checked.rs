@@ -3,7 +3,8 @@
 //! hyper reads heads leniently in places and owns the loop of a connection, so the check stands in front
 //! of it: [`Follower`] follows the messages, one at a time, and hyper is given what cannot be read in
 //! two ways. To hyper the connection is at its end where the next message is not for hyper, because it
-//! breaks a rule or is an upgrade. It then winds down and gives the connection back.
+//! breaks a rule or is an upgrade, or does not come for a while: hyper and its buffers hold much more than
+//! [`Checked::hear`]. It then winds down and gives the connection back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,10 +12,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{Follower, Step};
 use super::head::{Fault, Framing, Limits, Request};
@@ -28,6 +31,9 @@ const ROOM_FOR_HEAD: usize = 1_024;
 
 /// Room for a read of a body.
 const ROOM_FOR_BODY: usize = 16 * 1_024;
+
+/// How long hyper keeps a connection on which nothing is under way.
+const REST: Duration = Duration::from_secs(1);
 
 /// A connection whose messages are checked as they pass.
 #[allow(clippy::struct_excessive_bools)] // They are questions that do not exclude each other.
@@ -44,6 +50,10 @@ pub(crate) struct Checked {
     waiting: bool,
     /// The next message is not for hyper.
     held: bool,
+    /// The last message was answered then, and none has begun to pass since.
+    idle_since: Option<Instant>,
+    /// Ends the rest. No message sets it anew: it is when it fires that somebody looks how long the rest was.
+    rest: Option<Pin<Box<Sleep>>>,
     /// So many of the unread bytes are a head that was taken by [`Checked::hear`].
     taken: usize,
     /// The rule that the body under way breaks.
@@ -78,6 +88,8 @@ impl Checked {
             flushed: true,
             waiting: false,
             held: false,
+            idle_since: None,
+            rest: None,
             taken: 0,
             fault: None,
             address: client.address,
@@ -92,6 +104,7 @@ impl Checked {
         mut take: impl FnMut(&Request<'_>) -> Option<T>,
     ) -> Heard<T> {
         self.held = false;
+        self.rest = None;
         loop {
             match self.follower.step(&self.inbox.unread) {
                 Err(fault) => return Heard::Fault(fault),
@@ -149,6 +162,11 @@ impl Checked {
         self.held
     }
 
+    /// Since when nothing has been under way, if something was before.
+    pub(crate) const fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
     /// For the [`Answer`]s to its requests.
     pub(crate) fn busy(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.busy)
@@ -157,7 +175,28 @@ impl Checked {
     fn pass(&mut self, framing: Framing, used: usize) {
         self.follower.enter(framing);
         self.passing = used;
+        self.idle_since = None;
         self.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether everything that came was answered and is out.
+    fn is_idle(&self) -> bool {
+        let is_open = self.follower.is_at_head() && self.passing == 0;
+        is_open && self.flushed && !self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Whether an idle connection has been so for [`REST`]; if not, its task is woken then.
+    fn has_rested(&mut self, cx: &mut Context<'_>) -> bool {
+        let rest = self.front.config.request_head_timeout.min(REST);
+        let until = *self.idle_since.get_or_insert_with(Instant::now) + rest;
+        let timer = self.rest.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= until {
+                return true;
+            }
+            timer.as_mut().reset(until);
+        }
+        false
     }
 
     /// Looks at what was read: whether something passes now.
@@ -248,7 +287,15 @@ impl Read for Checked {
                 Err(fault) => return Poll::Ready(Err(this.broken(fault))),
             }
             let room = if this.follower.is_at_head() { ROOM_FOR_HEAD } else { ROOM_FOR_BODY };
-            if ready!(this.inbox.poll_more(cx, room))? == 0 {
+            let Poll::Ready(read) = this.inbox.poll_more(cx, room) else {
+                if this.is_idle() && this.has_rested(cx) {
+                    this.hold();
+                    this.inbox.shrink();
+                    return Poll::Ready(Ok(()));
+                }
+                return Poll::Pending;
+            };
+            if read? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -277,6 +324,9 @@ impl Write for Checked {
             if !this.inbox.unread.is_empty() {
                 cx.waker().wake_by_ref();
             }
+        }
+        if this.idle_since.is_none() && this.is_idle() {
+            let _ = this.has_rested(cx);
         }
         Poll::Ready(Ok(()))
     }
