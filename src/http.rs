@@ -87,6 +87,7 @@ async fn pass(
     if let Err(rejection) = admission::body(&request, front) {
         return reject::answer(&rejection, entry, &front.counters);
     }
+    expect::ignore_in_http_10(&mut request);
     hop::strip_request(request.headers_mut());
     if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // hyper's client takes a GET without this to have no body, whatever its body says.
