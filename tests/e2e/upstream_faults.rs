@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -346,6 +346,35 @@ fn safe_request_that_meets_a_stale_connection_is_sent_again() {
         assert!(again.contains("\r\nx-ODD: 1\r\nx-ODD: 2\r\n"), "{again}");
         assert!(again.contains("\r\nx-forwarded-for: "), "{again}");
         assert!(again.ends_with("\r\n\r\n"), "{again}");
+    }
+}
+
+#[test]
+fn request_is_sent_again_on_a_fresh_connection_though_others_wait_in_the_pool() {
+    const PARALLEL: usize = 10;
+    let all_there = Arc::new(Barrier::new(PARALLEL));
+    let upstream = Upstream::start(move |mut socket| {
+        let head = read_head(&mut socket);
+        if head.contains("/together") {
+            all_there.wait();
+        }
+        socket.write_all(OK).unwrap();
+        // The second is read and gets no byte.
+        try_read_head(&mut socket).unwrap_or_default()
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                let mut client = Client::behind_balancer(elbows.address);
+                assert_eq!(client.get("/together").status, 200);
+            });
+        }
+    });
+    let mut client = Client::behind_balancer(elbows.address);
+    for number in 0..6 {
+        assert_eq!(client.get("/alone").status, 200, "{number}");
+        assert!(upstream.seen().starts_with("GET /alone "), "it came on a kept connection first");
     }
 }
 
