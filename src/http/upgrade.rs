@@ -193,10 +193,10 @@ pub(crate) async fn open(
         }
         // Boxed: it is rare, and large.
         Ok(Answered::Other(upstream)) => match Box::pin(replay::response(upstream, method)).await {
-            Ok(response) => match check(&response, front) {
+            Ok(response) => match check(&response) {
                 Ok(()) => {
                     let response = response.map(Streamed::driven);
-                    Ok(pass_back(response, entry, Stalled::default()))
+                    Ok(pass_back(response, entry, Stalled::default(), front))
                 }
                 Err(rejection) => Err((rejection, entry)),
             },
@@ -276,10 +276,7 @@ async fn ask(
                 }
                 Err(NotGranted::Unasked) => return Err(Rejection::UnaskedUpgrade),
                 Err(NotGranted::Malformed(fault)) => {
-                    front.counters.response_faults.add(fault);
-                    let rule = fault.as_str();
-                    tracing::debug!(upstream = %address, rule, "bad response: {fault}");
-                    return Err(Rejection::MalformedResponse(fault.to_string()));
+                    return Err(Rejection::BadResponse(fault));
                 }
             }
         }
