@@ -14,7 +14,7 @@ use crate::access_log::Entry;
 use crate::client::Client;
 use crate::drain::Stage;
 use crate::http::checked::{Answer, Checked};
-use crate::http::{self, Front, ToClient, reject};
+use crate::http::{self, Front, ServerWide, ToClient, reject};
 
 /// The fields of a head that hyper takes by itself.
 const HYPERS_MAX_HEADERS: usize = 100;
@@ -29,15 +29,18 @@ pub(super) async fn requests(
 ) -> Option<Checked> {
     let answering = AtomicBool::new(false);
     let is_http_10 = AtomicBool::new(false);
-    let busy = checked.busy();
+    let under_way = checked.under_way();
     let answer = Mutex::new(answer);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if under_way.is_server_wide() {
+            request.extensions_mut().insert(ServerWide);
+        }
         is_http_10.store(request.version() == Version::HTTP_10, Ordering::Relaxed);
         answering.store(true, Ordering::Relaxed);
         let ready = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let asked =
             ready.is_none().then(|| http::answer(request, Arc::clone(client), Arc::clone(front)));
-        let (answering, busy) = (&answering, Arc::clone(&busy));
+        let (answering, under_way) = (&answering, Arc::clone(&under_way));
         async move {
             let mut response = match (ready, asked) {
                 (Some(response), _) => response,
@@ -49,7 +52,7 @@ pub(super) async fn requests(
                 // This connection is not kept.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| Answer::new(body, busy)))
+            Ok(response.map(|body| Answer::new(body, under_way)))
         }
     });
     let mut builder = http1::Builder::new();

@@ -35,6 +35,21 @@ const ROOM_FOR_BODY: usize = 16 * 1_024;
 /// How long hyper keeps a connection on which nothing is under way.
 const REST: Duration = Duration::from_secs(1);
 
+/// The message that has begun to pass.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay {
+    /// It is not answered to its end.
+    busy: AtomicBool,
+    is_server_wide: AtomicBool,
+}
+
+impl UnderWay {
+    /// Whether it asks [about the whole server](super::head::Request::is_server_wide).
+    pub(crate) fn is_server_wide(&self) -> bool {
+        self.is_server_wide.load(Ordering::Relaxed)
+    }
+}
+
 /// A connection whose messages are checked as they pass.
 #[allow(clippy::struct_excessive_bools)] // They are questions that do not exclude each other.
 pub(crate) struct Checked {
@@ -42,8 +57,7 @@ pub(crate) struct Checked {
     follower: Follower,
     /// So many of the unread bytes are checked, and pass.
     passing: usize,
-    /// A message is under way and not answered to its end.
-    busy: Arc<AtomicBool>,
+    under_way: Arc<UnderWay>,
     /// hyper holds no byte that the client's socket has not taken.
     flushed: bool,
     /// hyper asked for the next message while it was not its turn.
@@ -84,7 +98,7 @@ impl Checked {
             inbox,
             follower: Follower::new(front.head_limits()),
             passing: 0,
-            busy: Arc::default(),
+            under_way: Arc::default(),
             flushed: true,
             waiting: false,
             held: false,
@@ -110,6 +124,7 @@ impl Checked {
                 Err(fault) => return Heard::Fault(fault),
                 Ok(Step::Head(head, used)) => {
                     let framing = head.framing;
+                    self.under_way.is_server_wide.store(head.is_server_wide(), Ordering::Relaxed);
                     if let Some(other) = take(&head) {
                         self.follower.enter(framing);
                         self.taken = used;
@@ -167,22 +182,22 @@ impl Checked {
         self.idle_since
     }
 
-    /// For the [`Answer`]s to its requests.
-    pub(crate) fn busy(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.busy)
+    /// For who answers its requests.
+    pub(crate) fn under_way(&self) -> Arc<UnderWay> {
+        Arc::clone(&self.under_way)
     }
 
     fn pass(&mut self, framing: Framing, used: usize) {
         self.follower.enter(framing);
         self.passing = used;
         self.idle_since = None;
-        self.busy.store(true, Ordering::Relaxed);
+        self.under_way.busy.store(true, Ordering::Relaxed);
     }
 
     /// Whether everything that came was answered and is out.
     fn is_idle(&self) -> bool {
         let is_open = self.follower.is_at_head() && self.passing == 0;
-        is_open && self.flushed && !self.busy.load(Ordering::Relaxed)
+        is_open && self.flushed && !self.under_way.busy.load(Ordering::Relaxed)
     }
 
     /// Whether an idle connection has been so for [`REST`]; if not, its task is woken then.
@@ -201,7 +216,7 @@ impl Checked {
 
     /// Looks at what was read: whether something passes now.
     fn look(&mut self) -> Result<Look, Fault> {
-        if self.held || self.follower.is_at_head() && self.busy.load(Ordering::Relaxed) {
+        if self.held || self.follower.is_at_head() && self.under_way.busy.load(Ordering::Relaxed) {
             return Ok(Look::NotNow);
         }
         let step = self.follower.step(&self.inbox.unread);
@@ -217,6 +232,7 @@ impl Checked {
                     self.hold();
                     return Ok(Look::NotNow);
                 }
+                self.under_way.is_server_wide.store(head.is_server_wide(), Ordering::Relaxed);
                 self.pass(framing, used);
                 Ok(Look::Passes)
             }
@@ -275,7 +291,7 @@ impl Read for Checked {
                 Ok(Look::Passes) => continue,
                 Ok(Look::More) => {}
                 Ok(Look::NotNow) => {
-                    if this.held && this.flushed && !this.busy.load(Ordering::Relaxed) {
+                    if this.held && this.flushed && !this.under_way.busy.load(Ordering::Relaxed) {
                         return Poll::Ready(Ok(()));
                     }
                     this.waiting = true;
@@ -318,7 +334,7 @@ impl Write for Checked {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.inbox).poll_flush(cx))?;
         this.flushed = true;
-        if this.waiting && !this.busy.load(Ordering::Relaxed) {
+        if this.waiting && !this.under_way.busy.load(Ordering::Relaxed) {
             this.waiting = false;
             // It would not ask again by itself. Where nothing is unread, the socket wakes it.
             if !this.inbox.unread.is_empty() {
@@ -334,7 +350,7 @@ impl Write for Checked {
     /// Of a connection that is given back nothing is shut.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.held && this.flushed && !this.busy.load(Ordering::Relaxed) {
+        if this.held && this.flushed && !this.under_way.busy.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         this.held = false;
@@ -360,18 +376,18 @@ impl Write for Checked {
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: ToClient,
-    busy: Arc<AtomicBool>,
+    under_way: Arc<UnderWay>,
 }
 
 impl Answer {
-    pub(crate) fn new(body: ToClient, busy: Arc<AtomicBool>) -> Self {
-        Self { body, busy }
+    pub(crate) fn new(body: ToClient, under_way: Arc<UnderWay>) -> Self {
+        Self { body, under_way }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.busy.store(false, Ordering::Relaxed);
+        self.under_way.busy.store(false, Ordering::Relaxed);
     }
 }
 

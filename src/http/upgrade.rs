@@ -103,6 +103,7 @@ fn for_upstream(
         Target::Origin(target) => (head.host, [b"", target]),
         Target::Asterisk => (head.host, [b"", b"*"]),
         Target::Absolute(host, path) if path.starts_with(b"/") => (Some(host), [b"", path]),
+        Target::Absolute(host, _) if head.is_server_wide() => (Some(host), [b"", b"*"]),
         Target::Absolute(host, path) => (Some(host), [b"/", path]),
     };
     let mut out = Vec::with_capacity(1_024);
