@@ -21,8 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{Follower, Step};
 use super::head::{Fault, Framing, Limits, Request};
-use super::upgrade;
-use super::{Front, ToClient};
+use super::{Front, ToClient, health, upgrade};
 use crate::client::Client;
 use crate::inbox::Inbox;
 
@@ -62,6 +61,9 @@ pub(crate) struct Checked {
     flushed: bool,
     /// hyper asked for the next message while it was not its turn.
     waiting: bool,
+    /// What is under way is a health check. It takes no time, and is answered also where its client says that nothing
+    /// more will come: to hyper that is a client that has left.
+    is_check: bool,
     /// The next message is not for hyper.
     held: bool,
     /// The last message was answered then, and none has begun to pass since.
@@ -101,6 +103,7 @@ impl Checked {
             under_way: Arc::default(),
             flushed: true,
             waiting: false,
+            is_check: false,
             held: false,
             idle_since: None,
             rest: None,
@@ -124,6 +127,7 @@ impl Checked {
                 Err(fault) => return Heard::Fault(fault),
                 Ok(Step::Head(head, used)) => {
                     let framing = head.framing;
+                    self.is_check = health::is_check_of(&head, &self.front.config);
                     self.under_way.is_server_wide.store(head.is_server_wide(), Ordering::Relaxed);
                     if let Some(other) = take(&head) {
                         self.follower.enter(framing);
@@ -216,7 +220,9 @@ impl Checked {
 
     /// Looks at what was read: whether something passes now.
     fn look(&mut self) -> Result<Look, Fault> {
-        if self.held || self.follower.is_at_head() && self.under_way.busy.load(Ordering::Relaxed) {
+        let is_answering =
+            self.under_way.busy.load(Ordering::Relaxed) || self.is_check && !self.flushed;
+        if self.held || self.follower.is_at_head() && is_answering {
             return Ok(Look::NotNow);
         }
         let step = self.follower.step(&self.inbox.unread);
@@ -232,6 +238,7 @@ impl Checked {
                     self.hold();
                     return Ok(Look::NotNow);
                 }
+                self.is_check = health::is_check_of(&head, &self.front.config);
                 self.under_way.is_server_wide.store(head.is_server_wide(), Ordering::Relaxed);
                 self.pass(framing, used);
                 Ok(Look::Passes)
@@ -295,8 +302,8 @@ impl Read for Checked {
                         return Poll::Ready(Ok(()));
                     }
                     this.waiting = true;
-                    // The socket is read on, to see whether the client has left.
-                    if this.inbox.unread.len() >= Limits::DEFAULT.head {
+                    // The socket is read on, to see whether the client has left, unless that changes nothing.
+                    if this.is_check || this.inbox.unread.len() >= Limits::DEFAULT.head {
                         return Poll::Pending;
                     }
                 }
@@ -336,8 +343,8 @@ impl Write for Checked {
         this.flushed = true;
         if this.waiting && !this.under_way.busy.load(Ordering::Relaxed) {
             this.waiting = false;
-            // It would not ask again by itself. Where nothing is unread, the socket wakes it.
-            if !this.inbox.unread.is_empty() {
+            // It would not ask again by itself. Where nothing is unread, the socket wakes it, unless it was left alone.
+            if this.is_check || !this.inbox.unread.is_empty() {
                 cx.waker().wake_by_ref();
             }
         }
