@@ -109,7 +109,8 @@ async fn story(arrived: Arrived, front: Arc<Front>) {
     let mut connection = Checked::new(inbox, &client, Arc::clone(&front));
     loop {
         let mut answer = None;
-        let since = identified_at.take().unwrap_or_else(Instant::now);
+        let idle_since = connection.idle_since();
+        let since = identified_at.take().or(idle_since).unwrap_or_else(Instant::now);
         match next(&mut connection, &mut begun, since, &client, &front).await {
             Some(Heard::Request) => {}
             Some(Heard::Other(begun)) => {
@@ -129,7 +130,9 @@ async fn story(arrived: Arrived, front: Arc<Front>) {
                 return inbox.answer_and_close(words.as_bytes()).await;
             }
             // Nothing but a PROXY header, or not even that, then closed: a TCP health check as well.
-            Some(Heard::Closed) if connection.is_unused() => return front.counters.probes.add(1),
+            Some(Heard::Closed) if connection.is_unused() && idle_since.is_none() => {
+                return front.counters.probes.add(1);
+            }
             Some(Heard::Closed) | None => return,
         }
         // On the heap, for hyper's state is large, and most connections become tunnels without it.

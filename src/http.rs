@@ -27,6 +27,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{HOST, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -38,6 +39,11 @@ use self::reject::Rejection;
 use crate::access_log::Entry;
 use crate::client::Client;
 use crate::end::{End, Phase, Reason, Side};
+
+/// Marks OPTIONS in absolute form without a path, which asks about the whole server (RFC 9112, section 3.2.4):
+/// hyper gives the target a path all the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerWide;
 
 /// Answers one request of `client`.
 ///
@@ -87,6 +93,7 @@ async fn pass(
     if let Err(rejection) = admission::body(&request, front) {
         return reject::answer(&rejection, entry, &front.counters);
     }
+    expect::ignore_in_http_10(&mut request);
     hop::strip_request(request.headers_mut());
     if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
         // hyper's client takes a GET without this to have no body, whatever its body says.
@@ -113,6 +120,9 @@ fn origin_form(request: &mut Request<Incoming>) {
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = None;
         parts.authority = None;
+        if request.extensions().get::<ServerWide>().is_some() {
+            parts.path_and_query = Some(PathAndQuery::from_static("*"));
+        }
         if let Ok(target) = Uri::from_parts(parts) {
             *request.uri_mut() = target;
         }

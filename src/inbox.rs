@@ -93,6 +93,11 @@ impl Inbox {
         }
     }
 
+    /// Holds no more memory than what is unread needs.
+    pub(crate) fn shrink(&mut self) {
+        self.unread = BytesMut::from(self.unread.as_ref());
+    }
+
     /// Sends the last words, and closes so that they arrive.
     pub(crate) async fn answer_and_close(mut self, words: &[u8]) {
         // Who has left gets no answer, and who takes nothing neither.

@@ -129,6 +129,32 @@ impl HttpFaults {
     }
 }
 
+/// Faults of an upstream's responses: by rule where we read them, by what hyper says where it does.
+#[derive(Debug, Default)]
+pub struct ResponseFaults {
+    /// The rule is known.
+    pub by_rule: HttpFaults,
+    /// Heads that are no HTTP to hyper, which does not say why.
+    pub malformed: Counter,
+    /// Bodies that were cut where their chunks, or the trailers behind them, are not what their grammar says.
+    pub malformed_chunks: Counter,
+    /// Changes to a protocol that was not offered.
+    pub unasked_upgrades: Counter,
+}
+
+impl ResponseFaults {
+    /// The rules that were broken, and how often.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let others = [
+            ("malformed", &self.malformed),
+            ("malformed_chunks", &self.malformed_chunks),
+            ("unasked_upgrade", &self.unasked_upgrades),
+        ];
+        let others = others.into_iter().map(|(name, counter)| (name, counter.get()));
+        self.by_rule.broken().chain(others.filter(|(_, number)| *number > 0))
+    }
+}
+
 /// The counters of one server.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -154,10 +180,10 @@ pub struct Counters {
     pub slow_heads: Counter,
     /// The same, and bodies, by the rule that they break.
     pub http_faults: HttpFaults,
-    /// Responses to upgrades that break a rule.
-    pub response_faults: HttpFaults,
     /// Of those, the ones above `MAX_HEADER_SIZE` or `MAX_HEADERS`.
     pub large_heads: Counter,
+    /// Responses that break a rule.
+    pub response_faults: ResponseFaults,
     /// Connections refused for `MAX_CONNECTIONS`.
     pub over_connections: Counter,
     /// Connections refused for `MAX_CONNECTIONS_PER_CLIENT`.

@@ -135,11 +135,11 @@ fn split(text: &str) -> Option<(Option<String>, String, Option<u16>)> {
         is_host.then(|| host.to_ascii_lowercase())?
     };
     let port = match port {
-        // Digits only: `str::parse` would take a sign.
-        Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(port.parse::<u16>().ok()?)
+        // In its one form: `str::parse` would take a sign, and zeros in front.
+        Some(port) => {
+            let number = port.parse::<u16>().ok()?;
+            Some((number.to_string() == port).then_some(number)?)
         }
-        Some(_) => return None,
         None => None,
     };
     Some((scheme.map(str::to_ascii_lowercase), host, port))
@@ -267,6 +267,7 @@ mod tests {
             "https://a.example,https://a.example",
             "https://a.example:",
             "https://a.example:+443",
+            "https://a.example:0443",
             "https://a.example:99999",
             "https:///a.example",
             "https://a.example\t",
@@ -302,6 +303,7 @@ mod tests {
             "*.192.0.2.1",
             "https://*.[::1]",
             "https://a.example:x",
+            "https://a.example:0443",
             "https://a..example",
             "-://a.example",
         ] {

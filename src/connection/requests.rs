@@ -1,4 +1,5 @@
-//! Requests that hyper serves, one after the other.
+//! Requests that hyper serves, one after the other. While none is there it is not hyper that waits: [`Checked`]
+//! is given back, and time limits of heads are the story's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,19 +9,18 @@ use ::http::{HeaderValue, Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
 
 use crate::access_log::Entry;
 use crate::client::Client;
 use crate::drain::Stage;
 use crate::http::checked::{Answer, Checked};
-use crate::http::{self, Front, ToClient, reject};
+use crate::http::{self, Front, ServerWide, ToClient, reject};
 
 /// The fields of a head that hyper takes by itself.
 const HYPERS_MAX_HEADERS: usize = 100;
 
-/// Serves requests until the client or elbows has had enough, or one comes that is not for hyper. The first
-/// may have its answer already.
+/// Serves requests until the client or elbows has had enough, or one comes that is not for hyper, or none for
+/// a while. The first may have its answer already.
 pub(super) async fn requests(
     checked: Checked,
     answer: Option<Response<ToClient>>,
@@ -29,15 +29,18 @@ pub(super) async fn requests(
 ) -> Option<Checked> {
     let answering = AtomicBool::new(false);
     let is_http_10 = AtomicBool::new(false);
-    let busy = checked.busy();
+    let under_way = checked.under_way();
     let answer = Mutex::new(answer);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if under_way.is_server_wide() {
+            request.extensions_mut().insert(ServerWide);
+        }
         is_http_10.store(request.version() == Version::HTTP_10, Ordering::Relaxed);
         answering.store(true, Ordering::Relaxed);
         let ready = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let asked =
             ready.is_none().then(|| http::answer(request, Arc::clone(client), Arc::clone(front)));
-        let (answering, busy) = (&answering, Arc::clone(&busy));
+        let (answering, under_way) = (&answering, Arc::clone(&under_way));
         async move {
             let mut response = match (ready, asked) {
                 (Some(response), _) => response,
@@ -49,7 +52,7 @@ pub(super) async fn requests(
                 // This connection is not kept.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| Answer::new(body, busy)))
+            Ok(response.map(|body| Answer::new(body, under_way)))
         }
     });
     let mut builder = http1::Builder::new();
@@ -58,8 +61,6 @@ pub(super) async fn requests(
         builder.max_headers(front.config.max_headers);
     }
     let mut connection = builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(front.config.request_head_timeout)
         // The buffer bounds what is waited for; one read may take more than that at once.
         .max_buf_size(front.config.max_header_size)
         .max_header_size(front.config.max_header_size)
@@ -95,10 +96,6 @@ pub(super) async fn requests(
                 // A response that was cut: hyper calls that the user's error. To HTTP/1.0 the end of the
                 // connection is the end of the body, and a good one.
                 checked.into_inbox().close_with_reset();
-            } else if error.is_timeout() && !checked.is_unused() {
-                let inbox = checked.into_inbox();
-                let words = reject::slow_head(&inbox.unread, client, front);
-                inbox.answer_and_close(words.as_bytes()).await;
             }
         }
     }

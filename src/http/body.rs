@@ -1,6 +1,7 @@
 //! Bodies on their way through: counted, never collected.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,7 @@ use super::expect::Gate;
 use super::{forwarded, hop};
 use crate::access_log::{Entry, Progress};
 use crate::end::{End, Phase, Reason, Side};
+use crate::metrics::Counters;
 use crate::stall::Stalled;
 use crate::upstream::Streamed;
 
@@ -147,6 +149,7 @@ pub(crate) struct Passed {
     gate: Option<Arc<Gate>>,
     /// Whether the upstream takes nothing of the request while it sends this.
     upstream_stalled: Stalled,
+    counters: Arc<Counters>,
 }
 
 impl ToClient {
@@ -160,9 +163,10 @@ impl ToClient {
         body: Streamed<FromClient>,
         mut entry: Entry,
         upstream_stalled: Stalled,
+        counters: Arc<Counters>,
     ) -> Self {
         entry.end = End::new(Side::Client, Phase::Response, Reason::Closed);
-        Self::Passed(Passed { body, entry, gate: None, upstream_stalled })
+        Self::Passed(Passed { body, entry, gate: None, upstream_stalled, counters })
     }
 
     /// Gives `gate` up when the response is over.
@@ -192,8 +196,8 @@ impl Body for ToClient {
                     Some(Err(_)) if passed.entry.from_client.is_over() => {
                         passed.entry.end = End::new(Side::Client, Phase::Response, Reason::TooBig);
                     }
-                    Some(Err(_)) => {
-                        passed.entry.end = passed.broke_off();
+                    Some(Err(error)) => {
+                        passed.entry.end = passed.broke_off(error);
                     }
                     None => passed.complete(),
                 }
@@ -220,11 +224,15 @@ impl Body for ToClient {
 impl Passed {
     /// The end of a body that stops before its time on the upstream's connection. That also ends when
     /// the request on it cannot go on.
-    fn broke_off(&self) -> End {
+    fn broke_off(&self, error: &hyper::Error) -> End {
         let (by, why) = if self.entry.from_client.overdue.load(Ordering::Relaxed) {
             (Side::Client, Reason::Timeout)
         } else if self.upstream_stalled.is_so() {
             (Side::Upstream, Reason::Stalled)
+        } else if is_malformed(error) {
+            self.counters.response_faults.malformed_chunks.add(1);
+            tracing::debug!(request_id = self.entry.request_id, "bad response: {error}");
+            (Side::Upstream, Reason::Malformed)
         } else {
             (Side::Upstream, Reason::Closed)
         };
@@ -234,6 +242,14 @@ impl Passed {
     fn complete(&mut self) {
         self.entry.end = End::new(Side::Upstream, Phase::Response, Reason::Complete);
     }
+}
+
+/// Whether a response's body ends because its chunks are not what their grammar says: hyper's words for it.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    source.is_some_and(|error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    })
 }
 
 impl Drop for Passed {

@@ -3,7 +3,8 @@
 //! hyper reads heads leniently in places and owns the loop of a connection, so the check stands in front
 //! of it: [`Follower`] follows the messages, one at a time, and hyper is given what cannot be read in
 //! two ways. To hyper the connection is at its end where the next message is not for hyper, because it
-//! breaks a rule or is an upgrade. It then winds down and gives the connection back.
+//! breaks a rule or is an upgrade, or does not come for a while: hyper and its buffers hold much more than
+//! [`Checked::hear`]. It then winds down and gives the connection back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,17 +12,36 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::{Follower, Step};
 use super::head::{Fault, Framing, Limits, Request};
-use super::upgrade;
-use super::{Front, ToClient};
+use super::{Front, ToClient, health, upgrade};
 use crate::client::Client;
 use crate::inbox::Inbox;
+
+/// How long hyper keeps a connection on which nothing is under way.
+const REST: Duration = Duration::from_secs(1);
+
+/// The message that has begun to pass.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay {
+    /// It is not answered to its end.
+    busy: AtomicBool,
+    is_server_wide: AtomicBool,
+}
+
+impl UnderWay {
+    /// Whether it asks [about the whole server](super::head::Request::is_server_wide).
+    pub(crate) fn is_server_wide(&self) -> bool {
+        self.is_server_wide.load(Ordering::Relaxed)
+    }
+}
 
 /// A connection whose messages are checked as they pass.
 #[allow(clippy::struct_excessive_bools)] // They are questions that do not exclude each other.
@@ -30,14 +50,20 @@ pub(crate) struct Checked {
     follower: Follower,
     /// So many of the unread bytes are checked, and pass.
     passing: usize,
-    /// A message is under way and not answered to its end.
-    busy: Arc<AtomicBool>,
+    under_way: Arc<UnderWay>,
     /// hyper holds no byte that the client's socket has not taken.
     flushed: bool,
     /// hyper asked for the next message while it was not its turn.
     waiting: bool,
+    /// What is under way is a health check. It takes no time, and is answered also where its client says that nothing
+    /// more will come: to hyper that is a client that has left.
+    is_check: bool,
     /// The next message is not for hyper.
     held: bool,
+    /// The last message was answered then, and none has begun to pass since.
+    idle_since: Option<Instant>,
+    /// Ends the rest. No message sets it anew: it is when it fires that somebody looks how long the rest was.
+    rest: Option<Pin<Box<Sleep>>>,
     /// So many of the unread bytes are a head that was taken by [`Checked::hear`].
     taken: usize,
     /// The rule that the body under way breaks.
@@ -68,10 +94,13 @@ impl Checked {
             inbox,
             follower: Follower::new(front.head_limits()),
             passing: 0,
-            busy: Arc::default(),
+            under_way: Arc::default(),
             flushed: true,
             waiting: false,
+            is_check: false,
             held: false,
+            idle_since: None,
+            rest: None,
             taken: 0,
             fault: None,
             address: client.address,
@@ -86,11 +115,14 @@ impl Checked {
         mut take: impl FnMut(&Request<'_>) -> Option<T>,
     ) -> Heard<T> {
         self.held = false;
+        self.rest = None;
         loop {
             match self.follower.step(&self.inbox.unread) {
                 Err(fault) => return Heard::Fault(fault),
                 Ok(Step::Head(head, used)) => {
                     let framing = head.framing;
+                    self.is_check = health::is_check_of(&head, &self.front.config);
+                    self.under_way.is_server_wide.store(head.is_server_wide(), Ordering::Relaxed);
                     if let Some(other) = take(&head) {
                         self.follower.enter(framing);
                         self.taken = used;
@@ -143,20 +175,48 @@ impl Checked {
         self.held
     }
 
-    /// For the [`Answer`]s to its requests.
-    pub(crate) fn busy(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.busy)
+    /// Since when nothing has been under way, if something was before.
+    pub(crate) const fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
+    /// For who answers its requests.
+    pub(crate) fn under_way(&self) -> Arc<UnderWay> {
+        Arc::clone(&self.under_way)
     }
 
     fn pass(&mut self, framing: Framing, used: usize) {
         self.follower.enter(framing);
         self.passing = used;
-        self.busy.store(true, Ordering::Relaxed);
+        self.idle_since = None;
+        self.under_way.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether everything that came was answered and is out.
+    fn is_idle(&self) -> bool {
+        let is_open = self.follower.is_at_head() && self.passing == 0;
+        is_open && self.flushed && !self.under_way.busy.load(Ordering::Relaxed)
+    }
+
+    /// Whether an idle connection has been so for [`REST`]; if not, its task is woken then.
+    fn has_rested(&mut self, cx: &mut Context<'_>) -> bool {
+        let rest = self.front.config.request_head_timeout.min(REST);
+        let until = *self.idle_since.get_or_insert_with(Instant::now) + rest;
+        let timer = self.rest.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline() >= until {
+                return true;
+            }
+            timer.as_mut().reset(until);
+        }
+        false
     }
 
     /// Looks at what was read: whether something passes now.
     fn look(&mut self) -> Result<Look, Fault> {
-        if self.held || self.follower.is_at_head() && self.busy.load(Ordering::Relaxed) {
+        let is_answering =
+            self.under_way.busy.load(Ordering::Relaxed) || self.is_check && !self.flushed;
+        if self.held || self.follower.is_at_head() && is_answering {
             return Ok(Look::NotNow);
         }
         let step = self.follower.step(&self.inbox.unread);
@@ -172,6 +232,8 @@ impl Checked {
                     self.hold();
                     return Ok(Look::NotNow);
                 }
+                self.is_check = health::is_check_of(&head, &self.front.config);
+                self.under_way.is_server_wide.store(head.is_server_wide(), Ordering::Relaxed);
                 self.pass(framing, used);
                 Ok(Look::Passes)
             }
@@ -230,12 +292,12 @@ impl Read for Checked {
                 Ok(Look::Passes) => continue,
                 Ok(Look::More) => {}
                 Ok(Look::NotNow) => {
-                    if this.held && this.flushed && !this.busy.load(Ordering::Relaxed) {
+                    if this.held && this.flushed && !this.under_way.busy.load(Ordering::Relaxed) {
                         return Poll::Ready(Ok(()));
                     }
                     this.waiting = true;
-                    // The socket is read on, to see whether the client has left.
-                    if this.inbox.unread.len() >= Limits::DEFAULT.head {
+                    // The socket is read on, to see whether the client has left, unless that changes nothing.
+                    if this.is_check || this.inbox.unread.len() >= Limits::DEFAULT.head {
                         return Poll::Pending;
                     }
                 }
@@ -246,7 +308,15 @@ impl Read for Checked {
             } else {
                 this.inbox.poll_much(cx)
             };
-            if ready!(read)? == 0 {
+            let Poll::Ready(read) = read else {
+                if this.is_idle() && this.has_rested(cx) {
+                    this.hold();
+                    this.inbox.shrink();
+                    return Poll::Ready(Ok(()));
+                }
+                return Poll::Pending;
+            };
+            if read? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -269,12 +339,15 @@ impl Write for Checked {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.inbox).poll_flush(cx))?;
         this.flushed = true;
-        if this.waiting && !this.busy.load(Ordering::Relaxed) {
+        if this.waiting && !this.under_way.busy.load(Ordering::Relaxed) {
             this.waiting = false;
-            // It would not ask again by itself. Where nothing is unread, the socket wakes it.
-            if !this.inbox.unread.is_empty() {
+            // It would not ask again by itself. Where nothing is unread, the socket wakes it, unless it was left alone.
+            if this.is_check || !this.inbox.unread.is_empty() {
                 cx.waker().wake_by_ref();
             }
+        }
+        if this.idle_since.is_none() && this.is_idle() {
+            let _ = this.has_rested(cx);
         }
         Poll::Ready(Ok(()))
     }
@@ -282,7 +355,7 @@ impl Write for Checked {
     /// Of a connection that is given back nothing is shut.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.held && this.flushed && !this.busy.load(Ordering::Relaxed) {
+        if this.held && this.flushed && !this.under_way.busy.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
         this.held = false;
@@ -308,18 +381,18 @@ impl Write for Checked {
 #[derive(Debug)]
 pub(crate) struct Answer {
     body: ToClient,
-    busy: Arc<AtomicBool>,
+    under_way: Arc<UnderWay>,
 }
 
 impl Answer {
-    pub(crate) fn new(body: ToClient, busy: Arc<AtomicBool>) -> Self {
-        Self { body, busy }
+    pub(crate) fn new(body: ToClient, under_way: Arc<UnderWay>) -> Self {
+        Self { body, under_way }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.busy.store(false, Ordering::Relaxed);
+        self.under_way.busy.store(false, Ordering::Relaxed);
     }
 }
 

@@ -7,15 +7,16 @@
 //! An upstream that answers for good without a 100 does without the body. The client is told to
 //! close, since nobody can know whether it will send the body all the same.
 //!
-//! An upgrade with a body that expects is the exception: its body passes at once.
+//! An upgrade with a body that expects is the exception: its body passes at once. HTTP/1.0 knows of no expectation, so
+//! one there is none.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use http::HeaderMap;
 use http::header::EXPECT;
+use http::{HeaderMap, Request, Version};
 
 /// After this the body is sent anyway, as curl does: not every upstream knows of expectations.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -63,6 +64,13 @@ impl Gate {
     fn leave_shut(&self, state: u8) {
         let _ = self.state.compare_exchange(SHUT, state, Ordering::AcqRel, Ordering::Acquire);
         self.waiting.wake();
+    }
+}
+
+/// Removes an expectation from a request of HTTP/1.0, for the upstream gets HTTP/1.1, where it has a meaning.
+pub(super) fn ignore_in_http_10<B>(request: &mut Request<B>) {
+    if request.version() == Version::HTTP_10 {
+        request.headers_mut().remove(EXPECT);
     }
 }
 

@@ -92,6 +92,14 @@ pub struct Request<'a> {
     pub fields: Vec<Field<'a>>,
 }
 
+impl Request<'_> {
+    /// Whether it is OPTIONS in absolute form without a path: `*` (RFC 9112, section 3.2.4).
+    #[must_use]
+    pub fn is_server_wide(&self) -> bool {
+        self.method == b"OPTIONS" && matches!(self.target, Target::Absolute(_, b""))
+    }
+}
+
 /// The head of a response.
 #[derive(Clone, Debug)]
 pub struct Response<'a> {

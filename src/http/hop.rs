@@ -21,7 +21,12 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// The names that `Connection` lists in these lines.
 pub(super) fn listed<'a>(lines: &[Field<'a>]) -> impl Iterator<Item = &'a [u8]> {
     let lines = lines.iter().filter(|field| field.is("connection"));
-    lines.flat_map(|line| line.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii))
+    lines.flat_map(|line| items(line.value))
+}
+
+/// The items of a list. As bytes: one that is no text does not hide the others.
+fn items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Whether a field speaks of this connection alone, `listed` being what `Connection` lists. Of an upgrade,
@@ -57,8 +62,7 @@ pub(super) fn strip_request(headers: &mut HeaderMap) {
     let trailers = headers
         .get_all(TE)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")));
+        .any(|value| items(value.as_bytes()).any(|item| item.eq_ignore_ascii_case(b"trailers")));
     strip(headers);
     headers.remove(UPGRADE);
     headers.remove(HTTP2_SETTINGS);
@@ -99,9 +103,8 @@ fn strip(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|item| item.trim().parse().ok())
+        .flat_map(|value| items(value.as_bytes()))
+        .filter_map(|item| HeaderName::from_bytes(item).ok())
         .collect();
     for name in listed.iter().filter(|name| !is_end_to_end(name.as_str().as_bytes())) {
         headers.remove(name);
@@ -172,6 +175,24 @@ mod tests {
         ]);
         strip_request(&mut request);
         assert_eq!(request, headers(&[("host", "a"), ("x-forwarded-for", "1.1.1.1")]));
+    }
+
+    #[test]
+    fn item_that_is_no_text_hides_no_other() {
+        let hidden = |name, value| {
+            let mut headers = headers(&[("x-secret", "1"), ("accept", "*/*")]);
+            headers.insert(name, HeaderValue::from_bytes(value).unwrap());
+            headers
+        };
+        let mut request = hidden(CONNECTION, b"x-secret, \xff");
+        strip_request(&mut request);
+        assert_eq!(request, headers(&[("accept", "*/*")]));
+        let mut response = hidden(CONNECTION, b"\xff,X-Secret");
+        strip_response(StatusCode::OK, &mut response);
+        assert_eq!(response, headers(&[("accept", "*/*")]));
+        let mut request = hidden(TE, b"\xff, trailers");
+        strip_request(&mut request);
+        assert_eq!(request.get(TE).unwrap(), "trailers");
     }
 
     #[test]

@@ -47,10 +47,10 @@ pub(super) async fn pass(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err((Rejection::UnaskedUpgrade, entry));
     }
-    if let Err(rejection) = check(&response, front) {
+    if let Err(rejection) = check(&response) {
         return Err((rejection, entry));
     }
-    let mut response = pass_back(response, entry, stalled);
+    let mut response = pass_back(response, entry, stalled, front);
     if let Some(gate) = gate.filter(|gate| gate.is_shut()) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         response.body_mut().then_give_up(gate);
@@ -63,6 +63,7 @@ pub(super) fn pass_back(
     response: Response<Streamed<FromClient>>,
     mut entry: Entry,
     upstream_stalled: Stalled,
+    front: &Front,
 ) -> Response<ToClient> {
     let (mut parts, body) = response.into_parts();
     entry.status = Some(parts.status.as_u16());
@@ -73,16 +74,15 @@ pub(super) fn pass_back(
         // RFC 9110, section 8.6: it has none to tell of.
         parts.headers.remove(CONTENT_LENGTH);
     }
-    Response::from_parts(parts, ToClient::passed(body, entry, upstream_stalled))
+    Response::from_parts(
+        parts,
+        ToClient::passed(body, entry, upstream_stalled, Arc::clone(&front.counters)),
+    )
 }
 
 /// Refuses a response whose end could be read in two ways.
-pub(super) fn check<B>(response: &Response<B>, front: &Front) -> Result<(), Rejection> {
-    framing(response.headers()).map_err(|fault| {
-        front.counters.response_faults.add(fault);
-        tracing::debug!(rule = fault.as_str(), "bad response: {fault}");
-        Rejection::MalformedResponse(fault.to_string())
-    })
+pub(super) fn check<B>(response: &Response<B>) -> Result<(), Rejection> {
+    framing(response.headers()).map_err(Rejection::BadResponse)
 }
 
 /// Why there is no response, and where it was to come from, as far as that is known.

@@ -62,7 +62,10 @@ pub(crate) enum Rejection {
     /// The upstream closed before it had answered.
     #[error("the upstream closed the connection without a response: {0}")]
     UpstreamClosed(String),
-    /// The upstream's answer is no HTTP.
+    /// The upstream's answer breaks a rule.
+    #[error("the upstream's response breaks a rule: {0}")]
+    BadResponse(Fault),
+    /// The upstream's answer is no HTTP to hyper.
     #[error("the upstream's response is malformed: {0}")]
     MalformedResponse(String),
     /// The upstream changes to a protocol that nobody offered (RFC 9110, section 7.8).
@@ -88,9 +91,10 @@ impl Rejection {
                 Reason::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_GATEWAY,
             },
-            Self::UpstreamClosed(_) | Self::MalformedResponse(_) | Self::UnaskedUpgrade => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::UpstreamClosed(_)
+            | Self::BadResponse(_)
+            | Self::MalformedResponse(_)
+            | Self::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -110,6 +114,7 @@ impl Rejection {
             },
             Self::NoResponse
             | Self::UpstreamClosed(_)
+            | Self::BadResponse(_)
             | Self::MalformedResponse(_)
             | Self::UnaskedUpgrade => Side::Upstream,
         }
@@ -118,9 +123,10 @@ impl Rejection {
     const fn why(&self) -> Reason {
         match self {
             Self::NoProxyHeader => Reason::NoProxyHeader,
-            Self::BadBody(_) | Self::MalformedResponse(_) | Self::UnaskedUpgrade => {
-                Reason::Malformed
-            }
+            Self::BadBody(_)
+            | Self::BadResponse(_)
+            | Self::MalformedResponse(_)
+            | Self::UnaskedUpgrade => Reason::Malformed,
             Self::Origin => Reason::Refused,
             Self::Over(_) => Reason::OverLimit,
             Self::LongBody => Reason::TooBig,
@@ -206,6 +212,9 @@ fn note(rejection: &Rejection, entry: &mut Entry, counters: &Counters) -> Status
         Rejection::Over(over) => counters.over(*over),
         Rejection::Origin => counters.refused_origins.add(1),
         Rejection::LongBody => counters.large_bodies.add(1),
+        Rejection::BadResponse(fault) => counters.response_faults.by_rule.add(*fault),
+        Rejection::MalformedResponse(_) => counters.response_faults.malformed.add(1),
+        Rejection::UnaskedUpgrade => counters.response_faults.unasked_upgrades.add(1),
         _ => {}
     }
     match rejection.by() {

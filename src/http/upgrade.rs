@@ -100,6 +100,7 @@ fn for_upstream(
         Target::Origin(target) => (head.host, [b"", target]),
         Target::Asterisk => (head.host, [b"", b"*"]),
         Target::Absolute(host, path) if path.starts_with(b"/") => (Some(host), [b"", path]),
+        Target::Absolute(host, _) if head.is_server_wide() => (Some(host), [b"", b"*"]),
         Target::Absolute(host, path) => (Some(host), [b"/", path]),
     };
     let mut out = Vec::with_capacity(1_024);
@@ -190,10 +191,10 @@ pub(crate) async fn open(
         }
         // Boxed: it is rare, and large.
         Ok(Answered::Other(upstream)) => match Box::pin(replay::response(upstream, method)).await {
-            Ok(response) => match check(&response, front) {
+            Ok(response) => match check(&response) {
                 Ok(()) => {
                     let response = response.map(Streamed::driven);
-                    Ok(pass_back(response, entry, Stalled::default()))
+                    Ok(pass_back(response, entry, Stalled::default(), front))
                 }
                 Err(rejection) => Err((rejection, entry)),
             },
@@ -273,10 +274,7 @@ async fn ask(
                 }
                 Err(NotGranted::Unasked) => return Err(Rejection::UnaskedUpgrade),
                 Err(NotGranted::Malformed(fault)) => {
-                    front.counters.response_faults.add(fault);
-                    let rule = fault.as_str();
-                    tracing::debug!(upstream = %address, rule, "bad response: {fault}");
-                    return Err(Rejection::MalformedResponse(fault.to_string()));
+                    return Err(Rejection::BadResponse(fault));
                 }
             }
         }

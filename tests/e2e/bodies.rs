@@ -256,6 +256,26 @@ fn upstream_connections_do_not_pile_up() {
     assert_eq!(open.load(Ordering::SeqCst), 0);
 }
 
+#[test]
+fn expectation_of_http_1_0_is_none() {
+    // RFC 9110, section 10.1.1.
+    let upstream = Upstream::start(|mut socket| {
+        let start = Instant::now();
+        let head = read_head(&mut socket);
+        let (body, _) = read_body(&mut socket, &head);
+        assert!(start.elapsed() < Duration::from_millis(900), "it is held back");
+        socket.write_all(OK).unwrap();
+        format!("{head}{}", String::from_utf8(body).unwrap())
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send(format!("{}hello", EXPECTING.replace("HTTP/1.1", "HTTP/1.0")));
+    assert_eq!(client.read_response().status, 200);
+    let seen = upstream.seen();
+    assert_eq!(field(&seen, "expect"), None);
+    assert!(seen.ends_with("\r\n\r\nhello"), "{seen}");
+}
+
 const EXPECTING: &str =
     "POST /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
 

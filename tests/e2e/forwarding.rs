@@ -182,6 +182,25 @@ fn asterisk_passes_for_options() {
 }
 
 #[test]
+fn options_of_an_absolute_target_without_a_path_is_an_asterisk() {
+    // RFC 9112, section 3.2.4.
+    let offer = "Connection: Upgrade\r\nUpgrade: foo\r\n";
+    for fields in ["", offer] {
+        let options = |target| {
+            seen(&format!("OPTIONS {target} HTTP/1.1\r\nHost: other\r\n{fields}\r\n"), &[])
+        };
+        let head = options("http://a.example:8001");
+        assert!(head.starts_with("OPTIONS * HTTP/1.1\r\n"), "{head}");
+        assert_eq!(values(&head, "host"), ["a.example:8001"]);
+        for (target, path) in [("http://a.example:8001/", "/"), ("http://a.example:8001?q", "/?q")]
+        {
+            let head = options(target);
+            assert!(head.starts_with(&format!("OPTIONS {path} HTTP/1.1\r\n")), "{head}");
+        }
+    }
+}
+
+#[test]
 fn http_1_0_request_without_host_gets_an_empty_one() {
     // HTTP/1.1 towards the upstream demands one (RFC 9112, section 3.2).
     let head = seen("GET /old HTTP/1.0\r\n\r\n", &[]);

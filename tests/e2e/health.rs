@@ -49,6 +49,30 @@ fn get_and_head_of_exactly_the_path_are_checks_and_nothing_else_is() {
 }
 
 #[test]
+fn check_whose_client_sends_nothing_more_is_answered() {
+    let (elbows, health) = with_health_port(Upstream::nobody());
+    for (address, header) in
+        [(elbows.address, b"".as_slice()), (elbows.address, PROXY_V1), (health, b"")]
+    {
+        for number in 0..100 {
+            let mut client = Client::plain(address);
+            // The end comes with the request, or while it is being answered, on a new connection or not.
+            if number % 2 == 0 {
+                client.send([header, request("GET", "/ping").as_bytes()].concat());
+            } else {
+                client.send(header);
+                assert_eq!(client.get("/ping").status, 200);
+                client.send(request("GET", "/ping"));
+            }
+            client.finish();
+            let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
+            assert!(answer.ends_with("\r\n\r\nok\n"), "{address} {number}: {answer:?}");
+        }
+    }
+    elbows.wait_for_report("open=0");
+}
+
+#[test]
 fn checks_need_no_header_and_are_kept_alive() {
     let elbows = Elbows::start(Upstream::nobody(), &[]);
     let mut client = Client::plain(elbows.address);

@@ -280,8 +280,16 @@ fn crowd(elbows: &Elbows, number: u64, bytes: &str) -> Vec<TcpStream> {
 }
 
 fn accepted(elbows: &Elbows) -> u64 {
+    reported(elbows, " connections=")
+}
+
+fn probes(elbows: &Elbows) -> u64 {
+    reported(elbows, " probes=")
+}
+
+fn reported(elbows: &Elbows, name: &str) -> u64 {
     let report = elbows.report();
-    let (_, rest) = report.split_once(" connections=").unwrap();
+    let (_, rest) = report.split_once(name).unwrap();
     rest.split(' ').next().unwrap().parse().unwrap()
 }
 
@@ -335,6 +343,118 @@ fn nine_thousand_slow_heads_hold_little_and_nobody_up() {
     assert!(each < 16 * 1024, "{each} bytes each");
     drop(crowd);
     elbows.wait_for_report("open=0");
+}
+
+/// So many clients that were each served `target`, with these fields, and have sent `then` behind it.
+fn served_crowd(
+    elbows: &Elbows,
+    number: u64,
+    target: &str,
+    fields: &str,
+    then: &str,
+) -> Vec<TcpStream> {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n{fields}\r\n");
+    (0..number)
+        .map(|_| {
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send(&request);
+            assert_eq!(client.read_response().status, 200);
+            client.send(then);
+            client.socket
+        })
+        .collect()
+}
+
+#[test]
+fn connection_that_was_served_and_is_idle_holds_little() {
+    const WAVE: u64 = 500;
+    const WAVES: u64 = 4;
+    let _alone = ONE_CROWD.lock();
+    crate::process::raise_descriptor_limit();
+    let upstream = Upstream::answering(OK);
+    let half = format!("GET /ws HTTP/1.1\r\nHost: shop.example\r\nCookie: {}", "x".repeat(300));
+    let large = format!("X-Large: {}\r\n", "x".repeat(60_000));
+    for (target, fields, then) in [
+        ("/", "", ""),
+        ("/", "", half.as_str()),
+        // No upstream has to read it.
+        ("/ping", large.as_str(), half.as_str()),
+    ] {
+        let elbows = Elbows::start(upstream.address, &[("LOG", "info")]);
+        assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+        // What the first hold for their second is used again for the next.
+        let mut crowd = Vec::new();
+        let mut before = 0;
+        for wave in 0..=WAVES {
+            crowd.extend(served_crowd(&elbows, WAVE, target, fields, then));
+            thread::sleep(Duration::from_millis(1_300));
+            if wave == 0 {
+                before = pss(&elbows);
+            }
+        }
+        let each = pss(&elbows).saturating_sub(before) / (WAVE * WAVES);
+        eprintln!("{each} bytes behind a request of {} and {} more", fields.len(), then.len());
+        assert!(each < 16 * 1024, "{each} bytes each");
+        // They go on where they stopped.
+        for socket in crowd.iter_mut().step_by(100) {
+            let rest =
+                if then.is_empty() { "GET / HTTP/1.1\r\nHost: a\r\n\r\n" } else { "\r\n\r\n" };
+            socket.write_all(rest.as_bytes()).unwrap();
+            assert!(read_head(socket).starts_with("HTTP/1.1 200 "));
+        }
+        drop(crowd);
+        elbows.wait_for_report("open=0");
+    }
+}
+
+#[test]
+fn time_of_a_head_counts_from_the_response_before_however_long_that_is_past() {
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[("REQUEST_HEAD_TIMEOUT", "2s")]);
+    let mut client = Client::behind_balancer(elbows.address);
+    assert_eq!(client.get("/").status, 200);
+    let start = Instant::now();
+    // Its memory has been given back by then.
+    thread::sleep(Duration::from_millis(1_500));
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n");
+    assert_eq!(client.read_response().status, 408);
+    let took = start.elapsed();
+    assert!((1_900..2_700).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn connection_that_was_idle_for_long_is_what_it_was() {
+    let upstream = Upstream::start(|mut socket| {
+        while let Some(head) = crate::upstream::try_read_head(&mut socket) {
+            let is_handshake = head.contains("Upgrade: websocket");
+            let answer = if is_handshake { SWITCHING } else { OK };
+            if socket.write_all(answer).is_err() || is_handshake {
+                break;
+            }
+        }
+        let mut sink = socket.try_clone().unwrap();
+        let _ = std::io::copy(&mut socket, &mut sink);
+        String::new()
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    let before = probes(&elbows);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::behind_balancer(elbows.address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for _ in 0..2 {
+        thread::sleep(Duration::from_millis(1_300));
+        assert_eq!(clients[0].get("/").status, 200);
+    }
+    clients[1].send(handshake("/ws"));
+    assert_eq!(clients[1].read_response().status, 101);
+    clients[1].echoes();
+    clients[2].send("GET / HTTP/1.1\r\nHost : a\r\n\r\n");
+    assert_eq!(clients[2].read_response().status, 400);
+    // It was served, so it was no health check.
+    drop(clients.pop());
+    elbows.wait_for_report("open=2");
+    assert_eq!(probes(&elbows), before);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -158,6 +158,52 @@ fn malformed_response_is_502() {
 }
 
 #[test]
+fn broken_rule_of_a_response_is_counted_by_its_name() {
+    let asked = ["GET /x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), handshake("/x")];
+    for (bytes, plain, upgrade) in [
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n".as_slice(), "malformed:1", "field_name:1"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 01\r\n\r\na", "length:1", "length:1"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
+            "malformed:1",
+            "malformed:1",
+        ),
+        (
+            b"HTTP/1.1 101 Hm\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+            "unasked_upgrade:1",
+            "unasked_upgrade:1",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "malformed_chunks:1",
+            "malformed_chunks:1",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX",
+            "malformed_chunks:1",
+            "malformed_chunks:1",
+        ),
+        // One that is cut breaks no rule, and one that is good neither.
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", "0", "0"),
+        (OK, "0", "0"),
+    ] {
+        for (request, rule) in asked.iter().zip([plain, upgrade]) {
+            let upstream = Upstream::start(move |mut socket| {
+                let head = read_head(&mut socket);
+                socket.write_all(bytes).unwrap();
+                head
+            });
+            let elbows = Elbows::start(upstream.address, &[]);
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send(request);
+            let line = elbows.access_log.wait_for("/x");
+            elbows.wait_for_report(&format!("response_faults={rule}"));
+            assert_eq!(line.contains("why=malformed"), rule != "0", "{line}");
+        }
+    }
+}
+
+#[test]
 fn head_that_breaks_off_is_502() {
     for bytes in [b"HTTP/1.1 200 OK\r\nContent-Le".as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n"] {
         let (response, line) = answer_to(bytes);
@@ -209,7 +255,8 @@ fn body_that_breaks_off_is_never_complete() {
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         assert!(!answer.to_lowercase().contains("content-length") || body.len() < 10, "{answer}");
         let line = elbows.access_log.wait_for("/x");
-        assert!(line.contains("by=upstream during=response why=closed"), "{line}");
+        let why = if bytes.ends_with(b"zz\r\n") { "malformed" } else { "closed" };
+        assert!(line.contains(&format!("by=upstream during=response why={why}")), "{line}");
     }
 }
 
@@ -346,6 +393,35 @@ fn safe_request_that_meets_a_stale_connection_is_sent_again() {
         assert!(again.contains("\r\nx-ODD: 1\r\nx-ODD: 2\r\n"), "{again}");
         assert!(again.contains("\r\nx-forwarded-for: "), "{again}");
         assert!(again.ends_with("\r\n\r\n"), "{again}");
+    }
+}
+
+#[test]
+fn request_is_sent_again_on_a_fresh_connection_though_others_wait_in_the_pool() {
+    const PARALLEL: usize = 10;
+    let all_there = Arc::new(Barrier::new(PARALLEL));
+    let upstream = Upstream::start(move |mut socket| {
+        let head = read_head(&mut socket);
+        if head.contains("/together") {
+            all_there.wait();
+        }
+        socket.write_all(OK).unwrap();
+        // The second is read and gets no byte.
+        try_read_head(&mut socket).unwrap_or_default()
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                let mut client = Client::behind_balancer(elbows.address);
+                assert_eq!(client.get("/together").status, 200);
+            });
+        }
+    });
+    let mut client = Client::behind_balancer(elbows.address);
+    for number in 0..6 {
+        assert_eq!(client.get("/alone").status, 200, "{number}");
+        assert!(upstream.seen().starts_with("GET /alone "), "it came on a kept connection first");
     }
 }
 

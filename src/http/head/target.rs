@@ -30,11 +30,6 @@ pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end)?;
     // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
-    // Without a path it is `*` to OPTIONS and `/` to all else (RFC 9112, section 3.2.4): to us, neither.
-    if is_options && path.is_empty() {
-        return None;
-    }
-    // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
     let named = !authority.is_empty() && !authority.starts_with(b":");
     let well_formed = named && is_host(authority) && is_path_and_query(path);
     well_formed.then_some(Target::Absolute(authority, path))
