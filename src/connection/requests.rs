@@ -1,5 +1,6 @@
 //! Requests that hyper serves, one after the other.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -114,7 +115,7 @@ fn note_end(error: &hyper::Error, client: &Arc<Client>, front: &Front) {
         front.counters.large_heads.add(1);
     }
     let mut entry =
-        Entry::new(front.access_log.clone(), Arc::clone(client), String::new(), String::new());
+        Entry::new(front.access_log.clone(), Arc::clone(client), Cow::default(), String::new());
     entry.status = Some(status);
     entry.end = end;
 }

@@ -218,3 +218,32 @@ fn idle_process_is_small() {
     // The goal is 12 MB for a release build; this one is bigger.
     assert!(resident < 24 * 1024 * 1024, "{resident}");
 }
+/// Neither with an access log, which shows the beginning of a long line, nor without one.
+#[test]
+fn idle_tunnel_does_not_keep_its_request() {
+    const WARM: usize = 100;
+    const TUNNELS: usize = 300;
+    raise_descriptor_limit();
+    let upstream = Upstream::echo();
+    for (log, target, most) in
+        [("text", "/", 6 * 1024), ("off", "/", 4 * 1024), ("off", "/?", 4 * 1024)]
+    {
+        let target = format!("{target}{}", "x".repeat(32_000));
+        let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", log), ("THREADS", "2")]);
+        let open = || {
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send(handshake(&target));
+            assert_eq!(client.read_response().status, 101);
+            client.echoes();
+            client
+        };
+        // The first ones wake the threads, and leave room for heads.
+        let mut tunnels: Vec<_> = (0..WARM).map(|_| open()).collect();
+        let before = memory(elbows.pid(), "RssAnon:");
+        tunnels.extend((0..TUNNELS).map(|_| open()));
+        let each = memory(elbows.pid(), "RssAnon:").saturating_sub(before) / TUNNELS;
+        println!("ACCESS_LOG={log} {target:.3}: {each} bytes each");
+        assert!(each <= most, "{log}: {each} bytes each");
+    }
+}
+
