@@ -287,3 +287,12 @@ fn idle_tunnel_does_not_keep_its_request() {
     }
 }
 
+#[test]
+fn idle_process_is_small() {
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[]);
+    assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
+    let resident = memory(elbows.pid(), "VmRSS:");
+    // The goal is 12 MB for a release build; this one is bigger.
+    assert!(resident < 24 * 1024 * 1024, "{resident}");
+}
