@@ -61,7 +61,7 @@ pub(crate) fn answer(
         Entry::new(
             front.access_log.clone(),
             Arc::clone(&client),
-            line,
+            line.into(),
             forwarded::request_id(request.headers(), &front.request_ids),
         )
     });

@@ -8,10 +8,14 @@
 
 use std::io::{self, Write};
 use std::mem;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// The most bytes that wait for the writer: a second's worth at a rate that hurts.
 const MAX_WAITING: usize = 2 * 1024 * 1024;
@@ -53,6 +57,30 @@ pub fn start(name: &str, out: impl Write + Send + 'static) -> io::Result<(Lines,
     let writing = Arc::clone(&shared);
     thread::Builder::new().name(name.to_owned()).spawn(move || writing.write_out(out))?;
     Ok((Lines(Arc::clone(&shared)), Writer(Some(shared))))
+}
+
+/// A descriptor whose reader is waited for, whether it blocks or not: `O_NONBLOCK` belongs to what is
+/// open and not to the descriptor, so that whoever else has the same pipe may set it at any time.
+#[derive(Debug)]
+pub struct Patient<T>(pub T);
+
+impl<T: AsFd> Write for Patient<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.0, bytes) {
+                Err(Errno::AGAIN) => {}
+                written => return Ok(written?),
+            }
+            match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Lines {
@@ -126,6 +154,8 @@ impl Shared {
     /// The writer's thread.
     fn write_out(&self, mut out: impl Write) {
         let mut batch = Vec::new();
+        // What is left of a line that has been begun.
+        let mut begun = Vec::new();
         let mut state = self.lock();
         loop {
             while state.waiting.is_empty() && !state.closed {
@@ -137,32 +167,55 @@ impl Shared {
             mem::swap(&mut batch, &mut state.waiting);
             drop(state);
             // A closed output, or a full disk, must not end the process; lines are lost and that is all.
-            self.dropped.fetch_add(lines_lost(&mut out, &batch), Ordering::Relaxed);
+            let lost = lines_lost(&mut out, &mut begun, &batch);
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
             batch.clear();
             batch.shrink_to(KEPT_BUFFER);
             state = self.lock();
         }
+        self.dropped.fetch_add(u64::from(!begun.is_empty()), Ordering::Relaxed);
         state.ended = true;
         self.done.notify_all();
     }
 }
 
-/// Writes `lines`; how many of them could not be written in full.
-fn lines_lost(out: &mut impl Write, mut lines: &[u8]) -> u64 {
-    while !lines.is_empty() {
-        match out.write(lines) {
-            Ok(written) if written > 0 => lines = lines.get(written..).unwrap_or_default(),
+/// Writes `lines`, behind what is left of a line that was `begun`; how many of them were not even
+/// begun. One that was is ended before anything else is written: there is no half line between others.
+fn lines_lost(out: &mut impl Write, begun: &mut Vec<u8>, lines: &[u8]) -> u64 {
+    let left = write_on(out, begun);
+    let written = begun.len() - left.len();
+    begun.drain(..written);
+    let mut left = lines;
+    if begun.is_empty() {
+        left = write_on(out, lines);
+        let is_whole =
+            lines.len() == left.len() || lines.get(lines.len() - left.len() - 1) == Some(&b'\n');
+        if !is_whole {
+            let end = left.iter().position(|byte| *byte == b'\n').map_or(left.len(), |end| end + 1);
+            let (rest, unbegun) = left.split_at(end);
+            begun.extend_from_slice(rest);
+            left = unbegun;
+        }
+    }
+    let _ = out.flush();
+    left.split_inclusive(|byte| *byte == b'\n').count() as u64
+}
+
+/// Writes `bytes`, or as much as can be; what is left.
+fn write_on<'b>(out: &mut impl Write, mut bytes: &'b [u8]) -> &'b [u8] {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(written) if written > 0 => bytes = bytes.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             _ => break,
         }
     }
-    let _ = out.flush();
-    lines.split_inclusive(|byte| *byte == b'\n').count() as u64
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
     use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -238,6 +291,64 @@ mod tests {
         lines.send(b"too late\n");
         assert_eq!(lines.dropped(), 1);
         drop(let_one);
+    }
+
+    #[test]
+    fn slow_reader_of_what_does_not_block_costs_no_line() {
+        let (reader, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let (lines, writer) = start("test", Patient(pipe)).unwrap();
+        let line = |number: usize| format!("{number} {}\n", "x".repeat(number % 300));
+        let mut sent = String::new();
+        // Far more than a pipe holds.
+        for number in 0..5_000 {
+            lines.send(line(number).as_bytes());
+            sent.push_str(&line(number));
+        }
+        let reading = thread::spawn(move || {
+            let (mut text, mut buffer) = (Vec::new(), [0; 1_000]);
+            loop {
+                match rustix::io::read(&reader, &mut buffer) {
+                    Ok(0) => return text,
+                    Ok(taken) => text.extend_from_slice(&buffer[..taken]),
+                    Err(fault) => {
+                        assert_eq!(fault, Errno::AGAIN);
+                        poll(&mut [PollFd::new(&reader, PollFlags::IN)], None).unwrap();
+                    }
+                }
+            }
+        });
+        assert!(writer.finish(LONG));
+        assert_eq!(lines.dropped(), 0);
+        assert!(reading.join().unwrap() == sent.as_bytes());
+    }
+
+    #[test]
+    fn line_that_was_begun_is_ended_before_another() {
+        /// A disk that is full, but for what it is given room for.
+        struct Disk(Vec<u8>, usize);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let taken = bytes.len().min(self.1 - self.0.len());
+                if taken == 0 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                self.0.extend_from_slice(&bytes[..taken]);
+                Ok(taken)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (mut disk, mut begun) = (Disk(Vec::new(), 6), Vec::new());
+        assert_eq!(lines_lost(&mut disk, &mut begun, b"one\ntwo\nthree\n"), 1);
+        assert_eq!(begun, b"o\n");
+        assert_eq!(lines_lost(&mut disk, &mut begun, b"four\n"), 1);
+        disk.1 = 7;
+        assert_eq!(lines_lost(&mut disk, &mut begun, b"five\n"), 1);
+        disk.1 = 13;
+        assert_eq!(lines_lost(&mut disk, &mut begun, b"six\n"), 0);
+        assert_eq!(disk.0, b"one\ntwo\nsix\n"[..12]);
+        assert!(begun.is_empty());
     }
 
     #[test]

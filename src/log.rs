@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-use crate::line_writer::{self, Lines, Writer};
+use crate::line_writer::{self, Lines, Patient, Writer};
 
 static LINES: OnceLock<Lines> = OnceLock::new();
 
@@ -17,7 +17,7 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 /// # Errors
 /// The writer's thread could not be started.
 pub fn start(filter: &str) -> io::Result<Writer> {
-    let (lines, writer) = line_writer::start("log", io::stderr())?;
+    let (lines, writer) = line_writer::start("log", Patient(io::stderr()))?;
     let lines = LINES.get_or_init(|| lines);
     // It was parsed when the settings were checked.
     let targets: Targets = filter.parse().unwrap_or_default();

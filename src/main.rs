@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::demo;
+use elbows::line_writer::Patient;
 use elbows::log;
 use elbows::panics;
 use elbows::sandbox;
@@ -118,7 +119,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return failure(&error.to_string()),
     };
     let (access_log, writer) =
-        match AccessLog::start(config.access_log, config.access_log_query, io::stdout()) {
+        match AccessLog::start(config.access_log, config.access_log_query, Patient(io::stdout())) {
             Ok(started) => started,
             Err(error) => return failure(&format!("the access log cannot be started: {error}")),
         };

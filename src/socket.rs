@@ -12,8 +12,12 @@ use socket2::{SockRef, TcpKeepalive};
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
 
+/// So much longer than `STALL_TIMEOUT` the kernel waits. A side that lives and reads nothing fills the
+/// kernel's buffers first and ours then: our time, which knows that the side is there, is to be over first.
+const MARGIN: Duration = Duration::from_secs(5);
+
 /// Sets the options of a connection whose bytes may wait for their acknowledgement for
-/// `stall_timeout`; those of a listener become those of its connections, so that none of them costs
+/// `stall_timeout` and a [`MARGIN`]; those of a listener become those of its connections, so that none of them costs
 /// a call of its own.
 ///
 /// What the kernel has taken from us and cannot deliver is not seen by anybody here. Without this
@@ -23,7 +27,7 @@ pub(crate) fn tune(socket: &impl AsFd, stall_timeout: Duration) {
     // A socket whose peer is already gone refuses options; the next read will tell.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&KEEPALIVE);
-    let _ = socket.set_tcp_user_timeout(Some(stall_timeout));
+    let _ = socket.set_tcp_user_timeout(Some(stall_timeout.saturating_add(MARGIN)));
 }
 
 /// Whether the kernel refused because this machine has too little of something: descriptors,
@@ -62,6 +66,6 @@ mod tests {
         assert!(accepted.keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
         assert_eq!(accepted.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
-        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(limit));
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(limit + MARGIN));
     }
 }

@@ -62,6 +62,14 @@ pub enum Fault {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The same, before the name had an address.
+    #[error("no room to resolve {host}: {source}")]
+    NoRoomToAsk {
+        /// The name.
+        host: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
 impl Fault {
@@ -69,7 +77,7 @@ impl Fault {
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Unresolved { .. } => None,
+            Self::Unresolved { .. } | Self::NoRoomToAsk { .. } => None,
             Self::Unreachable { address, .. }
             | Self::Timeout { address, .. }
             | Self::NoRoom { address, .. } => Some(*address),
@@ -83,7 +91,7 @@ impl Fault {
             Self::Unresolved { .. } => Reason::Unresolved,
             Self::Unreachable { .. } => Reason::Unreachable,
             Self::Timeout { .. } => Reason::Timeout,
-            Self::NoRoom { .. } => Reason::NoRoom,
+            Self::NoRoom { .. } | Self::NoRoomToAsk { .. } => Reason::NoRoom,
         }
     }
 }
@@ -111,7 +119,8 @@ impl Upstream {
     /// Its addresses now.
     ///
     /// # Errors
-    /// [`Fault::Unresolved`], also if the resolver takes longer than `CONNECT_TIMEOUT`.
+    /// [`Fault::Unresolved`], also if the resolver takes longer than `CONNECT_TIMEOUT`, or
+    /// [`Fault::NoRoomToAsk`].
     pub async fn addresses(&self) -> Result<Arc<[SocketAddr]>, Fault> {
         timeout(self.connect_timeout, self.resolver.addresses())
             .await

@@ -136,6 +136,25 @@ pub(super) fn hide_query(request: &mut String) {
     request.replace_range(start..end, "?...");
 }
 
+/// Cuts a request line that is longer than `longest` bytes; `...` at its end tells. It keeps no more
+/// memory than that.
+pub(super) fn cut(request: &mut String, longest: usize) {
+    if request.len() > longest {
+        let mut end = longest.saturating_sub(CUT.len());
+        while !request.is_char_boundary(end) {
+            end -= 1;
+        }
+        request.truncate(end);
+        request.push_str(CUT);
+    }
+    if request.capacity() > longest {
+        request.shrink_to_fit();
+    }
+}
+
+/// What stands for the rest of a line that was cut.
+const CUT: &str = "...";
+
 /// Characters that a terminal or a reader of lines acts on instead of showing them: control
 /// characters, line and paragraph separators, and those that turn the direction of text.
 fn is_acted_on(char: char) -> bool {
@@ -264,6 +283,23 @@ mod tests {
             let mut request = request.to_owned();
             hide_query(&mut request);
             assert_eq!(request, hidden);
+        }
+    }
+
+    #[test]
+    fn long_line_is_cut_between_characters_and_shows_it() {
+        for (request, shown) in [
+            ("GET /abcd HTTP/1.1", "GET /ab..."),
+            ("GET /abcde", "GET /abcde"),
+            ("GET /abcdef", "GET /ab..."),
+            ("GET /a\u{e9}\u{e9}\u{e9}", "GET /a..."),
+            ("", ""),
+        ] {
+            let mut request = request.to_owned();
+            request.reserve(1_000);
+            cut(&mut request, 10);
+            assert_eq!(request, shown);
+            assert!(request.capacity() <= 10, "{}", request.capacity());
         }
     }
 

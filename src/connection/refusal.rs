@@ -60,7 +60,7 @@ pub(super) async fn answer(mut inbox: Inbox, over: Over, client: Client, front: 
     }
     front.counters.requests.add(1);
     let is_head = line.starts_with("HEAD ");
-    let entry = Entry::new(front.access_log.clone(), Arc::new(client), line, String::new());
+    let entry = Entry::new(front.access_log.clone(), Arc::new(client), line.into(), String::new());
     let words = reject::words(&Rejection::Over(over), entry, is_head, &front.counters);
     inbox.answer_and_close(words.as_bytes()).await;
 }

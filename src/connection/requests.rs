@@ -1,6 +1,7 @@
 //! Requests that hyper serves, one after the other. While none is there it is not hyper that waits: [`Checked`]
 //! is given back, and time limits of heads are the story's.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -111,7 +112,7 @@ fn note_end(error: &hyper::Error, client: &Arc<Client>, front: &Front) {
         front.counters.large_heads.add(1);
     }
     let mut entry =
-        Entry::new(front.access_log.clone(), Arc::clone(client), String::new(), String::new());
+        Entry::new(front.access_log.clone(), Arc::clone(client), Cow::default(), String::new());
     entry.status = Some(status);
     entry.end = end;
 }

@@ -3,6 +3,7 @@
 //! Every status of our own is chosen here and nowhere else. Each answer is one line of plain text;
 //! the reason in detail is in the log.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -256,9 +257,6 @@ const fn status_of(fault: Fault) -> StatusCode {
     }
 }
 
-/// What is logged of a request line that is refused: a line and no more of it than this.
-const LONGEST_LINE: usize = 1_024;
-
 /// Refuses a head: counts it, writes its log line, and says what to answer. `head` is all that was read
 /// of it; nothing behind it can be told apart, so the connection closes.
 pub(crate) fn head(fault: Fault, head: &[u8], client: &Arc<Client>, front: &Front) -> String {
@@ -310,10 +308,9 @@ fn note_slow_head(client: SocketAddr, front: &Front) {
 
 fn log_head(status: StatusCode, why: Reason, head: &[u8], client: &Arc<Client>, front: &Front) {
     let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    let readable = line.len() <= LONGEST_LINE
-        && line.len() < head.len()
-        && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
-    let line = if readable { String::from_utf8_lossy(line).into_owned() } else { String::new() };
+    // Whole, and not what somebody took for HTTP.
+    let readable = line.len() < head.len() && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    let line = if readable { String::from_utf8_lossy(line) } else { Cow::default() };
     let mut entry = Entry::new(front.access_log.clone(), Arc::clone(client), line, String::new());
     entry.status = Some(status.as_u16());
     entry.end = End::new(Side::Client, Phase::Request, why);

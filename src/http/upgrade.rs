@@ -319,7 +319,7 @@ impl Handshake {
         let mut entry = Entry::new(
             front.access_log.clone(),
             Arc::clone(client),
-            String::from_utf8_lossy(head.line).into_owned(),
+            String::from_utf8_lossy(head.line),
             forwarded::request_id(head.fields.as_slice(), &front.request_ids),
         );
         entry.end.during = Phase::Handshake;

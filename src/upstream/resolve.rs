@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use super::Fault;
 use crate::config::Destination;
+use crate::socket;
 
 /// How long an answer is used.
 const FRESH: Duration = Duration::from_secs(5);
@@ -26,7 +27,16 @@ const FRESH: Duration = Duration::from_secs(5);
 const FAILED: Duration = Duration::from_millis(500);
 
 /// What the resolver said; an error can be told to many.
-type Addresses = Result<Arc<[SocketAddr]>, (io::ErrorKind, String)>;
+type Addresses = Result<Arc<[SocketAddr]>, Failure>;
+
+/// An [`io::Error`] that can be told to many.
+#[derive(Clone, Debug)]
+struct Failure {
+    kind: io::ErrorKind,
+    words: String,
+    /// It is that this machine has too little of something, and nothing is said of the name.
+    is_no_room: bool,
+}
 
 /// Asks the system.
 type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
@@ -57,7 +67,10 @@ impl Answer {
 impl Resolver {
     pub(super) fn new(destination: &Destination) -> Self {
         Self::asking(destination, |host, port| {
-            Box::pin(async move { Ok(lookup_host((host, port)).await?.collect()) })
+            Box::pin(async move {
+                let found = lookup_host((host, port)).await;
+                Ok(found.map_err(named)?.collect())
+            })
         })
     }
 
@@ -73,7 +86,14 @@ impl Resolver {
         if let Some(literal) = &self.literal {
             return Ok(Arc::clone(literal));
         }
-        self.answer().await.map_err(|(kind, words)| self.unresolved(io::Error::new(kind, words)))
+        self.answer().await.map_err(|Failure { kind, words, is_no_room }| {
+            let source = io::Error::new(kind, words);
+            if is_no_room {
+                Fault::NoRoomToAsk { host: self.host.clone(), source }
+            } else {
+                self.unresolved(source)
+            }
+        })
     }
 
     /// The first address, where nobody need be asked or waited for.
@@ -103,7 +123,7 @@ impl Resolver {
             *last = Some(Answer { at: Instant::now(), addresses: addresses.clone() });
             addresses
         });
-        asked.await.unwrap_or_else(|error| Err((io::ErrorKind::Other, error.to_string())))
+        asked.await.unwrap_or_else(|error| Err(io::Error::other(error.to_string()).into()))
     }
 
     fn unresolved(&self, source: io::Error) -> Fault {
@@ -111,9 +131,32 @@ impl Resolver {
     }
 }
 
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self {
+            kind: error.kind(),
+            words: error.to_string(),
+            is_no_room: socket::is_no_room(&error),
+        }
+    }
+}
+
+/// The kernel's fault behind one of the resolver's. getaddrinfo(3) tells it (`EAI_SYSTEM`) or not:
+/// glibc says of a file that it finds no descriptor for, or a question that it finds no socket for, also
+/// that the name is not known, or to try again. So the kernel is asked for a socket then.
+fn named(error: io::Error) -> io::Error {
+    if error.raw_os_error().is_some() {
+        return error;
+    }
+    match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+        Err(refusal) if socket::is_no_room(&refusal) => refusal,
+        _ => error,
+    }
+}
+
 /// Each address once, and at least one.
 fn sorted_out(found: io::Result<Vec<SocketAddr>>) -> Addresses {
-    let found = found.map_err(|error| (error.kind(), error.to_string()))?;
+    let found = found?;
     let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
     for address in found {
         if !addresses.contains(&address) {
@@ -121,7 +164,7 @@ fn sorted_out(found: io::Result<Vec<SocketAddr>>) -> Addresses {
         }
     }
     if addresses.is_empty() {
-        return Err((io::ErrorKind::NotFound, String::from("it has no address")));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address").into());
     }
     Ok(addresses.into())
 }
@@ -187,6 +230,18 @@ mod tests {
         }
         assert_eq!(resolver.addresses().await.unwrap().len(), 1);
         assert_eq!(ASKED.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn want_of_descriptors_says_nothing_of_the_name() {
+        let resolver = Resolver::asking(&app(), |_, _| {
+            Box::pin(async { Err(rustix::io::Errno::MFILE.into()) })
+        });
+        for _ in 0..2 {
+            let fault = resolver.addresses().await.unwrap_err();
+            assert_eq!(fault.reason(), crate::end::Reason::NoRoom, "{fault}");
+            assert!(fault.to_string().starts_with("no room to resolve app: "), "{fault}");
+        }
     }
 
     #[tokio::test]

@@ -236,6 +236,23 @@ fn side_that_takes_nothing_while_bytes_wait_is_given_up() {
     }
 }
 
+/// The kernel would give it up as well, and could not tell it from one that is gone.
+#[test]
+fn side_that_lives_and_reads_nothing_is_stalled_and_not_gone() {
+    let tunnels = Tunnels::start();
+    let settings = [("STALL_TIMEOUT", "2s"), ("PING_INTERVAL", "off")];
+    let elbows = Elbows::start(tunnels.address, &settings);
+    for side in ["client", "upstream"] {
+        let (client, upstream) = tunnels.open(&elbows);
+        let (source, _sink) =
+            if side == "client" { (upstream, client) } else { (client, upstream) };
+        let frame = source.frame(FIN | BINARY, vec![0; 60_000]);
+        while (&source.socket).write_all(&frame).is_ok() {}
+        let line = elbows.access_log.wait_for(&format!("by={side} during=relay"));
+        assert!(line.contains("why=stalled"), "{line}");
+    }
+}
+
 #[test]
 fn side_that_takes_its_time_is_not_given_up() {
     let tunnels = Tunnels::start();

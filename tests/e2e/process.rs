@@ -45,14 +45,28 @@ pub fn raise_descriptor_limit() {
 }
 
 /// elbows that may open so many descriptors.
-fn with_descriptors(limit: usize, upstream: &Upstream) -> Elbows {
+fn with_descriptors(limit: usize, upstream: &Upstream, settings: &[(&str, &str)]) -> Elbows {
     let mut shell = Command::new("/bin/sh");
     shell
         .env_clear()
         .args(["-c", &format!("ulimit -n {limit}; exec \"$0\"")])
         .arg(env!("CARGO_BIN_EXE_elbows"));
-    let (command, address) = Elbows::prepare(shell, upstream.address, &[("THREADS", "2")]);
+    let (mut command, address) = Elbows::prepare(shell, upstream.address, settings);
+    command.env("THREADS", "2");
     Elbows::spawn(command, address)
+}
+
+/// Silent clients take one descriptor each, until there is one for the next client and none for more.
+fn crowd_out(elbows: &Elbows, limit: usize) -> Vec<TcpStream> {
+    let free = || free_descriptors(elbows.pid(), limit);
+    let mut silent = Vec::new();
+    while free() > 1 {
+        let before = free();
+        silent.push(TcpStream::connect(elbows.address).unwrap());
+        wait_until("it is accepted", || free() < before);
+    }
+    assert_eq!(free(), 1);
+    silent
 }
 
 fn accept_pauses(report: &str) -> u64 {
@@ -63,7 +77,7 @@ fn accept_pauses(report: &str) -> u64 {
 #[test]
 fn out_of_descriptors_pauses_accepting_and_nothing_else() {
     let upstream = Upstream::echo();
-    let elbows = with_descriptors(64, &upstream);
+    let elbows = with_descriptors(64, &upstream, &[]);
     let mut tunnels: Vec<_> = (0..5).map(|_| Client::tunnel(&elbows)).collect();
     let crowd: Vec<_> = (0..100).map(|_| TcpStream::connect(elbows.address).unwrap()).collect();
     elbows.log.wait_for("accepting pauses");
@@ -95,7 +109,7 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
 fn no_descriptor_for_the_upstream_is_503() {
     const LIMIT: usize = 64;
     let upstream = Upstream::echo();
-    let elbows = with_descriptors(LIMIT, &upstream);
+    let elbows = with_descriptors(LIMIT, &upstream, &[]);
     // The connection that found it listening came and went: from here on only ours open and close.
     elbows.wait_for_report("probes=1");
     elbows.wait_for_report("open=0");
@@ -107,14 +121,7 @@ fn no_descriptor_for_the_upstream_is_503() {
         tunnels.push(Client::tunnel(&elbows));
     }
     assert!(tunnels.len() > 10, "{}", tunnels.len());
-    // Silent clients take one each, until there is one for the next client and none for its upstream.
-    let mut silent = Vec::new();
-    while free() > 1 {
-        let before = free();
-        silent.push(TcpStream::connect(elbows.address).unwrap());
-        wait_until("it is accepted", || free() < before);
-    }
-    assert_eq!(free(), 1);
+    let _silent = crowd_out(&elbows, LIMIT);
     let mut refused = Client::behind_balancer(elbows.address);
     refused.send(handshake("/ws"));
     let response = refused.read_response();
@@ -128,6 +135,48 @@ fn no_descriptor_for_the_upstream_is_503() {
     wait_until("what is closed is free again", || free() == 5);
     tunnels.push(Client::tunnel(&elbows));
     tunnels.iter_mut().for_each(Client::echoes);
+}
+
+/// The resolver needs descriptors as well, and says so in ways of its own: the first time it was ever asked
+/// it says that there is no such name.
+#[test]
+fn no_descriptor_for_the_resolver_is_503() {
+    const LIMIT: usize = 64;
+    let upstream = Upstream::echo();
+    for asked_before in [true, false] {
+        let settings = [("DESTINATION_HOSTNAME", "localhost")];
+        let elbows = with_descriptors(LIMIT, &upstream, &settings);
+        elbows.wait_for_report("probes=1");
+        elbows.wait_for_report("open=0");
+        let _tunnel = asked_before.then(|| Client::tunnel(&elbows));
+        let _silent = crowd_out(&elbows, LIMIT);
+        let mut refusals = 0;
+        // As long as there is an answer of before, nobody is asked, and the line has its address.
+        wait_until("the resolver is asked", || {
+            let mut refused = Client::behind_balancer(elbows.address);
+            refused.send(handshake("/ws"));
+            let response = refused.read_response();
+            assert_eq!(response.status, 503, "{}", response.head);
+            assert!(response.field("retry-after").is_some());
+            refusals += 1;
+            drop(refused);
+            wait_until("what is closed is free again", || {
+                free_descriptors(elbows.pid(), LIMIT) == 1
+            });
+            let is_its =
+                |line: &String| line.contains("status=503") && line.contains("upstream=- ");
+            elbows.access_log.all().iter().any(is_its)
+        });
+        elbows.wait_for_report(&format!("no_room={refusals}"));
+        let lines = elbows.access_log.wait_until("all are logged", |lines| {
+            let refused: Vec<_> =
+                lines.iter().filter(|line| line.contains("status=503")).cloned().collect();
+            (refused.len() == refusals).then_some(refused)
+        });
+        for line in lines {
+            assert!(line.contains("by=elbows during=handshake why=no_room"), "{line}");
+        }
+    }
 }
 
 #[test]
@@ -207,6 +256,35 @@ fn pid_1_obeys_sigterm() {
     tunnel.echoes();
     drop(tunnel);
     assert_eq!(elbows.wait().code(), Some(0));
+}
+
+/// Neither with an access log, which shows the beginning of a long line, nor without one.
+#[test]
+fn idle_tunnel_does_not_keep_its_request() {
+    const WARM: usize = 100;
+    const TUNNELS: usize = 300;
+    raise_descriptor_limit();
+    let upstream = Upstream::echo();
+    for (log, target, most) in
+        [("text", "/", 6 * 1024), ("off", "/", 4 * 1024), ("off", "/?", 4 * 1024)]
+    {
+        let target = format!("{target}{}", "x".repeat(32_000));
+        let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", log), ("THREADS", "2")]);
+        let open = || {
+            let mut client = Client::behind_balancer(elbows.address);
+            client.send(handshake(&target));
+            assert_eq!(client.read_response().status, 101);
+            client.echoes();
+            client
+        };
+        // The first ones wake the threads, and leave room for heads.
+        let mut tunnels: Vec<_> = (0..WARM).map(|_| open()).collect();
+        let before = memory(elbows.pid(), "RssAnon:");
+        tunnels.extend((0..TUNNELS).map(|_| open()));
+        let each = memory(elbows.pid(), "RssAnon:").saturating_sub(before) / TUNNELS;
+        println!("ACCESS_LOG={log} {target:.3}: {each} bytes each");
+        assert!(each <= most, "{log}: {each} bytes each");
+    }
 }
 
 #[test]
