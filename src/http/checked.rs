@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::framing::{Follower, Step};
 use super::head::{Fault, Framing, Limits, Request};
@@ -64,6 +64,8 @@ pub(crate) struct Checked {
     idle_since: Option<Instant>,
     /// Ends the rest. No message sets it anew: it is when it fires that somebody looks how long the rest was.
     rest: Option<Pin<Box<Sleep>>>,
+    /// Set while as much is unread as may be.
+    full: Option<Pin<Box<Sleep>>>,
     /// So many of the unread bytes are a head that was taken by [`Checked::hear`].
     taken: usize,
     /// The rule that the body under way breaks.
@@ -97,6 +99,7 @@ impl Checked {
             under_way: Arc::default(),
             flushed: true,
             waiting: false,
+            full: None,
             is_check: false,
             held: false,
             idle_since: None,
@@ -189,6 +192,7 @@ impl Checked {
         self.follower.enter(framing);
         self.passing = used;
         self.idle_since = None;
+        self.full = None;
         self.under_way.busy.store(true, Ordering::Relaxed);
     }
 
@@ -210,6 +214,16 @@ impl Checked {
             timer.as_mut().reset(until);
         }
         false
+    }
+
+    /// Whoever sends so much behind a message that is under way is not read any more, and nobody would see that
+    /// it has left: it has its time.
+    fn poll_full(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let limit = self.front.config.stall_timeout;
+        let full = self.full.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(full.as_mut().poll(cx));
+        tracing::debug!(client = %self.address, "much was sent behind a message that is under way");
+        Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
     /// Looks at what was read: whether something passes now.
@@ -297,8 +311,11 @@ impl Read for Checked {
                     }
                     this.waiting = true;
                     // The socket is read on, to see whether the client has left, unless that changes nothing.
-                    if this.is_check || this.inbox.unread.len() >= Limits::DEFAULT.head {
+                    if this.is_check {
                         return Poll::Pending;
+                    }
+                    if this.inbox.unread.len() >= Limits::DEFAULT.head {
+                        return this.poll_full(cx).map(Err);
                     }
                 }
                 Err(fault) => return Poll::Ready(Err(this.broken(fault))),

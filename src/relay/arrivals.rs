@@ -189,7 +189,8 @@ impl Arrivals {
     pub(super) fn serve(&mut self, token: Token, registry: &Registry, buffer: &mut [u8]) {
         if token == LISTENER {
             if let Some(listening) = &mut self.listening {
-                listening.is_ready = true;
+                // A pause ends when it is over.
+                listening.is_ready = listening.paused_until.is_none();
             }
         } else if token.0 & ARRIVAL != 0 {
             self.go_on(token.0 & !ARRIVAL, registry, buffer);

@@ -535,3 +535,22 @@ fn upstream_that_dies_behind_its_101_ends_its_tunnel_and_nothing_else() {
         }
     }
 }
+
+#[test]
+fn client_that_leaves_behind_much_that_nobody_reads_is_noticed() {
+    let upstream = Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        let begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        socket.write_all(begun).unwrap();
+        // It has no more to say, and waits for the end.
+        let _ = socket.read(&mut [0; 1]);
+        head
+    });
+    let elbows = Elbows::start(upstream.address, &[("STALL_TIMEOUT", "1s")]);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_until(b"hello");
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5_000));
+    drop(client);
+    elbows.wait_for_report("open=0");
+}

@@ -56,6 +56,25 @@ fn upstream_that_refuses_is_502_plain_and_handshake() {
 }
 
 #[test]
+fn upload_whose_upstream_goes_away_leaves_nothing_behind() {
+    let upstream = Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        // It closes with much unread: a reset.
+        let _ = socket.read(&mut [0; 10_000]);
+        head
+    });
+    let elbows = Elbows::start(upstream.address, &[]);
+    let body = vec![b'x'; 500_000];
+    for _ in 0..40 {
+        let mut client = Client::behind_balancer(elbows.address);
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n");
+        // It may be refused in the middle.
+        let _ = client.socket.write_all(&body);
+    }
+    elbows.wait_for_report("open=0");
+}
+
+#[test]
 fn name_that_does_not_resolve_is_a_warning_and_502() {
     let elbows =
         Elbows::start(Upstream::nobody(), &[("DESTINATION_HOSTNAME", "does-not-exist.invalid")]);

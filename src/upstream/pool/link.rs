@@ -15,6 +15,7 @@ use http::{Method, Request};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use tokio::task::unconstrained;
 
 use super::socket::PooledSocket;
 use super::{Answered, SendError, Sendable, Store};
@@ -169,7 +170,8 @@ impl<B: Sendable> Link<B> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(()) };
         self.driver.change(cx.waker());
         self.driver.again.store(false, Ordering::Relaxed);
-        let ended = Pin::new(connection).poll(&mut Context::from_waker(&self.note));
+        // Not shut by hyper: it would flush first, to a socket that may take nothing more and be waited for.
+        let ended = connection.poll_without_shutdown(&mut Context::from_waker(&self.note));
         if ended.is_pending() {
             if self.driver.again.load(Ordering::Relaxed) {
                 // It did much at once and lets others go first.
@@ -221,7 +223,8 @@ impl<B: Sendable> Link<B> {
         let (endpoint, used, stalled) = (self.endpoint, self.has_answered, self.stalled.clone());
         let has_body = !request.body().is_end_stream();
         let response = self.sender.try_send_request(*request);
-        let mut response = pin!(response);
+        // Nobody hears it ask for another turn, where its task has had many.
+        let mut response = pin!(unconstrained(response));
         let mut link = Some(self);
         if has_body && let Some(link) = link.take() {
             tokio::spawn(link.drive_by_itself(Arc::clone(store)));
@@ -258,7 +261,7 @@ impl<B: Sendable> Link<B> {
             self.driver.change(cx.waker());
             let Some(connection) = &mut self.connection else { return Poll::Ready(false) };
             // Body and response are in other hands, so here hyper's wakes are meant.
-            if Pin::new(connection).poll(cx).is_ready() {
+            if connection.poll_without_shutdown(cx).is_ready() {
                 return Poll::Ready(false);
             }
             self.sender.poll_ready(cx).map(|ready| ready.is_ok())
