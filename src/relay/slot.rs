@@ -155,7 +155,7 @@ impl Slot {
     }
 
     /// The same, begun.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn new(tunnel: Tunnel, rulebook: &Rulebook, now: u32) -> Self {
         let mut slot = Self::place(tunnel, now);
         slot.begin(rulebook, now);
