@@ -44,8 +44,6 @@ pub(crate) struct Arrived {
 enum SoFar {
     /// Nobody knows yet who it is, or only since when one could know.
     Nobody { seat: Result<Seat, Over>, identified: Option<std::time::Instant> },
-    /// There is no room for it.
-    Refused(Box<Client>, Over),
     /// Its upgrade, which is unread, is on its way.
     Asking(Arc<Client>, Box<Begun>),
     /// Its upgrade was granted, and the client is to be told (of) it.
@@ -91,10 +89,6 @@ async fn story(arrived: Arrived, front: Arc<Front>) {
                 return Box::pin(refusal::answer(inbox, over, client, &front)).await;
             }
             Arc::new(client)
-        }
-        SoFar::Refused(client, over) => {
-            inbox.limit_stalls(front.config.stall_timeout, client.stalled.clone());
-            return Box::pin(refusal::answer(inbox, over, *client, &front)).await;
         }
         SoFar::Asking(client, asking) => {
             inbox.limit_stalls(front.config.stall_timeout, client.stalled.clone());

@@ -10,7 +10,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -188,8 +188,8 @@ enum Wants {
     Unknown { is_identified: bool },
     /// What is not for here.
     Other,
-    /// An upgrade that is over a limit.
-    TooMuch { client: Box<Client>, over: Over, behind: usize },
+    /// An upgrade that is over a limit, and the answer to it.
+    TooMuch(String),
     /// An upgrade that may be asked for at this address.
     Upgrade {
         handshake: Handshake,
@@ -225,11 +225,7 @@ impl Arrival for Hearing {
                 Step::Waits(self)
             }
             Wants::Other => self.into_front(ears),
-            Wants::TooMuch { client, over, behind } => {
-                self.connection.unread.advance(behind);
-                self.connection.into_front(SoFar::Refused(client, over), ears);
-                Step::Gone
-            }
+            Wants::TooMuch(words) => refuse(self.connection, &words, ears),
             Wants::Upgrade { handshake, client, address, behind, head } => {
                 let mut connection = self.connection;
                 connection.unread.advance(behind);
@@ -275,12 +271,46 @@ impl Hearing {
         };
         let seat = mem::replace(seat, Ok(Seat::default()));
         if let Err(over) = refusal::admit(seat, &mut client, || true, front) {
-            return Wants::TooMuch { client: Box::new(client), over, behind };
+            let line = String::from_utf8_lossy(head.line);
+            return Wants::TooMuch(refusal::words(line, over, client, front));
         }
         let client = Arc::new(client);
         let handshake = Handshake::new(&head, &client, front);
         Wants::Upgrade { handshake, client, address, behind, head: length }
     }
+}
+
+/// Refuses an upgrade: what is refused must cost less than what is served, and must not wake another thread, which
+/// tunnels would wait for.
+fn refuse(mut connection: Connection, words: &str, ears: &Ears<'_>) -> Step {
+    // Nothing was sent to it yet, so that it takes all; who has left gets none.
+    let is_told = write(&connection.socket, words.as_bytes()).is_ok()
+        && connection.socket.shutdown(Shutdown::Write).is_ok();
+    if is_told && connection.listen(ears) {
+        return Step::Waits(Box::new(Refused { connection }));
+    }
+    Step::Gone
+}
+
+/// It was told so, and is read on until it closes: what is closed with bytes unread is reset, which can overtake
+/// the answer (RFC 9112, section 9.6). Whoever stays for longer is cut.
+struct Refused {
+    connection: Connection,
+}
+
+impl Arrival for Refused {
+    fn go_on(self: Box<Self>, _: &Ears<'_>, buffer: &mut [u8]) -> Step {
+        for _ in 0..FEW {
+            match read(&self.connection.socket, buffer) {
+                Ok(1..) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Waits(self),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        Step::Gone
+    }
+
+    fn leave(self: Box<Self>, _: &Ears<'_>) {}
 }
 
 /// A client that asks for an upgrade.

@@ -5,6 +5,7 @@
 //! answered whatever the limits say: a balancer that takes an instance out because it is full sends its
 //! clients to the next one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,11 +59,16 @@ pub(super) async fn answer(mut inbox: Inbox, over: Over, client: Client, front: 
         let words = health::words(front.drain.is_healthy(), line.starts_with("HEAD "));
         return inbox.answer_and_close(words.as_bytes()).await;
     }
+    let words = words(line.into(), over, client, front);
+    inbox.answer_and_close(words.as_bytes()).await;
+}
+
+/// The answer to the request with this line; it is counted, and has its log line.
+pub(super) fn words(line: Cow<'_, str>, over: Over, client: Client, front: &Front) -> String {
     front.counters.requests.add(1);
     let is_head = line.starts_with("HEAD ");
-    let entry = Entry::new(front.access_log.clone(), Arc::new(client), line.into(), String::new());
-    let words = reject::words(&Rejection::Over(over), entry, is_head, &front.counters);
-    inbox.answer_and_close(words.as_bytes()).await;
+    let entry = Entry::new(front.access_log.clone(), Arc::new(client), line, String::new());
+    reject::words(&Rejection::Over(over), entry, is_head, &front.counters)
 }
 
 /// Reads on until there is a line, or what must be one, or the end of the stream.
