@@ -46,7 +46,7 @@ enum SoFar {
     Nobody { seat: Result<Seat, Over>, identified: Option<std::time::Instant> },
     /// Its upgrade, which is unread, is on its way.
     Asking(Arc<Client>, Box<Begun>),
-    /// Its upgrade was granted, and the client is to be told (of) it.
+    /// Its upgrade was granted, and the client is still to be told.
     Granted(Box<(Entry, Granted, Asked)>),
 }
 

@@ -3,9 +3,9 @@
 //!
 //! Here is only the way on which nothing is unusual: PROXY header and head are there, the settings let it
 //! in, the upstream's address is at hand, it takes the connection and answers 101. All else, be it a plain
-//! request, a broken rule, a limit, a fault of the upstream or a matter of time, goes on where it stands as a
-//! connection of the front ([`super::serve`]), which can wait and has an answer to everything. So nothing is
-//! decided here but to go on: who it is, what it may and what it asks is said by the functions that the
+//! request, a broken rule, a fault of the upstream or a matter of time, goes on where it stands as a connection of
+//! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake over a limit is
+//! answered here, so that a flood of them wakes nobody else. So nothing is decided here but to go on: who it is, what it may and what it asks is said by the functions that the
 //! front calls, too.
 
 use std::io::{self, ErrorKind, Read, Write};
