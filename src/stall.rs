@@ -32,19 +32,22 @@ pub(crate) struct StallWatch {
     stalled: Stalled,
     /// Set while bytes wait.
     over: Option<Pin<Box<Sleep>>>,
+    /// The kernel took bytes that it had not asked for, and may take more of which it will not tell.
+    offers: bool,
 }
 
 impl StallWatch {
     /// Bytes may wait for `limit`; `stalled` tells that they did.
     pub(crate) const fn new(limit: Duration, stalled: Stalled) -> Self {
-        Self { limit, stalled, over: None }
+        Self { limit, stalled, over: None, offers: false }
     }
 
     /// What a write of `bytes` comes to: itself, or an error (`TimedOut`) when its time is over.
     ///
     /// The kernel says that there is room again when a third of its buffer is, which can be a megabyte:
     /// a slow reader needs longer for that. So before a side is given up, it is offered the bytes once
-    /// more: it may have taken some.
+    /// more: it may have taken some. If it does take them, it is offered what follows as well, until it is full: its
+    /// buffer may just have grown, and whoever fills that in small pieces, one each time, does not stall for long.
     pub(crate) fn watch(
         &mut self,
         cx: &mut Context<'_>,
@@ -54,23 +57,29 @@ impl StallWatch {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.over = None;
+            self.offers = false;
             self.note(&written);
             return written;
+        }
+        if self.offers {
+            if let Some(sent) = offer(socket, bytes) {
+                return Poll::Ready(sent);
+            }
+            self.offers = false;
         }
         let limit = self.limit;
         let over = self.over.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(over.as_mut().poll(cx));
         self.over = None;
-        match SockRef::from(socket).send(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.stalled.0.store(true, Ordering::Relaxed);
-                // A reset, so that what it got does not look like all there is (to HTTP/1.0 the end of
-                // the connection is the end of the body), and the kernel keeps nothing for it.
-                let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            sent => Poll::Ready(sent),
+        if let Some(sent) = offer(socket, bytes) {
+            self.offers = true;
+            return Poll::Ready(sent);
         }
+        self.stalled.0.store(true, Ordering::Relaxed);
+        // A reset, so that what it got does not look like all there is (to HTTP/1.0 the end of the
+        // connection is the end of the body), and the kernel keeps nothing for it.
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The kernel gives up a side as well: one that acknowledges nothing (see [`crate::socket::tune`]).
@@ -80,6 +89,14 @@ impl StallWatch {
         {
             self.stalled.0.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// Writes, whether or not the kernel has said that there is room. None: there is none.
+fn offer(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<usize>> {
+    match SockRef::from(socket).send(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        sent => Some(sent),
     }
 }
 
