@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use rustix::net::{SendFlags, send};
 use tokio::runtime::Handle;
 
 use super::{Arrived, SoFar, identify, refusal};
@@ -36,6 +37,9 @@ const MUCH: usize = 16 * 1024;
 
 /// Reads of a client's head. Each looks at all of it again.
 const FEW: u8 = 4;
+
+/// Reads of a client that was refused: no more than a head that came in pieces needs, with what follows it.
+const MANY: u8 = 32;
 
 /// Gives each connection that is accepted the direct way.
 pub(crate) struct Porch {
@@ -283,24 +287,27 @@ impl Hearing {
 /// Refuses an upgrade: what is refused must cost less than what is served, and must not wake another thread, which
 /// tunnels would wait for.
 fn refuse(mut connection: Connection, words: &str, ears: &Ears<'_>) -> Step {
-    // Nothing was sent to it yet, so that it takes all; who has left gets none.
-    let is_told = write(&connection.socket, words.as_bytes()).is_ok()
+    // Nothing was sent to it yet, so that it takes all; who has left gets none. The FIN goes with it, in one segment.
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    let is_told = send(&connection.socket, words.as_bytes(), flags).is_ok()
         && connection.socket.shutdown(Shutdown::Write).is_ok();
     if is_told && connection.listen(ears) {
-        return Step::Waits(Box::new(Refused { connection }));
+        return Step::Waits(Box::new(Refused { reads: 0, connection }));
     }
     Step::Gone
 }
 
 /// It was told so, and is read on until it closes: what is closed with bytes unread is reset, which can overtake
-/// the answer (RFC 9112, section 9.6). Whoever stays for longer is cut.
+/// the answer (RFC 9112, section 9.6). Whoever stays for longer, or goes on sending, is cut.
 struct Refused {
+    reads: u8,
     connection: Connection,
 }
 
 impl Arrival for Refused {
-    fn go_on(self: Box<Self>, _: &Ears<'_>, buffer: &mut [u8]) -> Step {
-        for _ in 0..FEW {
+    fn go_on(mut self: Box<Self>, _: &Ears<'_>, buffer: &mut [u8]) -> Step {
+        while self.reads < MANY {
+            self.reads += 1;
             match read(&self.connection.socket, buffer) {
                 Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Waits(self),

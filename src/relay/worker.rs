@@ -160,7 +160,7 @@ impl Worker {
 
     fn see_to_arrivals(&mut self) {
         let registry = self.poll.registry();
-        self.arrivals.accept(registry, self.woken_at, &mut self.buffer);
+        self.arrivals.go_on(registry, self.woken_at, &mut self.buffer);
         self.arrivals.send_away(registry, self.woken_at);
         while let Some(opened) = self.arrivals.opened() {
             self.door.open.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +199,7 @@ impl Worker {
     fn serve(&mut self, event: &Event) {
         let (key, side) = from_token(event.token());
         let Some(slot) = self.slots.get_mut(key) else {
-            return self.arrivals.serve(event.token(), self.poll.registry(), &mut self.buffer);
+            return self.arrivals.note(event.token());
         };
         if slot.farewell.is_some() {
             if slot.is_farewell_done(side, event) {
@@ -295,8 +295,8 @@ impl Worker {
             match order {
                 Order::Adopt(tunnel) => self.adopt(tunnel),
                 Order::Arrive(arrival, patience) => {
-                    let (registry, now) = (self.poll.registry(), self.woken_at);
-                    self.arrivals.enter(arrival, patience, registry, now, &mut self.buffer);
+                    let registry = self.poll.registry();
+                    self.arrivals.enter(arrival, patience, registry, self.woken_at);
                 }
                 Order::Listen(listening) => {
                     self.arrivals.listen(*listening, self.poll.registry());

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use elbows::proxy_protocol::encode;
 
@@ -327,16 +329,35 @@ fn handshake_whose_head_comes_late_or_second_is_over_the_rate_too() {
 }
 
 #[test]
+fn whoever_goes_on_sending_after_a_refusal_is_cut() {
+    let upstream = application();
+    let elbows = Elbows::start(upstream.address, &[("HANDSHAKE_RATE_PER_CLIENT", "1/h")]);
+    drop(tunnel("203.0.113.1", &elbows).unwrap());
+    let mut refused = from("203.0.113.1", &elbows);
+    refused.send(handshake("/ws"));
+    assert_eq!(refused.read_response().status, 429);
+    // For less than the second after which silence is cut, too.
+    for _ in 0..100 {
+        if refused.try_send(b"x").is_err() {
+            return;
+        }
+        // Each byte is to be an event of its own.
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it is read on and on");
+}
+
+#[test]
 fn rate_refills() {
     let upstream = application();
     let elbows = Elbows::start(upstream.address, &[("HANDSHAKE_RATE_PER_CLIENT", "1/s")]);
     let _first = tunnel("203.0.113.1", &elbows).unwrap();
     let refused = tunnel("203.0.113.1", &elbows).unwrap_err();
     assert_eq!(refused.field("retry-after"), Some("1"));
-    let deadline = std::time::Instant::now() + crate::proxy::PATIENCE;
+    let deadline = Instant::now() + crate::proxy::PATIENCE;
     while tunnel("203.0.113.1", &elbows).is_err() {
-        assert!(std::time::Instant::now() < deadline, "it does not refill");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(Instant::now() < deadline, "it does not refill");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -462,10 +483,11 @@ fn body_that_says_it_is_too_long_gets_413_at_once() {
 
 #[test]
 fn chunked_body_gets_413_when_it_has_come_too_far() {
-    let upstream = taking();
-    let elbows = Elbows::start(upstream.address, &[("MAX_BODY_SIZE", "1000")]);
     let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
     for (chunks, more, status) in [(2, "0\r\n\r\n", 200), (2, "1\r\nx\r\n", 413), (9, "", 413)] {
+        // Of its own, so that no request is sent on a connection that has just been closed.
+        let upstream = taking();
+        let elbows = Elbows::start(upstream.address, &[("MAX_BODY_SIZE", "1000")]);
         let mut client = from("203.0.113.1", &elbows);
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         for _ in 0..chunks {
@@ -475,10 +497,11 @@ fn chunked_body_gets_413_when_it_has_come_too_far() {
         let response = client.read_response();
         assert_eq!(response.status, status, "{chunks} {}", response.head);
         assert_eq!(upstream.seen(), if status == 200 { "1000" } else { "cut" });
+        elbows.wait_for_report(if status == 200 { "large_bodies=0" } else { "large_bodies=1" });
+        let line = elbows.access_log.wait_for(&format!("status={status}"));
+        let end = "by=client during=request why=too_big";
+        assert_eq!(line.contains(end), status == 413, "{line}");
     }
-    elbows.wait_for_report("large_bodies=2");
-    let line = elbows.access_log.wait_for("status=413");
-    assert!(line.contains("by=client during=request why=too_big"), "{line}");
 }
 
 #[test]

@@ -57,7 +57,12 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("the connection takes bytes");
+        self.try_send(bytes).expect("the connection takes bytes");
+    }
+
+    /// Fails where the connection takes no bytes any more.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.socket.write_all(bytes.as_ref())
     }
 
     /// Nothing more will be sent.
