@@ -32,6 +32,7 @@ use std::env;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use cases::{Bench, Case};
 use machine::Machine;
@@ -66,6 +67,10 @@ fn main() -> ExitCode {
         }),
         ["load", job] => load(job),
         ["micro", work, count] => micro(work, count),
+        ["awake"] => {
+            awake();
+            Ok(())
+        }
         words => run(words),
     };
     match done {
@@ -99,6 +104,14 @@ fn micro(work: &str, count: &str) -> Fallible<()> {
     let count = count.parse().map_err(|_| format!("`{count}` is no number"))?;
     println!("{}", work.run(count)?);
     Ok(())
+}
+
+/// Does nothing, at once and again, until it is killed; at most for as long as any case takes.
+fn awake() {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(600) {
+        std::hint::spin_loop();
+    }
 }
 
 /// What was asked for.

@@ -63,8 +63,8 @@ impl Program {
     }
 
     /// The same program, run by another one.
-    pub(crate) fn under(mut self, wrapper: &[String]) -> Self {
-        self.words.splice(0..0, wrapper.iter().cloned());
+    pub(crate) fn under(mut self, wrapper: &[impl ToString]) -> Self {
+        self.words.splice(0..0, wrapper.iter().map(ToString::to_string));
         self
     }
 

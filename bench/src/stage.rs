@@ -18,6 +18,10 @@ use crate::proxies::{Proxy, Setup};
 /// How long a load may run beyond its own window. It gives up by itself before.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Runs a program when its core has nothing else to do. A high `nice` is not enough: whoever has it still runs its
+/// slice to the end, which is longer than what is measured.
+const LAST: [&str; 3] = ["chrt", "--idle", "0"];
+
 /// What every measurement is made with.
 pub(crate) struct Theatre {
     own: PathBuf,
@@ -117,6 +121,13 @@ impl Theatre {
         Ok((process.output(), counts))
     }
 
+    /// Keeps cores from falling asleep, for as long as what is returned lives. A core of a virtual machine
+    /// wakes up in a time like those that are measured.
+    pub(crate) fn awake(&self, cores: &[usize]) -> Fallible<Process> {
+        let program = Program::new("what keeps a core awake", cores, &self.own);
+        self.start(program.argument("awake").under(&LAST))
+    }
+
     fn application(&self) -> Fallible<(Process, SocketAddr)> {
         let address = free_address()?;
         let program = Program::new("the bench's application", &self.cores.load, &self.own);
@@ -165,6 +176,7 @@ impl Stage<'_> {
 
     fn start_load(&mut self, connections: usize, work: Work, until: Until) -> Fallible<Process> {
         expect_descriptors(connections)?;
+        let is_last = matches!(work, Work::Flood);
         let job = Job {
             address: self.address,
             proxy_header: self.proxy.is_some(),
@@ -174,8 +186,10 @@ impl Stage<'_> {
             until,
         };
         let job = serde_json::to_string(&job).map_err(|fault| fault.to_string())?;
-        let program = Program::new("the bench's load", &self.theatre.cores.load, &self.theatre.own);
-        self.theatre.start(program.argument("load").argument(job))
+        let program = Program::new("the bench's load", &self.theatre.cores.load, &self.theatre.own)
+            .argument("load")
+            .argument(job);
+        self.theatre.start(if is_last { program.under(&LAST) } else { program })
     }
 
     /// Tells a load to end, if it waits for that, and returns what it saw.

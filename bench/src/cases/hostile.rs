@@ -11,6 +11,7 @@ use crate::measure::memory;
 use crate::micro::Micro;
 use crate::proxies::{Proxy, Setup};
 use crate::report::{Cell, Chart, Goal, Section};
+use crate::stage::Cores;
 
 /// A client's allowance is used up soon, and not given back while it is measured.
 const LIMITED: Setup =
@@ -36,7 +37,12 @@ pub(super) fn flood(bench: &Bench) -> Fallible<Section> {
     let connections = bench.size(MEASURED);
     let found = bench.alternate(name, &[(false, QUIET), (true, FLOODED)], |is_flooded| {
         let mut stage = bench.theatre.stage(Proxy::Elbows, &LIMITED)?;
-        let flood = if is_flooded { Some(stage.keep_up(FLOOD, Work::Flood)?) } else { None };
+        let Cores { proxy, load } = &bench.theatre.cores;
+        let (flood, _awake) = if is_flooded {
+            (Some(stage.keep_up(FLOOD, Work::Flood)?), None)
+        } else {
+            (None, Some((bench.theatre.awake(proxy)?, bench.theatre.awake(load)?)))
+        };
         let work = Work::Paced { rate: 2_000 };
         let outcome = some(stage.load(connections, work, bench.seconds(4))?)?;
         let refused = match flood {
@@ -63,7 +69,8 @@ pub(super) fn flood(bench: &Bench) -> Fallible<Section> {
         title: "A flood of handshakes that are refused, beside another client's messages",
         text: "elbows alone, on one core. One client has used up its `HANDSHAKE_RATE_PER_CLIENT` and goes on, 64 at a \
                time, each answered with 429; another sends 2,000 messages a second over 200 tunnels. The flood has the \
-               rest of the load's core (`nice 19`), so that what is measured waits for elbows and not for it."
+               rest of the load's core (`chrt --idle`), so that what is measured waits for elbows and not for it; \
+               where all is quiet, a program that does nothing has the rest of both, so that none of them falls asleep."
             .to_owned(),
         chart: Some(Chart::of(&table, "µs until a message is back", &[0, 1, 2])),
         goals: vec![Goal::at_most("p99 under the flood ÷ quiet", 2.0, of(FLOODED) / of(QUIET), 2)],

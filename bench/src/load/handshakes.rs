@@ -39,8 +39,6 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
     let mut poll = Poll::new()?;
     let is_flood = matches!(job.work, Work::Flood);
     if is_flood {
-        // The measured, on the same core, come first.
-        rustix::process::nice(19)?;
         poll.add(io::stdin(), job.connections, Interest::Read)?;
         println!("{OPEN}");
     }
@@ -73,8 +71,10 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
     let mut ready: Vec<Ready> = Vec::new();
     let mut buffer = vec![0; 4096];
     let mut last = Instant::now();
+    // A flood keeps its core awake.
+    let wait = if is_flood { Duration::ZERO } else { Duration::from_millis(100) };
     while !window.is_over()? {
-        poll.wait(&mut ready, Some(Duration::from_millis(100)))?;
+        poll.wait(&mut ready, Some(wait))?;
         if ready.is_empty() && last.elapsed() > PATIENCE {
             return Err(io::Error::other("no handshake was answered for 30 s"));
         }
