@@ -62,8 +62,9 @@ impl StallWatch {
             return written;
         }
         if self.offers {
-            if let Some(sent) = offer(socket, bytes) {
-                return Poll::Ready(sent);
+            if let Some(sent) = offer(socket, bytes).map(Poll::Ready) {
+                self.note(&sent);
+                return sent;
             }
             self.offers = false;
         }
@@ -71,9 +72,10 @@ impl StallWatch {
         let over = self.over.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(over.as_mut().poll(cx));
         self.over = None;
-        if let Some(sent) = offer(socket, bytes) {
+        if let Some(sent) = offer(socket, bytes).map(Poll::Ready) {
             self.offers = true;
-            return Poll::Ready(sent);
+            self.note(&sent);
+            return sent;
         }
         self.stalled.0.store(true, Ordering::Relaxed);
         // A reset, so that what it got does not look like all there is (to HTTP/1.0 the end of the
@@ -103,4 +105,44 @@ fn offer(socket: &TcpStream, bytes: &[u8]) -> Option<io::Result<usize>> {
 /// The first of them that is not empty.
 pub(crate) fn first_of<'a>(slices: &'a [IoSlice<'_>]) -> &'a [u8] {
     slices.iter().find(|slice| !slice.is_empty()).map_or(&[], |slice| slice)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::future::poll_fn;
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn room_that_the_kernel_does_not_tell_of_is_filled_before_a_side_is_given_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_reads_nothing, _) = listener.accept().await.unwrap();
+        let stalled = Stalled::default();
+        let mut watch = StallWatch::new(Duration::from_millis(20), stalled.clone());
+        // Never is there room, as far as its user is told.
+        let bytes = [7; 16 * 1024];
+        let mut offer = |cx: &mut Context<'_>| watch.watch(cx, Poll::Pending, &socket, &bytes);
+        assert!(poll_fn(&mut offer).await.unwrap() > 0, "it takes some when its time is over");
+        // What follows is offered at once.
+        let mut pieces = 0;
+        while let Poll::Ready(sent) = poll_fn(|cx| Poll::Ready(offer(cx))).await {
+            sent.unwrap();
+            pieces += 1;
+        }
+        assert!(pieces > 3, "{pieces}: there was room for more");
+        // The buffer may have grown by then.
+        let error = loop {
+            if let Err(error) = poll_fn(&mut offer).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(stalled.is_so());
+    }
 }

@@ -123,9 +123,12 @@ impl Theatre {
 
     /// Keeps cores from falling asleep, for as long as what is returned lives. A core of a virtual machine
     /// wakes up in a time like those that are measured.
-    pub(crate) fn awake(&self, cores: &[usize]) -> Fallible<Process> {
-        let program = Program::new("what keeps a core awake", cores, &self.own);
-        self.start(program.argument("awake").under(&LAST))
+    pub(crate) fn awake(&self, cores: &[usize]) -> Fallible<Vec<Process>> {
+        let start = |&core| {
+            let program = Program::new("what keeps a core awake", &[core], &self.own);
+            self.start(program.argument("awake").under(&LAST))
+        };
+        cores.iter().map(start).collect()
     }
 
     fn application(&self) -> Fallible<(Process, SocketAddr)> {

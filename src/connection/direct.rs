@@ -4,9 +4,9 @@
 //! Here is only the way on which nothing is unusual: PROXY header and head are there, the settings let it
 //! in, the upstream's address is at hand, it takes the connection and answers 101. All else, be it a plain
 //! request, a broken rule, a fault of the upstream or a matter of time, goes on where it stands as a connection of
-//! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake over a limit is
-//! answered here, so that a flood of them wakes nobody else. So nothing is decided here but to go on: who it is, what it may and what it asks is said by the functions that the
-//! front calls, too.
+//! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake over a limit of its
+//! client (`MAX_CONNECTIONS_PER_CLIENT`, `HANDSHAKE_RATE_PER_CLIENT`) is answered here, so that a flood of them wakes
+//! nobody else. Who it is, what it may and what it asks is said by the functions that the front calls, too.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -35,11 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a side that are kept here: more than most heads have.
 const MUCH: usize = 16 * 1024;
 
-/// Reads of a client's head. Each looks at all of it again.
+/// Reads of a client. Each looks at all of its head again.
 const FEW: u8 = 4;
 
-/// Reads of a client that was refused: no more than a head that came in pieces needs, with what follows it.
-const MANY: u8 = 32;
+/// Reads of a client that was refused, and bytes of it.
+const REFUSED_READS: u8 = 32;
+const REFUSED_BYTES: usize = 64 * 1024;
 
 /// Gives each connection that is accepted the direct way.
 pub(crate) struct Porch {
@@ -85,12 +86,13 @@ impl Reception for Porch {
             unread: BytesMut::new(),
             balancer: from,
             accepted: Instant::now(),
+            reads: 0,
             is_heard: false,
             shared: Arc::clone(&self.shared),
             open: front.census.enter(),
         };
         let seat = front.limits.enter();
-        Box::new(Hearing { seat, identified: None, reads: 0, connection })
+        Box::new(Hearing { seat, identified: None, connection })
     }
 
     fn refused(&self, fault: &io::Error) -> Option<Duration> {
@@ -109,6 +111,8 @@ struct Connection {
     unread: BytesMut,
     balancer: SocketAddr,
     accepted: Instant,
+    /// How often that was.
+    reads: u8,
     /// The poll tells of it.
     is_heard: bool,
     shared: Arc<Shared>,
@@ -131,6 +135,7 @@ impl Connection {
         match read(&self.socket, buffer) {
             Ok(0) => Heard::Ended,
             Ok(length) => {
+                self.reads = self.reads.saturating_add(1);
                 self.unread.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 Heard::More
             }
@@ -142,7 +147,12 @@ impl Connection {
         }
     }
 
-    /// Has the poll tell of its socket. False if there is no room for that, which the front will find, too.
+    /// It said more than is kept here, or in more pieces than are looked at.
+    fn says_much(&self) -> bool {
+        self.unread.len() > MUCH || self.reads >= FEW
+    }
+
+    /// Has the poll tell of its socket. False if there is no room for that.
     fn listen(&mut self, ears: &Ears<'_>) -> bool {
         if !self.is_heard {
             self.is_heard = ears.hear(&self.socket, false).is_ok();
@@ -181,7 +191,6 @@ struct Hearing {
     seat: Result<Seat, Over>,
     /// When the PROXY header was whole, if the head was not.
     identified: Option<Instant>,
-    reads: u8,
     connection: Connection,
 }
 
@@ -216,17 +225,17 @@ impl Arrival for Hearing {
             }
             Heard::Nothing | Heard::Ended => return self.into_front(ears),
         }
-        self.reads += 1;
         match self.wants() {
             Wants::Unknown { is_identified } => {
                 if is_identified {
                     self.identified.get_or_insert_with(Instant::now);
                 }
-                let is_much = self.connection.unread.len() > MUCH || self.reads >= FEW;
-                if is_much || !self.connection.listen(ears) {
+                let was_heard = self.connection.is_heard;
+                if self.connection.says_much() || !self.connection.listen(ears) {
                     return self.into_front(ears);
                 }
-                Step::Waits(self)
+                // Its end may have come with the same event.
+                if was_heard { self.go_on(ears, buffer) } else { Step::Waits(self) }
             }
             Wants::Other => self.into_front(ears),
             Wants::TooMuch(words) => refuse(self.connection, &words, ears),
@@ -289,27 +298,31 @@ impl Hearing {
 fn refuse(mut connection: Connection, words: &str, ears: &Ears<'_>) -> Step {
     // Nothing was sent to it yet, so that it takes all; who has left gets none. The FIN goes with it, in one segment.
     let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-    let is_told = send(&connection.socket, words.as_bytes(), flags).is_ok()
+    let sent = send(&connection.socket, words.as_bytes(), flags);
+    let is_told = sent.is_ok_and(|sent| sent == words.len())
         && connection.socket.shutdown(Shutdown::Write).is_ok();
+    connection.unread = BytesMut::new();
     if is_told && connection.listen(ears) {
-        return Step::Waits(Box::new(Refused { reads: 0, connection }));
+        return Step::Waits(Box::new(Refused { reads: 0, bytes: 0, connection }));
     }
     Step::Gone
 }
 
 /// It was told so, and is read on until it closes: what is closed with bytes unread is reset, which can overtake
-/// the answer (RFC 9112, section 9.6). Whoever stays for longer, or goes on sending, is cut.
+/// the answer (RFC 9112, section 9.6). Whoever is still here when the time of an arrival is over, or goes on sending,
+/// is cut.
 struct Refused {
     reads: u8,
+    bytes: usize,
     connection: Connection,
 }
 
 impl Arrival for Refused {
     fn go_on(mut self: Box<Self>, _: &Ears<'_>, buffer: &mut [u8]) -> Step {
-        while self.reads < MANY {
+        while self.reads < REFUSED_READS && self.bytes < REFUSED_BYTES {
             self.reads += 1;
             match read(&self.connection.socket, buffer) {
-                Ok(1..) => {}
+                Ok(length @ 1..) => self.bytes += length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Step::Waits(self),
                 Ok(0) | Err(_) => break,
             }
@@ -430,7 +443,7 @@ impl Asking {
         let connection = &mut self.asks.connection;
         if connection.is_heard {
             match connection.hear(buffer) {
-                Heard::More if connection.unread.len() > MUCH => return self.into_front(ears),
+                Heard::More if connection.says_much() => return self.into_front(ears),
                 Heard::More | Heard::Nothing => {}
                 // Its log line says so from the start.
                 Heard::Ended => return Step::Gone,

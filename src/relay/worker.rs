@@ -1,7 +1,7 @@
 //! One thread of the relay: its poll, its slab of tunnels, its read buffer.
 //!
 //! A round is: wait for events, serve the tunnels they name, serve those whose turn was over too
-//! early, carry out orders, end what has said farewell. Slots are only filled while orders are
+//! early, carry out orders, have arrivals go on, look at those whose time has come, end what has said farewell. Slots are only filled while orders are
 //! carried out, or arrivals have become tunnels, after the events of the round: an event of a tunnel that
 //! ended earlier in the round finds its slot empty, never with another tunnel in it. A tunnel that leaves
 //! takes its two registrations away, so that no later round hears of it either.
@@ -130,18 +130,19 @@ impl Worker {
             self.woken_at = options::elapsed();
             self.now = tick(self.woken_at);
             let mut woken = false;
+            let mut served = self.again.len();
             for event in &events {
                 if event.token() == WOKEN {
                     woken = true;
                 } else {
-                    self.serve(event);
+                    served += usize::from(self.serve(event));
                 }
             }
             self.serve_again();
             if woken && !self.carry_out_orders() {
                 return;
             }
-            self.see_to_arrivals();
+            self.see_to_arrivals(served);
             self.look_at_due();
             next_farewell = self.end_farewells();
         }
@@ -158,9 +159,9 @@ impl Worker {
         [next_farewell, next_look, arrivals].into_iter().flatten().min()
     }
 
-    fn see_to_arrivals(&mut self) {
+    fn see_to_arrivals(&mut self, served: usize) {
         let registry = self.poll.registry();
-        self.arrivals.go_on(registry, self.woken_at, &mut self.buffer);
+        self.arrivals.go_on(served, registry, self.woken_at, &mut self.buffer);
         self.arrivals.send_away(registry, self.woken_at);
         while let Some(opened) = self.arrivals.opened() {
             self.door.open.fetch_add(1, Ordering::Relaxed);
@@ -196,16 +197,18 @@ impl Worker {
         }
     }
 
-    fn serve(&mut self, event: &Event) {
+    /// True if it is a tunnel's.
+    fn serve(&mut self, event: &Event) -> bool {
         let (key, side) = from_token(event.token());
         let Some(slot) = self.slots.get_mut(key) else {
-            return self.arrivals.note(event.token());
+            self.arrivals.note(event.token());
+            return false;
         };
         if slot.farewell.is_some() {
             if slot.is_farewell_done(side, event) {
                 self.end(key);
             }
-            return;
+            return true;
         }
         let (kernel, buffer) = (&self.kernel, &mut self.buffer);
         let (rulebook, now) = (&self.rulebook, self.now);
@@ -216,6 +219,7 @@ impl Worker {
         if next != Next::Wait || slot.rearm {
             self.follow(key, next);
         }
+        true
     }
 
     fn serve_again(&mut self) {
@@ -597,7 +601,9 @@ mod tests {
         while heard.len() < 5 {
             worker.poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
             assert!(!events.is_empty());
-            events.iter().for_each(|event| worker.serve(event));
+            for event in &events {
+                worker.serve(event);
+            }
             listener.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             let mut bytes = [0; 8];
             let read = listener.read(&mut bytes).unwrap_or(0);

@@ -336,9 +336,12 @@ fn whoever_goes_on_sending_after_a_refusal_is_cut() {
     let mut refused = from("203.0.113.1", &elbows);
     refused.send(handshake("/ws"));
     assert_eq!(refused.read_response().status, 429);
-    // For less than the second after which silence is cut, too.
-    for _ in 0..100 {
+    let start = Instant::now();
+    for sent in 0..100 {
         if refused.try_send(b"x").is_err() {
+            assert!(sent >= 4, "it is read on: {sent}");
+            // Who is silent is cut after a second.
+            assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
             return;
         }
         // Each byte is to be an event of its own.
