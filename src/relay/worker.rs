@@ -1,10 +1,11 @@
 //! One thread of the relay: its poll, its slab of tunnels, its read buffer.
 //!
 //! A round is: wait for events, serve the tunnels they name, serve those whose turn was over too
-//! early, carry out orders, have arrivals go on, look at those whose time has come, end what has said farewell. Slots are only filled while orders are
-//! carried out, or arrivals have become tunnels, after the events of the round: an event of a tunnel that
-//! ended earlier in the round finds its slot empty, never with another tunnel in it. A tunnel that leaves
-//! takes its two registrations away, so that no later round hears of it either.
+//! early, carry out orders, have arrivals go on, look at those whose time has come, end what has
+//! said farewell. Slots are only filled while orders are carried out, or arrivals have become
+//! tunnels, after the events of the round: an event of a tunnel that ended earlier in the round
+//! finds its slot empty, never with another tunnel in it. A tunnel that leaves takes its two
+//! registrations away, so that no later round hears of it either.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, RandomState};

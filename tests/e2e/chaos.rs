@@ -727,6 +727,7 @@ fn the_log_agrees(elbows: &Elbows, report: &str, tunnels: &HashMap<u64, (usize, 
 /// Nothing to do, and nothing held.
 fn is_at_rest(elbows: &Elbows) {
     let spent = ticks(elbows);
+    // What it spends in a second.
     thread::sleep(Duration::from_secs(1));
     let spent = ticks(elbows) - spent;
     assert!(spent <= 5, "{spent} ticks of 10 ms in a second without work");

@@ -226,6 +226,7 @@ fn client_that_vanished_from_its_response_is_noticed() {
         read_head(socket);
         socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").unwrap();
         while socket.write_all(b"event").is_ok() {
+            // Its pace: the wire is cut between two of them.
             thread::sleep(Duration::from_millis(100));
         }
     });
@@ -282,8 +283,9 @@ fn silent_side_that_vanished_is_noticed_by_keepalive() {
     let elbows = net.elbows(tunnels.address, &settings);
     let _kept = net.open(&tunnels, &elbows);
     net.cut(UPSTREAM);
-    for _ in 0..6 {
-        thread::sleep(PATIENCE);
+    // The kernel takes longer than a log line is waited for.
+    for _ in 0..6 * PATIENCE.as_secs() {
+        thread::sleep(Duration::from_secs(1));
         if !elbows.access_log.all().is_empty() {
             break;
         }

@@ -264,6 +264,7 @@ fn side_that_takes_its_time_is_not_given_up() {
         // Some at a time, and none for less than the limit in between: twice as long as it in all.
         for part in frame.chunks(frame.len().div_ceil(12)) {
             assert!(client.read_exact(part.len()) == part);
+            // A slow reader: time is what it takes.
             thread::sleep(Duration::from_millis(500));
         }
     });

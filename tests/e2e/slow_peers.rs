@@ -88,6 +88,7 @@ fn client_that_reads_so_little_that_the_kernel_tells_nobody_is_not_given_up() {
     client.read_head();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
+        // A slow reader: time is what it takes.
         thread::sleep(Duration::from_millis(100));
         client.read_exact(64 * 1024);
     }
@@ -98,6 +99,7 @@ fn client_that_reads_so_little_that_the_kernel_tells_nobody_is_not_given_up() {
 fn upstream_that_never_reads_a_body_is_504() {
     let upstream = Upstream::start(|mut socket| {
         let head = read_head(&mut socket);
+        // Silent for longer than the limit, and it reads nothing.
         thread::sleep(Duration::from_secs(5));
         head
     });
@@ -119,6 +121,7 @@ fn upstream_that_answers_and_reads_no_further_is_given_up() {
     let upstream = Upstream::start(|mut socket| {
         let head = read_head(&mut socket);
         socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello").unwrap();
+        // Silent for longer than the limit, and it reads nothing.
         thread::sleep(Duration::from_secs(5));
         head
     });
@@ -178,6 +181,7 @@ fn response_that_is_silent_is_left_alone() {
     let upstream = Upstream::start(|mut socket| {
         read_head(&mut socket);
         socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").unwrap();
+        // Silent for longer than the limit.
         thread::sleep(Duration::from_secs(2));
         format!("{:?}", socket.write_all(b"world").is_ok())
     });
@@ -219,6 +223,7 @@ fn request_head_has_its_time_and_no_byte_extends_it() {
     slow.send("GET /slow HTTP/1.1\r\nHost: a\r\nX: ");
     let start = Instant::now();
     while slow.socket.write_all(b"x").is_ok() {
+        // A slow sender: time is what it takes.
         thread::sleep(Duration::from_millis(50));
         assert!(start.elapsed() < PATIENCE, "it goes on for ever");
     }
@@ -387,6 +392,7 @@ fn connection_that_was_served_and_is_idle_holds_little() {
         let mut before = 0;
         for wave in 0..=WAVES {
             crowd.extend(served_crowd(&elbows, WAVE, target, fields, then));
+            // A connection gives its memory back after a second of silence.
             thread::sleep(Duration::from_millis(1_300));
             if wave == 0 {
                 before = pss(&elbows);
@@ -443,6 +449,7 @@ fn connection_that_was_idle_for_long_is_what_it_was() {
         assert_eq!(client.get("/").status, 200);
     }
     for _ in 0..2 {
+        // A connection gives its memory back after a second of silence.
         thread::sleep(Duration::from_millis(1_300));
         assert_eq!(clients[0].get("/").status, 200);
     }

@@ -473,6 +473,7 @@ fn data_keeps_a_tunnel_from_being_idle() {
     let ends = websocket(&engine);
     // For longer than it may be idle.
     for _ in 0..8 {
+        // The pace of a side that is alive: time is what it takes.
         thread::sleep(Duration::from_millis(500));
         (&ends.upstream).write_all(&text(Side::Upstream, b"!")).unwrap();
         expect(&ends.client, &text(Side::Upstream, b"!"));
