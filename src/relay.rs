@@ -18,6 +18,7 @@ pub(crate) mod scanner;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod schedule;
 mod slot;
+mod sockets;
 mod wheel;
 mod worker;
 
