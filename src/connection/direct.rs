@@ -4,9 +4,10 @@
 //! Here is only the way on which nothing is unusual: PROXY header and head are there, the settings let it
 //! in, the upstream's address is at hand, it takes the connection and answers 101. All else, be it a plain
 //! request, a broken rule, a fault of the upstream or a matter of time, goes on where it stands as a connection of
-//! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake over a limit of its
-//! client (`MAX_CONNECTIONS_PER_CLIENT`, `HANDSHAKE_RATE_PER_CLIENT`) is answered here, so that a flood of them wakes
-//! nobody else. Who it is, what it may and what it asks is said by the functions that the front calls, too.
+//! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake that the settings
+//! refuse (over a limit of connections or handshakes, from a page that is not of `ALLOWED_ORIGINS`) is answered here,
+//! so that a flood of them wakes nobody else. Who it is, what it may and what it asks is said by the functions that the
+//! front calls, too.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -201,8 +202,8 @@ enum Wants {
     Unknown { is_identified: bool },
     /// What is not for here.
     Other,
-    /// An upgrade that is over a limit, and the answer to it.
-    TooMuch(String),
+    /// An upgrade that the settings refuse, and the answer to it.
+    Refused(String),
     /// An upgrade that may be asked for at this address.
     Upgrade {
         handshake: Handshake,
@@ -238,7 +239,7 @@ impl Arrival for Hearing {
                 if was_heard { self.go_on(ears, buffer) } else { Step::Waits(self) }
             }
             Wants::Other => self.into_front(ears),
-            Wants::TooMuch(words) => refuse(self.connection, &words, ears),
+            Wants::Refused(words) => refuse(self.connection, &words, ears),
             Wants::Upgrade { handshake, client, address, behind, head } => {
                 let mut connection = self.connection;
                 connection.unread.advance(behind);
@@ -277,18 +278,20 @@ impl Hearing {
             Ok(None) => return Wants::Unknown { is_identified: true },
             Err(_) => return Wants::Other,
         };
-        let is_for_here = client.identified && upgrade::is_asked_for(&head, &front.config);
-        let address = front.upstream.address_at_hand();
-        let (true, Some(address), Ok(_)) = (is_for_here, address, &seat) else {
+        if !client.identified || !upgrade::is_asked_for(&head, &front.config) {
             return Wants::Other;
-        };
+        }
+        let Some(address) = front.upstream.address_at_hand() else { return Wants::Other };
         let seat = mem::replace(seat, Ok(Seat::default()));
         if let Err(over) = refusal::admit(seat, &mut client, || true, front) {
             let line = String::from_utf8_lossy(head.line);
-            return Wants::TooMuch(refusal::words(line, over, client, front));
+            return Wants::Refused(refusal::words(line, over, client, front));
         }
         let client = Arc::new(client);
-        let handshake = Handshake::new(&head, &client, front);
+        let handshake = match Handshake::new(&head, &client, front).admitted(front) {
+            Ok(handshake) => handshake,
+            Err(words) => return Wants::Refused(words),
+        };
         Wants::Upgrade { handshake, client, address, behind, head: length }
     }
 }
@@ -354,9 +357,6 @@ impl Asks {
 /// Begins to ask the upstream at `address`.
 fn ask(asks: Asks, address: SocketAddr, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
     let since = Instant::now();
-    if asks.handshake.head().is_none() {
-        return asks.into_front(None, since, ears);
-    }
     match asks.connection.shared.front.upstream.begin(address) {
         Ok(upstream) => {
             let said = BytesMut::new();
@@ -384,7 +384,7 @@ struct Asking {
 
 impl Arrival for Asking {
     fn go_on(mut self: Box<Self>, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
-        let head = self.asks.handshake.head().unwrap_or_default();
+        let head = self.asks.handshake.head();
         if let Some(unsent @ [_, ..]) = head.get(self.sent..) {
             let taken = match write(&self.upstream, unsent) {
                 Ok(taken) => taken,

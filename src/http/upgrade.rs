@@ -337,9 +337,20 @@ impl Handshake {
         }
     }
 
-    /// The head that the upstream gets, where the settings let it.
-    pub(crate) fn head(&self) -> Option<&[u8]> {
-        self.admitted.is_ok().then_some(&self.head)
+    /// This one if the settings let it pass, else the answer on a connection that ends behind it.
+    pub(crate) fn admitted(self, front: &Front) -> Result<Self, String> {
+        match self.admitted {
+            Ok(()) => Ok(self),
+            Err(rejection) => {
+                let is_head = self.method == Method::HEAD;
+                Err(reject::words(&rejection, self.entry, is_head, &front.counters))
+            }
+        }
+    }
+
+    /// The head that the upstream gets.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.head
     }
 
     /// Reads what an upstream says to it: the 101, and how many bytes it took; `None` asks for more.

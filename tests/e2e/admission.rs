@@ -1,7 +1,9 @@
 //! What one client, or all together, may have: connections, handshakes, heads, bodies, origins.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -565,6 +567,43 @@ fn page_that_is_not_listed_opens_no_websocket() {
     let mut client = from("203.0.113.1", &elbows);
     client.send("GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\r\n");
     assert_eq!(client.read_response().status, 200);
+}
+
+#[test]
+fn refused_handshakes_wake_no_thread_of_the_front() {
+    const MANY: u64 = 100;
+    let upstream = application();
+    for (limit, value, origin, status) in [
+        ("MAX_CONNECTIONS", "1", "", 503),
+        ("MAX_CONNECTIONS_PER_CLIENT", "1", "", 429),
+        ("HANDSHAKE_RATE_PER_CLIENT", "1/h burst=1", "", 429),
+        ("ALLOWED_ORIGINS", "https://app.example", "Origin: https://evil.example\r\n", 403),
+    ] {
+        let elbows = Elbows::start(upstream.address, &[(limit, value)]);
+        elbows.wait_for_report("probes=1");
+        let _open = tunnel("203.0.113.1", &elbows).unwrap();
+        let before = wakes_of_the_front(&elbows);
+        for _ in 0..MANY {
+            assert_eq!(handshake_with(origin, &elbows), status, "{limit}");
+        }
+        let wakes = wakes_of_the_front(&elbows) - before;
+        assert!(wakes < MANY / 4, "{limit}: {wakes}");
+    }
+}
+
+/// How often its threads have waited for something (proc(5)).
+fn wakes_of_the_front(elbows: &Elbows) -> u64 {
+    let read = |task: &Path, name| fs::read_to_string(task.join(name)).unwrap();
+    fs::read_dir(format!("/proc/{}/task", elbows.pid().as_raw_nonzero()))
+        .unwrap()
+        .map(|task| task.unwrap().path())
+        .filter(|task| read(task, "comm").trim() == "front")
+        .map(|task| {
+            let status = read(&task, "status");
+            let (_, number) = status.split_once("\nvoluntary_ctxt_switches:").unwrap();
+            number.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        })
+        .sum()
 }
 
 #[test]
