@@ -6,12 +6,13 @@
 //! request, a broken rule, a fault of the upstream or a matter of time, goes on where it stands as a connection of
 //! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake that the settings
 //! refuse (over a limit of connections or handshakes, from a page that is not of `ALLOWED_ORIGINS`) is answered here,
-//! so that a flood of them wakes nobody else. Who it is, what it may and what it asks is said by the functions that the
+//! so that a flood of them wakes no thread of the front. Who it is, what it may and what it asks is said by the functions that the
 //! front calls, too.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -204,14 +205,8 @@ enum Wants {
     Other,
     /// An upgrade that the settings refuse, and the answer to it.
     Refused(String),
-    /// An upgrade that may be asked for at this address.
-    Upgrade {
-        handshake: Handshake,
-        client: Arc<Client>,
-        address: SocketAddr,
-        behind: usize,
-        head: usize,
-    },
+    /// An upgrade that may be asked for.
+    Upgrade { handshake: Handshake, client: Arc<Client>, behind: usize, head: usize },
 }
 
 impl Arrival for Hearing {
@@ -240,10 +235,10 @@ impl Arrival for Hearing {
             }
             Wants::Other => self.into_front(ears),
             Wants::Refused(words) => refuse(self.connection, &words, ears),
-            Wants::Upgrade { handshake, client, address, behind, head } => {
+            Wants::Upgrade { handshake, client, behind, head } => {
                 let mut connection = self.connection;
                 connection.unread.advance(behind);
-                ask(Asks { handshake, client, head, connection }, address, ears, buffer)
+                ask(Asks { handshake, client, head, connection }, ears, buffer)
             }
         }
     }
@@ -281,7 +276,6 @@ impl Hearing {
         if !client.identified || !upgrade::is_asked_for(&head, &front.config) {
             return Wants::Other;
         }
-        let Some(address) = front.upstream.address_at_hand() else { return Wants::Other };
         let seat = mem::replace(seat, Ok(Seat::default()));
         if let Err(over) = refusal::admit(seat, &mut client, || true, front) {
             let line = String::from_utf8_lossy(head.line);
@@ -292,11 +286,11 @@ impl Hearing {
             Ok(handshake) => handshake,
             Err(words) => return Wants::Refused(words),
         };
-        Wants::Upgrade { handshake, client, address, behind, head: length }
+        Wants::Upgrade { handshake, client, behind, head: length }
     }
 }
 
-/// Refuses an upgrade: what is refused must cost less than what is served, and must not wake another thread, which
+/// Refuses an upgrade: what is refused must cost less than what is served, and must not wake the front, which
 /// tunnels would wait for.
 fn refuse(mut connection: Connection, words: &str, ears: &Ears<'_>) -> Step {
     // Nothing was sent to it yet, so that it takes all; who has left gets none. The FIN goes with it, in one segment.
@@ -354,10 +348,15 @@ impl Asks {
     }
 }
 
-/// Begins to ask the upstream at `address`.
-fn ask(asks: Asks, address: SocketAddr, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
+/// Begins to ask the upstream.
+fn ask(asks: Asks, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
     let since = Instant::now();
-    match asks.connection.shared.front.upstream.begin(address) {
+    let upstream = &asks.connection.shared.front.upstream;
+    // The front asks for one.
+    let Some(address) = upstream.address_at_hand() else {
+        return asks.into_front(None, since, ears);
+    };
+    match upstream.begin(address) {
         Ok(upstream) => {
             let said = BytesMut::new();
             let asking = Asking { asks, upstream, address, since, sent: 0, said, is_heard: false };
@@ -397,23 +396,35 @@ impl Arrival for Asking {
                 self.is_heard = ears.hear(&self.upstream, taken < unsent.len()).is_ok();
             }
             // It has nothing to say before that. An event will tell, the first at once.
-            return if self.is_heard { Step::Waits(self) } else { self.into_front(ears) };
-        }
-        match read(&self.upstream, buffer) {
-            Ok(length @ 1..) => {
-                let said = buffer.get(..length).unwrap_or_default();
-                if !self.said.is_empty() {
-                    self.said.extend_from_slice(said);
-                    let said = mem::take(&mut self.said);
-                    return self.answered(&said, ears);
-                }
-                self.answered(said, ears)
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return if self.is_heard {
                 self.listen_to_client(ears, buffer)
+            } else {
+                self.into_front(ears)
+            };
+        }
+        loop {
+            match read(&self.upstream, buffer) {
+                Ok(length @ 1..) => {
+                    let said = buffer.get(..length).unwrap_or_default();
+                    let answered = if self.said.is_empty() {
+                        self.answered(said, ears)
+                    } else {
+                        self.said.extend_from_slice(said);
+                        let said = mem::take(&mut self.said);
+                        self.answered(&said, ears)
+                    };
+                    match answered {
+                        ControlFlow::Break(step) => return step,
+                        // Its end may have come with the same event.
+                        ControlFlow::Continue(asking) => self = asking,
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.listen_to_client(ears, buffer);
+                }
+                // The front finds the same.
+                Ok(_) | Err(_) => return self.into_front(ears),
             }
-            // The front finds the same.
-            Ok(_) | Err(_) => self.into_front(ears),
         }
     }
 
@@ -441,10 +452,12 @@ impl Asking {
     /// The client may have left, or sent more already. Without an ear it is the front that notices.
     fn listen_to_client(mut self: Box<Self>, ears: &Ears<'_>, buffer: &mut [u8]) -> Step {
         let connection = &mut self.asks.connection;
-        if connection.is_heard {
+        while connection.is_heard {
             match connection.hear(buffer) {
                 Heard::More if connection.says_much() => return self.into_front(ears),
-                Heard::More | Heard::Nothing => {}
+                // Its end may have come with the same event.
+                Heard::More => {}
+                Heard::Nothing => break,
                 // Its log line says so from the start.
                 Heard::Ended => return Step::Gone,
             }
@@ -452,21 +465,21 @@ impl Asking {
         Step::Waits(self)
     }
 
-    /// Looks at all that the upstream has said.
-    fn answered(mut self: Box<Self>, said: &[u8], ears: &Ears<'_>) -> Step {
+    /// Looks at all that the upstream has said; goes on if it has more to say.
+    fn answered(mut self: Box<Self>, said: &[u8], ears: &Ears<'_>) -> ControlFlow<Step, Box<Self>> {
         match self.asks.handshake.read_answer(said) {
             Ok(Some((granted, used))) => {
                 self.said = said.get(used..).unwrap_or_default().into();
-                self.open(granted, ears)
+                ControlFlow::Break(self.open(granted, ears))
             }
             Ok(None) if said.len() <= MUCH => {
                 self.said = said.into();
-                Step::Waits(self)
+                ControlFlow::Continue(self)
             }
             // Whatever it is, the front looks at it again.
             Ok(None) | Err(_) => {
                 self.said = said.into();
-                self.into_front(ears)
+                ControlFlow::Break(self.into_front(ears))
             }
         }
     }

@@ -41,7 +41,7 @@ const LIMITS: Limits = Limits { head: MAX_BUFFER, ..Limits::DEFAULT };
 
 /// An upgrade that a client asks for.
 pub(crate) struct Handshake {
-    /// The head that the upstream gets.
+    /// The head that the upstream gets. Nothing if the settings do not let it pass.
     head: Vec<u8>,
     method: Method,
     /// The protocols that are offered.
@@ -323,18 +323,18 @@ impl Handshake {
             forwarded::request_id(head.fields.as_slice(), &front.request_ids),
         );
         entry.end.during = Phase::Handshake;
-        let mut offer = Vec::with_capacity(16);
-        for item in offers(head) {
-            join(&mut offer, item);
+        let admitted = admission::upgrade(head, client, front);
+        let (mut for_it, mut offer) = (Vec::new(), Vec::new());
+        if admitted.is_ok() {
+            offer.reserve(16);
+            for item in offers(head) {
+                join(&mut offer, item);
+            }
+            for_it = for_upstream(head, &offer, client, &entry.request_id, &front.config);
         }
-        Self {
-            // A token is a method.
-            method: Method::from_bytes(head.method).unwrap_or_default(),
-            head: for_upstream(head, &offer, client, &entry.request_id, &front.config),
-            offer,
-            entry,
-            admitted: admission::upgrade(head, client, front),
-        }
+        // A token is a method.
+        let method = Method::from_bytes(head.method).unwrap_or_default();
+        Self { method, head: for_it, offer, entry, admitted }
     }
 
     /// This one if the settings let it pass, else the answer on a connection that ends behind it.
@@ -348,7 +348,7 @@ impl Handshake {
         }
     }
 
-    /// The head that the upstream gets.
+    /// The head that the upstream gets, if the settings let it pass.
     pub(crate) fn head(&self) -> &[u8] {
         &self.head
     }
