@@ -99,9 +99,6 @@ const LISTENER: Token = Token(usize::MAX - 1);
 /// Set in the token of an arrival, and in none of a tunnel.
 const ARRIVAL: usize = 1 << (usize::BITS - 1);
 
-/// Events of tunnels that take as long as one step of an arrival: some 8 and 30 µs.
-const EVENTS_PER_STEP: usize = 4;
-
 /// What is kept of an array when nobody is in it any more.
 const KEPT: usize = 256;
 
@@ -208,24 +205,29 @@ impl Arrivals {
         }
     }
 
-    /// Has those go on that are ready, and accepts connections. It is called after the events of a round, so that
-    /// none of those is taken for one of a connection that comes in here.
+    /// Has those go on that are ready, accepts connections, and sends away those whose time is over. It is called
+    /// after the events of a round, so that none of those is taken for one of a connection that comes in here.
     ///
-    /// One step a round, and as many more as the tunnels' events (`served`) took time: a tunnel waits for no more
-    /// than that, however many come, and they for no more than as long again, however busy the tunnels are. With
+    /// One of each a round, and as many more as take the time that tunnels took (`served`, by `clock`): a tunnel waits for
+    /// no more than that, however many come, and they for no more than as long again, however busy the tunnels are. With
     /// four a round, the 99th percentile of messages beside a flood of refused handshakes was half as long again.
     pub(super) fn go_on(
         &mut self,
-        served: usize,
+        served: Duration,
         registry: &Registry,
-        now: Duration,
+        clock: impl Fn() -> Duration,
         buffer: &mut [u8],
     ) {
-        for _ in 0..=served / EVENTS_PER_STEP {
+        let begun = clock();
+        let mut now = begun;
+        loop {
             // Who was accepted comes to its end first; none is ready for ever.
             let accepted = self.ready.is_empty() && self.accept(registry, now);
-            if !self.step_of_next(registry, buffer) && !accepted {
-                break;
+            let stepped = self.step_of_next(registry, buffer);
+            let left = self.send_away(registry, now);
+            now = clock();
+            if !(accepted || stepped || left) || now.saturating_sub(begun) >= served {
+                return;
             }
         }
     }
@@ -330,24 +332,26 @@ impl Arrivals {
         let _ = panic::catch_unwind(AssertUnwindSafe(|| arrival.leave(&ears)));
     }
 
-    /// Sends away those whose time is over.
-    pub(super) fn send_away(&mut self, registry: &Registry, now: Duration) {
+    /// Sends one away whose time is over. False if there was nobody.
+    fn send_away(&mut self, registry: &Registry, now: Duration) -> bool {
         while let Some(due) = self.due.front() {
             let (key, number) = (due.key, due.number);
             let is_here = self.present.get(key).is_some_and(|place| place.number == number);
             if is_here && now < due.at {
-                break;
+                return false;
             }
             self.due.pop_front();
             if is_here {
                 self.leave(key, registry);
+                return true;
             }
         }
-        if self.due.is_empty() && self.due.capacity() > KEPT {
+        if self.due.capacity() > KEPT {
             self.due = VecDeque::new();
             self.ready = VecDeque::new();
             self.present = Slab::new();
         }
+        false
     }
 
     /// Accepts nobody any more, and sends away all that are here.
@@ -395,13 +399,26 @@ mod tests {
     use super::*;
     use crate::relay::worker::WOKEN;
 
-    /// What arrivals did, by their numbers.
+    /// What arrivals did, by their numbers. Each step takes a while.
     #[derive(Clone, Default)]
-    struct Steps(Arc<Mutex<Vec<u8>>>);
+    struct Steps(Arc<Mutex<(Vec<u8>, u32)>>);
 
     impl Steps {
+        const TIME: Duration = Duration::from_micros(30);
+
+        fn add(&self, number: u8) {
+            let (steps, time) = &mut *self.0.lock().unwrap();
+            steps.push(number);
+            *time += 1;
+        }
+
         fn take(&self) -> Vec<u8> {
-            mem::take(&mut *self.0.lock().unwrap())
+            mem::take(&mut self.0.lock().unwrap().0)
+        }
+
+        /// Which it took, from `start` on.
+        fn clock(&self, start: Duration) -> impl Fn() -> Duration {
+            move || start + Self::TIME * self.0.lock().unwrap().1
         }
     }
 
@@ -410,11 +427,13 @@ mod tests {
 
     impl Arrival for Patient {
         fn go_on(self: Box<Self>, _: &Ears<'_>, _: &mut [u8]) -> Step {
-            self.1.0.lock().unwrap().push(self.0);
+            self.1.add(self.0);
             Step::Waits(self)
         }
 
-        fn leave(self: Box<Self>, _: &Ears<'_>) {}
+        fn leave(self: Box<Self>, _: &Ears<'_>) {
+            self.1.add(self.0 + LEFT);
+        }
     }
 
     /// A reception of patient arrivals.
@@ -436,6 +455,10 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(1);
     const START: Duration = Duration::from_secs(100);
+    /// What is added to the number of one that leaves.
+    const LEFT: u8 = 100;
+    /// Time for all that is to be done.
+    const LONG: Duration = Duration::from_millis(900);
 
     fn nobody() -> (Arrivals, Poll, Steps) {
         let poll = Poll::new().unwrap();
@@ -449,21 +472,40 @@ mod tests {
         arrivals.enter(arrival, PATIENCE, poll.registry(), now);
     }
 
+    fn go_on(arrivals: &mut Arrivals, served: Duration, poll: &Poll, steps: &Steps, now: Duration) {
+        arrivals.go_on(served, poll.registry(), steps.clock(now), &mut []);
+    }
+
     #[test]
     fn a_round_has_one_step_and_more_where_tunnels_took_time() {
         let (mut arrivals, poll, steps) = nobody();
         (1..=6).for_each(|number| enter(&mut arrivals, number, &poll, &steps, START));
-        arrivals.go_on(3, poll.registry(), START, &mut []);
+        go_on(&mut arrivals, Duration::from_micros(20), &poll, &steps, START);
         assert_eq!(steps.take(), [1]);
         assert_eq!(arrivals.timeout(START), Some(Duration::ZERO), "the next round comes at once");
-        arrivals.go_on(8, poll.registry(), START, &mut []);
+        go_on(&mut arrivals, Duration::from_micros(70), &poll, &steps, START);
         assert_eq!(steps.take(), [2, 3, 4]);
         // Two events before its turn are one.
         arrivals.note(Token(ARRIVAL));
         arrivals.note(Token(ARRIVAL));
-        arrivals.go_on(1_000, poll.registry(), START, &mut []);
+        go_on(&mut arrivals, LONG, &poll, &steps, START);
         assert_eq!(steps.take(), [5, 6, 1]);
         assert_eq!(arrivals.timeout(START), Some(PATIENCE), "nobody is ready");
+    }
+
+    #[test]
+    fn those_whose_time_is_over_leave_one_a_round() {
+        let (mut arrivals, poll, steps) = nobody();
+        (1..=4).for_each(|number| enter(&mut arrivals, number, &poll, &steps, START));
+        go_on(&mut arrivals, LONG, &poll, &steps, START);
+        steps.take();
+        let later = START + PATIENCE;
+        go_on(&mut arrivals, Duration::ZERO, &poll, &steps, later);
+        assert_eq!(steps.take(), [1 + LEFT]);
+        assert_eq!(arrivals.timeout(later), Some(Duration::ZERO), "the next round comes at once");
+        go_on(&mut arrivals, LONG, &poll, &steps, later);
+        assert_eq!(steps.take(), [2 + LEFT, 3 + LEFT, 4 + LEFT]);
+        assert_eq!(arrivals.timeout(later), None);
     }
 
     #[test]
@@ -473,9 +515,10 @@ mod tests {
         let later = START + PATIENCE;
         arrivals.send_away(poll.registry(), later);
         assert!(arrivals.present.is_empty());
+        steps.take();
         // It has the place of the one that left.
         enter(&mut arrivals, 2, &poll, &steps, later);
-        arrivals.go_on(1_000, poll.registry(), later, &mut []);
+        go_on(&mut arrivals, LONG, &poll, &steps, later);
         assert_eq!(steps.take(), [2]);
     }
 
@@ -491,12 +534,13 @@ mod tests {
         let listening = Listening::new(listener, reception, vec![Arc::clone(&arrivals.door)]);
         arrivals.listen(listening, poll.registry());
         enter(&mut arrivals, 1, &poll, &steps, START);
-        arrivals.go_on(0, poll.registry(), START, &mut []);
+        go_on(&mut arrivals, Duration::ZERO, &poll, &steps, START);
         assert_eq!((steps.take(), arrivals.present.len()), (vec![1], 1));
-        arrivals.go_on(0, poll.registry(), START, &mut []);
+        go_on(&mut arrivals, Duration::ZERO, &poll, &steps, START);
         assert_eq!((steps.take(), arrivals.present.len()), (vec![0], 2));
-        arrivals.go_on(1_000, poll.registry(), START, &mut []);
+        go_on(&mut arrivals, LONG, &poll, &steps, START);
         assert_eq!((steps.take(), arrivals.present.len()), (vec![0, 0], 4));
-        assert_eq!(arrivals.timeout(START), Some(PATIENCE), "there is nobody to accept");
+        let left = arrivals.timeout(START).unwrap();
+        assert!(!left.is_zero(), "there is nobody to accept");
     }
 }

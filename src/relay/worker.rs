@@ -132,19 +132,18 @@ impl Worker {
             self.woken_at = options::elapsed();
             self.now = tick(self.woken_at);
             let mut woken = false;
-            let mut served = self.again.len();
             for event in &events {
                 if event.token() == WOKEN {
                     woken = true;
                 } else {
-                    served += usize::from(self.serve(event));
+                    self.serve(event);
                 }
             }
             self.serve_again();
             if woken && !self.carry_out_orders() {
                 return;
             }
-            self.see_to_arrivals(served);
+            self.see_to_arrivals();
             self.look_at_due();
             next_farewell = self.end_farewells();
         }
@@ -161,10 +160,13 @@ impl Worker {
         [next_farewell, next_look, arrivals].into_iter().flatten().min()
     }
 
-    fn see_to_arrivals(&mut self, served: usize) {
-        let registry = self.poll.registry();
-        self.arrivals.go_on(served, registry, self.woken_at, &mut self.buffer);
-        self.arrivals.send_away(registry, self.woken_at);
+    fn see_to_arrivals(&mut self) {
+        // Nearly always there are none, and then the clock is not asked.
+        if self.arrivals.timeout(self.woken_at) != Some(Duration::ZERO) {
+            return;
+        }
+        let served = options::elapsed().saturating_sub(self.woken_at);
+        self.arrivals.go_on(served, self.poll.registry(), options::elapsed, &mut self.buffer);
         while let Some(opened) = self.arrivals.opened() {
             self.door.open.fetch_add(1, Ordering::Relaxed);
             self.take_in(opened, Slot::begin);
@@ -199,18 +201,16 @@ impl Worker {
         }
     }
 
-    /// True if it is a tunnel's.
-    fn serve(&mut self, event: &Event) -> bool {
+    fn serve(&mut self, event: &Event) {
         let (key, side) = from_token(event.token());
         let Some(slot) = self.slots.get_mut(key) else {
-            self.arrivals.note(event.token());
-            return false;
+            return self.arrivals.note(event.token());
         };
         if slot.farewell.is_some() {
             if slot.is_farewell_done(side, event) {
                 self.end(key);
             }
-            return true;
+            return;
         }
         let (kernel, buffer) = (&self.kernel, &mut self.buffer);
         let (rulebook, now) = (&self.rulebook, self.now);
@@ -221,7 +221,6 @@ impl Worker {
         if next != Next::Wait || slot.rearm {
             self.follow(key, next);
         }
-        true
     }
 
     fn serve_again(&mut self) {
