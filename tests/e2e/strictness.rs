@@ -568,7 +568,7 @@ fn tables(documented: &[&str]) -> String {
     for (topic, cases) in cases::requests() {
         writeln!(text, "| **{topic}** | | | | |").unwrap();
         for case in cases {
-            let known = documented.get(text.lines().count()).copied().unwrap_or_default();
+            let known = row_of(&case, text.lines().count(), documented);
             let row = [
                 of_request(elbows.address, &app, &case, PATIENCE),
                 seen(cell(known, NGINX), || of_request(nginx_runs.1, &nginx_app, &case, SILENCE)),
@@ -583,7 +583,7 @@ fn tables(documented: &[&str]) -> String {
     for (asked, topic) in [(Asked::Plain, "to a request"), (Asked::Upgrade, "to an upgrade")] {
         writeln!(text, "| **{topic}** | | | | |").unwrap();
         for reply in cases::responses().iter().filter(|reply| reply.asked == asked) {
-            let known = documented.get(text.lines().count()).copied().unwrap_or_default();
+            let known = row_of(&reply.case, text.lines().count(), documented);
             let upstream = answering(&reply.case.bytes);
             let elbows = Elbows::start(upstream, &[]);
             let (nginx_runs, haproxy_runs) = (nginx(upstream), haproxy(upstream));
@@ -610,6 +610,21 @@ fn tables(documented: &[&str]) -> String {
 const NGINX: usize = 4;
 const HAPROXY: usize = 5;
 
+/// The documented row of a case, which is this line. Empty if the tables are written anew.
+fn row_of<'d>(case: &Case, line: usize, documented: &[&'d str]) -> &'d str {
+    if documented.is_empty() {
+        return "";
+    }
+    let row = documented.get(line).copied().unwrap_or_default();
+    let begin = format!("| {} |", escaped(case));
+    assert!(row.starts_with(&begin), "the document has {row:?} where the row {begin} belongs");
+    row
+}
+
+fn escaped(case: &Case) -> String {
+    case.name.replace('|', "\\|")
+}
+
 /// A cell of a documented row.
 fn cell(row: &str, column: usize) -> &str {
     // A name may have the sign in it, escaped: counted from the other end.
@@ -634,7 +649,7 @@ fn seen(documented: &str, mut ask: impl FnMut() -> String) -> String {
 }
 
 fn line_of(case: &Case, row: &[String; 3]) -> String {
-    let name = case.name.replace('|', "\\|");
+    let name = escaped(case);
     format!("| {name} | {} | {} | {} | {} |", case.section, row[0], row[1], row[2])
 }
 
