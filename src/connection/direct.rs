@@ -6,8 +6,8 @@
 //! request, a broken rule, a fault of the upstream or a matter of time, goes on where it stands as a connection of
 //! the front ([`super::serve`]), which can wait and has an answer to everything. Only a handshake that the settings
 //! refuse (over a limit of connections or handshakes, from a page that is not of `ALLOWED_ORIGINS`) is answered here,
-//! so that a flood of them wakes no thread of the front. Who it is, what it may and what it asks is said by the functions that the
-//! front calls, too.
+//! so that a flood of them wakes no thread of the front. Who it is, what it may and what it asks is said by the
+//! functions that the front calls, too.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
