@@ -24,6 +24,9 @@ pub(crate) const GLANCE: Duration = Duration::from_millis(10);
 const START: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(60);
 
+/// After so long it is asked once more: longer than the longest drain.
+const AGAIN: Duration = Duration::from_secs(20);
+
 /// A running program. It is killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -195,19 +198,30 @@ impl Process {
 
     /// Asks it to end, waits until it has, and returns how.
     pub(crate) fn end(&mut self) -> Fallible<ExitStatus> {
+        self.end_or_ask_again(AGAIN)
+    }
+
+    fn end_or_ask_again(&mut self, after: Duration) -> Fallible<ExitStatus> {
+        self.signal(Signal::TERM);
+        if let Some(status) = self.ended_within(after) {
+            return Ok(status);
+        }
+        // nginx sees a signal that comes right before it waits for events with the next one, which may never come.
         self.signal(Signal::TERM);
         self.wait()
     }
 
     /// Waits until it has ended, and returns how.
     pub(crate) fn wait(&mut self) -> Fallible<ExitStatus> {
+        self.ended_within(END).ok_or_else(|| format!("{} does not end", self.name))
+    }
+
+    fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.ended() {
-                return Ok(status);
-            }
-            if start.elapsed() > END {
-                return Err(format!("{} does not end", self.name));
+            let status = self.ended();
+            if status.is_some() || start.elapsed() > limit {
+                return status;
             }
             sleep(GLANCE);
         }
@@ -249,4 +263,30 @@ pub(crate) fn first_line(program: &str, arguments: &[&str]) -> io::Result<String
     let text = [said.stdout, said.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn program_that_misses_the_signal_is_asked_again() {
+        let once_deaf = "trap 'trap - TERM' TERM; echo ready; while :; do read -r line; done";
+        let mut child = Command::new("sh")
+            .args(["-c", once_deaf])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        // Both go with it.
+        let [output, errors] = ["out", "err"].map(|name| scratch.path().join(name));
+        let mut process = Process { child, name: "sh".to_owned(), output, errors };
+        let status = process.end_or_ask_again(Duration::from_millis(100)).unwrap();
+        assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+    }
 }
