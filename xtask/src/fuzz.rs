@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use crate::process::{self, cargo, program, root};
@@ -15,7 +16,7 @@ use crate::process::{self, cargo, program, root};
 /// The version of cargo-fuzz that is used, and no other.
 pub(crate) const VERSION: &str = "0.13.2";
 
-/// How long each target runs: all of them together about a minute, or a minute each.
+/// How long each target runs.
 pub(crate) const SHORT: Duration = Duration::from_secs(20);
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -48,7 +49,7 @@ pub(crate) fn install() -> Result<(), String> {
     fs::remove_dir_all(&scratch).map_err(|fault| format!("{}: {fault}", scratch.display()))
 }
 
-/// Builds the targets, and runs each for `time`. The first one that finds a fault is the last that runs.
+/// Builds the targets, and runs each for `time`, two at once. Where one finds a fault no others begin.
 pub(crate) fn run(time: Duration) -> Result<(), String> {
     let manifest = "fuzz/Cargo.toml";
     // cargo-fuzz cannot be told `--locked`, and would bring the lock file up to date.
@@ -63,10 +64,20 @@ pub(crate) fn run(time: Duration) -> Result<(), String> {
         "--target-dir",
         BUILD,
     ]))?;
-    for target in targets()? {
-        run_target(&target, time)?;
+    for pair in targets()?.chunks(2) {
+        thread::scope(|scope| {
+            let runs: Vec<_> =
+                pair.iter().map(|target| scope.spawn(|| run_target(target, time))).collect();
+            // Both are told of: either may have left an input.
+            let faults: Vec<_> = runs.into_iter().filter_map(|run| joined(run).err()).collect();
+            if faults.is_empty() { Ok(()) } else { Err(faults.join("\n")) }
+        })?;
     }
     Ok(())
+}
+
+fn joined(run: ScopedJoinHandle<'_, Result<(), String>>) -> Result<(), String> {
+    run.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn run_target(target: &str, time: Duration) -> Result<(), String> {
@@ -76,7 +87,6 @@ fn run_target(target: &str, time: Duration) -> Result<(), String> {
     for folder in [&grown, &artifacts] {
         fs::create_dir_all(root().join(folder)).map_err(|fault| format!("{folder}: {fault}"))?;
     }
-    println!("{target}, {} s", time.as_secs());
     let binary = binary(target)?;
     let mut run = program(&binary);
     run.arg(format!("-max_total_time={}", time.as_secs()))
@@ -85,7 +95,7 @@ fn run_target(target: &str, time: Duration) -> Result<(), String> {
         .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
         .arg(format!("-artifact_prefix={artifacts}"))
         .args(["-print_final_stats=1", &grown, &kept]);
-    finish(&mut run).map_err(|said| {
+    finish(target, time, &mut run).map_err(|said| {
         format!(
             "{target} found a fault:\n{said}\nThe input is in {artifacts}; replay it with\n  {} {artifacts}NAME\n\
              When it is mended, keep the input, by a name that says what it is, in {kept}.",
@@ -95,12 +105,12 @@ fn run_target(target: &str, time: Duration) -> Result<(), String> {
 }
 
 /// Runs a target. Says how often it ran; where it failed, the last lines of what libFuzzer said.
-fn finish(run: &mut Command) -> Result<(), String> {
+fn finish(target: &str, time: Duration, run: &mut Command) -> Result<(), String> {
     let output = run.output().map_err(|fault| fault.to_string())?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
         for line in said.lines().filter(|line| line.contains("number_of_executed_units")) {
-            println!("{line}");
+            println!("{target}, {} s: {line}", time.as_secs());
         }
         return Ok(());
     }
