@@ -13,7 +13,8 @@ const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
 
 /// So much longer than `STALL_TIMEOUT` the kernel waits. A side that lives and reads nothing fills the
-/// kernel's buffers first and ours then: our time, which knows that the side is there, is to be over first.
+/// kernel's buffers first and ours then: our time, which knows that the side is there, is to be over first. Where a
+/// buffer had grown it may not be, and the end is the same ([`crate::stall::StallWatch::note`]).
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Sets the options of a connection whose bytes may wait for their acknowledgement for
