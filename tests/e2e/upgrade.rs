@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use test_support::process::memory;
 
 use crate::client::{Client, PROXY_V1, field, handshake};
 use crate::proxy::{Elbows, PATIENCE};
@@ -44,11 +45,8 @@ fn read_to_end(mut socket: &TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// Half of the resident memory is pages of the binary; what grows is what counts.
-fn resident(elbows: &Elbows) -> usize {
-    let status = format!("/proc/{}/status", elbows.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(status).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+fn resident(elbows: &Elbows) -> u64 {
+    memory(elbows.pid(), "VmRSS")
 }
 
 #[test]

@@ -10,93 +10,12 @@ use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+pub use test_support::frames::*;
+pub use test_support::log_line::value;
+
 use crate::client::{Client, field, handshake};
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::handed_over_at;
-
-/// Opcodes (RFC 6455, section 11.8).
-pub const CONTINUATION: u8 = 0x0;
-pub const TEXT: u8 = 0x1;
-pub const BINARY: u8 = 0x2;
-pub const CLOSE: u8 = 0x8;
-pub const PING: u8 = 0x9;
-pub const PONG: u8 = 0xa;
-
-/// The masking key of clients here. That it is always the same matters to nobody.
-const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-/// A frame, unmasked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub fin: bool,
-    /// The three bits of extensions.
-    pub rsv: u8,
-    pub opcode: u8,
-    pub is_masked: bool,
-    pub payload: Vec<u8>,
-}
-
-impl Frame {
-    /// The code of a Close.
-    pub fn code(&self) -> Option<u16> {
-        let code = self.payload.first_chunk().copied().map(u16::from_be_bytes);
-        code.filter(|_| self.opcode == CLOSE)
-    }
-}
-
-/// A frame's head for `length` bytes of payload, without masking key.
-pub fn head(first: u8, mask_bit: u8, length: usize) -> Vec<u8> {
-    let mut head = vec![first];
-    match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(short @ 0..=125), _) => head.push(mask_bit | short),
-        (_, Ok(medium)) => {
-            head.push(mask_bit | 0x7e);
-            head.extend(medium.to_be_bytes());
-        }
-        _ => {
-            head.push(mask_bit | 0x7f);
-            head.extend((length as u64).to_be_bytes());
-        }
-    }
-    head
-}
-
-/// A frame as a client sends it. `first` is the head's first byte: FIN, RSV bits and opcode.
-pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = head(first, 0x80, payload.len());
-    frame.extend(KEY);
-    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// A frame as an application sends it.
-pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
-    [&head(first, 0, payload.len()), payload].concat()
-}
-
-/// The frame that the bytes begin with, and its length on the wire.
-pub fn decode(bytes: &[u8]) -> Option<(Frame, usize)> {
-    let [first, second, rest @ ..] = bytes else { return None };
-    let (length, rest) = match second & 0x7f {
-        126 => (u16::from_be_bytes(*rest.first_chunk()?).into(), &rest[2..]),
-        127 => (u64::from_be_bytes(*rest.first_chunk()?), &rest[8..]),
-        short => (short.into(), rest),
-    };
-    let is_masked = second & 0x80 != 0;
-    let (key, rest) = if is_masked { (*rest.first_chunk()?, &rest[4..]) } else { ([0; 4], rest) };
-    let payload = rest.get(..usize::try_from(length).unwrap())?;
-    let payload: Vec<u8> =
-        payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-    let used = bytes.len() - rest.len() + payload.len();
-    let frame = Frame {
-        fin: first & 0x80 != 0,
-        rsv: first >> 4 & 7,
-        opcode: first & 0xf,
-        is_masked,
-        payload,
-    };
-    Some((frame, used))
-}
 
 /// One end of a tunnel.
 pub struct Peer {
@@ -308,11 +227,4 @@ impl Asked {
         self.socket.write_all(&[answer.into_bytes(), first].concat()).unwrap();
         Peer { socket: self.socket, unread: Vec::new(), is_client: false }
     }
-}
-
-/// The value of `key=` in a line of the access log, which is not quoted.
-pub fn value<'a>(line: &'a str, key: &str) -> &'a str {
-    let (_, rest) =
-        line.split_once(&format!(" {key}=")).unwrap_or_else(|| panic!("no {key}: {line}"));
-    rest.split(' ').next().unwrap()
 }
