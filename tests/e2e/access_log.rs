@@ -301,3 +301,18 @@ fn blocked_standard_error_holds_up_nobody() {
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
 }
+
+byte_by_byte!({
+    long_request_line_is_cut_and_shows_it,
+    text_line_of_a_request_has_every_field,
+    json_line_of_a_request_has_every_field,
+    tunnel_has_one_line_when_it_ends_with_bytes_of_both_ways,
+    off_writes_nothing,
+    client_cannot_forge_a_line_or_a_field,
+} not {
+    full_disk_costs_lines_and_ends_nothing: "it is about who reads the log, not about requests",
+    closed_standard_output_ends_nothing: "it is about who reads the log, not about requests",
+    blocked_standard_output_costs_lines_and_holds_up_nobody: "it is about who reads the log, not about requests",
+    blocked_standard_error_holds_up_nobody: "it is about who reads the log, not about requests",
+    request_of_a_client_that_leaves_at_once_has_a_line: "the request and the end have to come together",
+});

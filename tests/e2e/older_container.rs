@@ -134,3 +134,12 @@ async fn read_to_blank_line(socket: &mut TcpStream) -> String {
     }
     String::from_utf8(head).unwrap()
 }
+
+byte_by_byte!({
+    proxy_v2_is_understood,
+    ping_is_answered_without_a_proxy_header,
+    host_and_path_pass_byte_for_byte,
+    websocket_opens_and_carries_bytes_both_ways,
+} not {
+    tunnels_are_not_limited_to_two_thousand: "it is about many tunnels",
+});

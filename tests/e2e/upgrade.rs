@@ -431,3 +431,24 @@ fn switching_is_told_in_http_1_1() {
     let head = client.read_head().head;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
 }
+
+byte_by_byte!({
+    any_protocol_is_carried,
+    bytes_behind_the_request_head_arrive_first,
+    bytes_behind_the_101_arrive_first,
+    early_bytes_of_both_sides_arrive_complete,
+    upstream_that_leaves_right_behind_the_101_is_heard_out,
+    answer_other_than_101_goes_back_as_it_is_and_the_connection_lives_on,
+    protocol_that_was_not_offered_is_502,
+    h2c_is_never_offered_to_the_upstream,
+    upgrade_of_http_1_0_is_ignored,
+    upgrade_that_connection_does_not_list_is_ignored,
+    each_side_may_finish_first_and_still_hear_the_other,
+    reset_reaches_the_other_side,
+    client_that_leaves_during_the_handshake_is_logged_and_the_upstream_let_go,
+    upstream_that_fails_the_handshake_is_502_or_504,
+    switching_is_told_in_http_1_1,
+} not {
+    slow_reader_slows_the_sender_and_costs_no_memory: "it is about what comes behind the heads, in bulk",
+    hundreds_of_tunnels_are_open_at_once_and_do_not_mix: "it is about many tunnels, and its handshakes are those of the others",
+});

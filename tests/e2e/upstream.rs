@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use super::client::field;
+use super::pieces::Pieces;
 use super::proxy::PATIENCE;
 
 /// The answer to [`handshake`](super::client::handshake).
@@ -43,16 +44,18 @@ impl Upstream {
     /// seen. For requests without body.
     pub fn answering(answer: impl AsRef<[u8]>) -> Self {
         let answer = answer.as_ref().to_vec();
+        let pieces = Pieces::of_this_test();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = channel();
         thread::spawn(move || {
             for mut socket in listener.incoming().map_while(Result::ok) {
+                socket.set_nodelay(true).unwrap();
                 let (answer, sender) = (answer.clone(), sender.clone());
                 thread::spawn(move || {
                     while let Some(head) = try_read_head(&mut socket) {
                         let _ = sender.send(head);
-                        if socket.write_all(&answer).is_err() {
+                        if pieces.send(&socket, &answer).is_err() {
                             return;
                         }
                     }
@@ -64,9 +67,10 @@ impl Upstream {
 
     /// Opens a WebSocket for each connection and sends every byte back; each head is seen at its end.
     pub fn echo() -> Self {
-        Self::start(|mut socket| {
+        let pieces = Pieces::of_this_test();
+        Self::start(move |mut socket| {
             let head = read_head(&mut socket);
-            socket.write_all(SWITCHING).unwrap();
+            pieces.send(&socket, SWITCHING).unwrap();
             let mut sink = socket.try_clone().unwrap();
             let _ = std::io::copy(&mut socket, &mut sink);
             head
@@ -77,11 +81,12 @@ impl Upstream {
     ///
     /// [`other_handshake`]: super::client::other_handshake
     pub fn other_echo() -> Self {
-        Self::start(|mut socket| {
+        let pieces = Pieces::of_this_test();
+        Self::start(move |mut socket| {
             let head = read_head(&mut socket);
             let switching =
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n";
-            socket.write_all(switching).unwrap();
+            pieces.send(&socket, switching).unwrap();
             let mut sink = socket.try_clone().unwrap();
             let _ = std::io::copy(&mut socket, &mut sink);
             head

@@ -3,7 +3,7 @@
 //! One [`Peer`] is the client's end of a tunnel, another the application's. They answer nothing by
 //! themselves, so that a test sees each frame that elbows puts in, and each that it should have kept.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -14,12 +14,15 @@ pub use test_support::frames::*;
 pub use test_support::log_line::value;
 
 use crate::client::{Client, field, handshake};
+use crate::pieces::Pieces;
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::handed_over_at;
 
 /// One end of a tunnel.
 pub struct Peer {
     pub socket: TcpStream,
+    /// How what it sends is cut.
+    pieces: Pieces,
     unread: Vec<u8>,
     is_client: bool,
 }
@@ -27,12 +30,18 @@ pub struct Peer {
 impl Peer {
     /// The client's end, behind the 101.
     pub fn client(client: Client) -> Self {
-        Self { unread: client.unread().to_vec(), socket: client.socket, is_client: true }
+        Self {
+            unread: client.unread().to_vec(),
+            socket: client.socket,
+            pieces: client.pieces,
+            is_client: true,
+        }
     }
 
     /// Bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("the connection takes bytes");
+        let sent = self.pieces.send(&self.socket, bytes.as_ref());
+        sent.expect("the connection takes bytes");
     }
 
     /// The bytes of a frame as this side sends it. `first` is FIN, RSV bits and opcode.
@@ -217,14 +226,15 @@ impl Asked {
     }
 
     /// The same, with the application's first bytes in the same write.
-    pub fn accept_with(mut self, first: Vec<u8>) -> Peer {
+    pub fn accept_with(self, first: Vec<u8>) -> Peer {
         let key = field(&self.head, "sec-websocket-key").expect("a key");
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
-        self.socket.write_all(&[answer.into_bytes(), first].concat()).unwrap();
-        Peer { socket: self.socket, unread: Vec::new(), is_client: false }
+        let pieces = Pieces::of_this_test();
+        pieces.send(&self.socket, &[answer.into_bytes(), first].concat()).unwrap();
+        Peer { socket: self.socket, pieces, unread: Vec::new(), is_client: false }
     }
 }

@@ -35,10 +35,13 @@ mod tests {
 
     use super::*;
 
+    /// Set by the test that starts the other.
+    const STARTED: &str = "TEST_SUPPORT_STARTED";
+
     /// Not a test but what the next one starts.
     #[test]
     fn test_that_is_left_out() {
-        if env::var_os(left_out::LIST).is_some() {
+        if env::var_os(STARTED).is_some() {
             times::count_this_test();
             left_out::left_out("it is too dark");
         }
@@ -52,6 +55,7 @@ mod tests {
         let test = "tests::test_that_is_left_out";
         let ended = Command::new(env::current_exe().unwrap())
             .args(["--exact", test])
+            .env(STARTED, "1")
             .env(left_out::LIST, &unheld)
             .env(times::LIST, &took)
             .output()
