@@ -136,6 +136,13 @@ fn pure_code_knows_no_sockets_no_clock_and_no_chance() {
     }
 }
 
+/// `.cargo/config.toml` gives one to each run of cargo, `cargo xtask test --long` another.
+#[test]
+fn property_tests_have_a_seed_that_is_known() {
+    let seed = std::env::var("PROPTEST_RNG_SEED").expect("cargo sets it");
+    assert!(seed.parse::<u64>().is_ok(), "{seed}");
+}
+
 /// The topics of tests/e2e that are about heads: each test runs in one piece and byte by byte, or says why not.
 const TOPICS_OF_HEADS: &[&str] = &[
     "access_log",
