@@ -7,8 +7,10 @@
 //! test of such a module is in the list, or among those that say why they are not.
 
 use std::cell::Cell;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
@@ -52,6 +54,64 @@ impl Pieces {
     }
 }
 
+/// The upstream's end of a connection: a socket whose sends are cut as the test's are. What is done with the socket
+/// itself, or with a clone of it, is not cut.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    pieces: Pieces,
+}
+
+impl Socket {
+    pub const fn new(stream: TcpStream, pieces: Pieces) -> Self {
+        Self { stream, pieces }
+    }
+
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+impl Deref for Socket {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl DerefMut for Socket {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(bytes)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.pieces.send(&self.stream, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 /// Runs a test in which each byte is sent by itself.
 pub fn byte_by_byte(test: fn()) {
     /// Where there is only one thread for tests, the next one runs on it.
@@ -84,7 +144,6 @@ macro_rules! byte_by_byte {
 
 #[test]
 fn each_byte_is_read_by_itself() {
-    use std::io::Read;
     const BYTES: usize = 300;
     let read_by = |pieces: Pieces| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

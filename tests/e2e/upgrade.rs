@@ -10,6 +10,7 @@ use socket2::SockRef;
 use test_support::process::memory;
 
 use crate::client::{Client, PROXY_V1, field, handshake};
+use crate::pieces::Socket;
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::{SWITCHING, Upstream, handed_over, read_head};
 
@@ -25,7 +26,7 @@ fn bytes(length: usize) -> Vec<u8> {
 }
 
 /// An open tunnel: the client's end and the application's.
-fn tunnel(elbows: &Elbows, sockets: &Receiver<(TcpStream, String)>) -> (Client, TcpStream) {
+fn tunnel(elbows: &Elbows, sockets: &Receiver<(Socket, String)>) -> (Client, Socket) {
     let mut client = Client::behind_balancer(elbows.address);
     client.send(handshake("/ws"));
     let (mut upstream, _) = sockets.recv_timeout(PATIENCE).unwrap();
@@ -306,7 +307,7 @@ fn reset_reaches_the_other_side() {
     elbows.access_log.wait_for("by=client during=relay why=reset");
 
     let (mut client, upstream) = tunnel(&elbows, &sockets);
-    reset(upstream);
+    reset(upstream.into_stream());
     assert!(is_reset(client.read_to_end()));
     elbows.access_log.wait_for("by=upstream during=relay why=reset");
 }
@@ -321,7 +322,7 @@ fn slow_reader_slows_the_sender_and_costs_no_memory() {
         let (client, upstream) = tunnel(&elbows, &sockets);
         let before = resident(&elbows);
         let (source, sink) =
-            if from_client { (&client.socket, &upstream) } else { (&upstream, &client.socket) };
+            if from_client { (&client.socket, &*upstream) } else { (&*upstream, &client.socket) };
         source.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
         let block = bytes(64 * 1024);
         let mut sent = 0;

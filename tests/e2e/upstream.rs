@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use super::client::field;
-use super::pieces::Pieces;
+use super::pieces::{Pieces, Socket};
 use super::proxy::PATIENCE;
 
 /// The answer to [`handshake`](super::client::handshake).
@@ -23,14 +23,16 @@ pub struct Upstream {
 impl Upstream {
     /// Gives each connection, in a thread of its own, to `serve`; what it returns can be
     /// [seen](Upstream::seen).
-    pub fn start(serve: impl Fn(TcpStream) -> String + Send + Sync + Clone + 'static) -> Self {
+    pub fn start(serve: impl Fn(Socket) -> String + Send + Sync + Clone + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = channel();
+        let pieces = Pieces::of_this_test();
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 socket.set_nodelay(true).unwrap();
+                let socket = Socket::new(socket, pieces);
                 let (serve, sender) = (serve.clone(), sender.clone());
                 thread::spawn(move || {
                     let _ = sender.send(serve(socket));
@@ -67,10 +69,9 @@ impl Upstream {
 
     /// Opens a WebSocket for each connection and sends every byte back; each head is seen at its end.
     pub fn echo() -> Self {
-        let pieces = Pieces::of_this_test();
-        Self::start(move |mut socket| {
+        Self::start(|mut socket| {
             let head = read_head(&mut socket);
-            pieces.send(&socket, SWITCHING).unwrap();
+            socket.write_all(SWITCHING).unwrap();
             let mut sink = socket.try_clone().unwrap();
             let _ = std::io::copy(&mut socket, &mut sink);
             head
@@ -81,12 +82,11 @@ impl Upstream {
     ///
     /// [`other_handshake`]: super::client::other_handshake
     pub fn other_echo() -> Self {
-        let pieces = Pieces::of_this_test();
-        Self::start(move |mut socket| {
+        Self::start(|mut socket| {
             let head = read_head(&mut socket);
             let switching =
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: Upgrade\r\n\r\n";
-            pieces.send(&socket, switching).unwrap();
+            socket.write_all(switching).unwrap();
             let mut sink = socket.try_clone().unwrap();
             let _ = std::io::copy(&mut socket, &mut sink);
             head
@@ -110,7 +110,7 @@ impl Upstream {
 }
 
 /// An application whose connections are handed to the test, behind the request head.
-pub fn handed_over() -> (SocketAddr, Receiver<(TcpStream, String)>) {
+pub fn handed_over() -> (SocketAddr, Receiver<(Socket, String)>) {
     handed_over_at(Ipv4Addr::LOCALHOST.into(), |_| true)
 }
 
@@ -118,10 +118,11 @@ pub fn handed_over() -> (SocketAddr, Receiver<(TcpStream, String)>) {
 pub fn handed_over_at(
     address: IpAddr,
     is_wanted: impl Fn(&str) -> bool + Send + 'static,
-) -> (SocketAddr, Receiver<(TcpStream, String)>) {
+) -> (SocketAddr, Receiver<(Socket, String)>) {
     let listener = TcpListener::bind((address, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, sockets) = channel();
+    let pieces = Pieces::of_this_test();
     thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -132,7 +133,7 @@ pub fn handed_over_at(
                 let nothing =
                     "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
                 let _ = socket.write_all(nothing.as_bytes());
-            } else if sender.send((socket, head)).is_err() {
+            } else if sender.send((Socket::new(socket, pieces), head)).is_err() {
                 return;
             }
         }

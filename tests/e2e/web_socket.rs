@@ -3,7 +3,7 @@
 //! One [`Peer`] is the client's end of a tunnel, another the application's. They answer nothing by
 //! themselves, so that a test sees each frame that elbows puts in, and each that it should have kept.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub use test_support::frames::*;
 pub use test_support::log_line::value;
 
 use crate::client::{Client, field, handshake};
-use crate::pieces::Pieces;
+use crate::pieces::{Pieces, Socket};
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::handed_over_at;
 
@@ -176,7 +176,7 @@ impl Peer {
 /// An application that hands each of its WebSockets to the test.
 pub struct Tunnels {
     pub address: SocketAddr,
-    sockets: Receiver<(TcpStream, String)>,
+    sockets: Receiver<(Socket, String)>,
 }
 
 impl Tunnels {
@@ -215,7 +215,7 @@ impl Tunnels {
 
 /// A handshake that waits for its answer.
 pub struct Asked {
-    socket: TcpStream,
+    socket: Socket,
     head: String,
 }
 
@@ -226,15 +226,15 @@ impl Asked {
     }
 
     /// The same, with the application's first bytes in the same write.
-    pub fn accept_with(self, first: Vec<u8>) -> Peer {
+    pub fn accept_with(mut self, first: Vec<u8>) -> Peer {
         let key = field(&self.head, "sec-websocket-key").expect("a key");
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
+        self.socket.write_all(&[answer.into_bytes(), first].concat()).unwrap();
         let pieces = Pieces::of_this_test();
-        pieces.send(&self.socket, &[answer.into_bytes(), first].concat()).unwrap();
-        Peer { socket: self.socket, pieces, unread: Vec::new(), is_client: false }
+        Peer { socket: self.socket.into_stream(), pieces, unread: Vec::new(), is_client: false }
     }
 }
