@@ -8,7 +8,7 @@ COPY . .
 # With a target named, the flags do not reach build scripts and macros, which cannot be static.
 RUN target="$(rustc -vV | sed -n 's/^host: //p')" \
     && RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" \
-        cargo build --release --locked --bin elbows --target "$target" \
+        cargo build --release --locked --package elbows --target "$target" \
     && install -D "target/$target/release/elbows" /image/elbows
 
 FROM scratch

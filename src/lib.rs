@@ -42,7 +42,5 @@ pub mod metrics;
 pub mod panics;
 mod summary;
 
-pub mod demo;
-
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

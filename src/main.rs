@@ -1,5 +1,7 @@
 //! The binary: settings in, a running server or a clear sentence out.
 
+mod demo;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -8,7 +10,6 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
-use elbows::demo;
 use elbows::line_writer::Patient;
 use elbows::log;
 use elbows::panics;
@@ -45,7 +46,7 @@ enum Command {
     /// Print the settings in effect and every fault, and exit: 0 if there is none, else 78
     Check(Box<Settings>),
     /// Try it: an application, elbows and a stand-in for the load balancer in one process
-    Demo(demo::Options),
+    Demo(elbows_demo::Options),
 }
 
 fn main() -> ExitCode {
@@ -139,7 +140,7 @@ fn serve(settings: &Settings) -> ExitCode {
 }
 
 /// The demo logs only what is wrong: the terminal belongs to what it says itself.
-fn show(options: demo::Options) -> ExitCode {
+fn show(options: elbows_demo::Options) -> ExitCode {
     let writer = match log::start("warn") {
         Ok(writer) => writer,
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
@@ -148,7 +149,7 @@ fn show(options: demo::Options) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
-    let ended = runtime.block_on(demo::run(options, demo::front));
+    let ended = runtime.block_on(elbows_demo::run(options, demo::front));
     let _ = writer.finish(LAST_LINES);
     match ended {
         Ok(()) => ExitCode::SUCCESS,

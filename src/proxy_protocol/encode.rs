@@ -1,4 +1,4 @@
-//! Writes PROXY headers: for the demo's stand-in load balancer and for tests.
+//! Writes PROXY headers: for tests and for the bench.
 //!
 //! Two addresses of different families become IPv6, the IPv4 one IPv4-mapped, because a header has one family. The
 //! parser turns it back.

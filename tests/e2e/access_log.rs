@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use test_support::log_line::{number, value};
 
 use crate::client::{CLIENT, Client, PROXY_V1, handshake};
 use crate::programs::wait_until;
@@ -25,15 +26,6 @@ fn taking_five() -> Upstream {
 
 const POST: &str = "POST /a/b?c=d HTTP/1.1\r\nHost: a\r\nX-Request-Id: id-1\r\n\
                     Content-Length: 5\r\n\r\nhello";
-
-/// The value of `key=` in a text line.
-fn value<'a>(line: &'a str, key: &str) -> &'a str {
-    let (_, rest) = line.split_once(&format!(" {key}=")).unwrap_or_else(|| panic!("{key}: {line}"));
-    match rest.strip_prefix('"') {
-        Some(quoted) => quoted.split('"').next().unwrap(),
-        None => rest.split(' ').next().unwrap(),
-    }
-}
 
 #[test]
 fn request_of_a_client_that_leaves_at_once_has_a_line() {
@@ -275,13 +267,7 @@ fn blocked_standard_output_costs_lines_and_holds_up_nobody() {
         }
     }
     let report = elbows.report();
-    let dropped: usize = report
-        .split("access_log_lines_dropped=")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next())
-        .unwrap()
-        .parse()
-        .unwrap();
+    let dropped = number(&report, "access_log_lines_dropped");
     assert!((1_000..4_000).contains(&dropped), "{report}");
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
@@ -315,3 +301,18 @@ fn blocked_standard_error_holds_up_nobody() {
     elbows.signal(Signal::TERM);
     assert_eq!(elbows.wait().code(), Some(0));
 }
+
+byte_by_byte!({
+    long_request_line_is_cut_and_shows_it,
+    text_line_of_a_request_has_every_field,
+    json_line_of_a_request_has_every_field,
+    tunnel_has_one_line_when_it_ends_with_bytes_of_both_ways,
+    off_writes_nothing,
+    client_cannot_forge_a_line_or_a_field,
+} not {
+    full_disk_costs_lines_and_ends_nothing: "it is about who reads the log, not about requests",
+    closed_standard_output_ends_nothing: "it is about who reads the log, not about requests",
+    blocked_standard_output_costs_lines_and_holds_up_nobody: "it is about who reads the log, not about requests",
+    blocked_standard_error_holds_up_nobody: "it is about who reads the log, not about requests",
+    request_of_a_client_that_leaves_at_once_has_a_line: "the request and the end have to come together",
+});

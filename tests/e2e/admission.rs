@@ -630,3 +630,30 @@ fn every_origin_passes_by_itself() {
         assert_eq!(handshake_with(fields, &elbows), 101, "{fields}");
     }
 }
+
+byte_by_byte!({
+    one_connection_more_than_allowed_gets_503_until_one_ends,
+    connection_counts_from_accept,
+    one_connection_more_of_a_client_gets_429_until_one_of_its_own_ends,
+    handshake_that_opens_no_tunnel_holds_nothing_after_its_connection,
+    ipv6_is_counted_by_64_and_mapped_ipv4_as_ipv4,
+    socket_is_the_client_where_no_header_comes,
+    balancer_that_speaks_for_itself_is_no_client,
+    health_check_is_answered_however_full_it_is,
+    refusal_reaches_whoever_sends_late_much_or_nothing,
+    handshakes_over_the_rate_get_429_and_others_go_on,
+    handshake_whose_head_comes_late_or_second_is_over_the_rate_too,
+    rate_refills,
+    drain_ends_with_refused_connections_about,
+    head_over_its_limits_gets_431,
+    body_that_says_it_is_too_long_gets_413_at_once,
+    chunked_body_gets_413_when_it_has_come_too_far,
+    tunnel_is_no_body,
+    page_that_is_not_listed_opens_no_websocket,
+    missing_origin_is_refused_on_request,
+    every_origin_passes_by_itself,
+} not {
+    flood_from_many_addresses_takes_bounded_memory_and_leaves_nothing_counted: "it is about a flood",
+    whoever_goes_on_sending_after_a_refusal_is_cut: "it sends byte by byte itself, at its own pace",
+    refused_handshakes_wake_no_thread_of_the_front: "it counts what handshakes in one piece cost",
+});

@@ -165,3 +165,19 @@ fn answer_reaches_a_client_that_still_sends() {
     client.finish();
     assert_eq!(client.read_to_end().unwrap(), b"");
 }
+
+byte_by_byte!({
+    host_is_demanded_once_and_well_formed,
+    connect_is_not_implemented,
+    other_transfer_codings_are_not_implemented,
+    framing_that_can_be_read_two_ways_is_refused,
+    garbage_is_refused,
+    target_that_names_no_resource_is_refused,
+    head_over_64_kib_is_too_large,
+    long_target_is_too_long,
+    versions_other_than_1_are_refused,
+    http_2_preface_is_not_supported,
+    bad_chunk_ends_the_request_and_nothing_else_is_read,
+} not {
+    answer_reaches_a_client_that_still_sends: "it sends two megabytes within the second that a refused one has",
+});

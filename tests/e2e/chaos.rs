@@ -9,7 +9,8 @@
 //! - it is all of it where neither side broke off, and wherever it looks complete;
 //! - afterwards nothing is open, the process has nothing to do, and it holds little.
 //!
-//! `ELBOWS_TEST_SEED` repeats a run, as far as the kernel lets it; `ELBOWS_TEST_LONG` makes it a minute.
+//! The normal run makes the same connections each time, of a fixed seed. With `ELBOWS_TEST_LONG` it is a minute of others,
+//! and says their seed; `ELBOWS_TEST_SEED` repeats them, as far as the kernel lets it.
 
 use std::collections::HashMap;
 use std::env;
@@ -23,6 +24,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use socket2::SockRef;
+use test_support::frames::head;
+use test_support::left_out::LONG;
+use test_support::log_line::number;
+use test_support::process::{cpu_ticks, open_descriptors, raise_descriptor_limit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -34,6 +39,15 @@ use crate::proxy::{Elbows, PATIENCE};
 
 /// Connections at any time.
 const CONNECTIONS: u64 = 2_000;
+
+/// How many connections are made one after another in each of their places, in the normal run.
+const ROUNDS: u64 = 4;
+
+/// How long the long run goes on.
+const LONG_RUN: Duration = Duration::from_secs(60);
+
+/// What the normal run's connections follow from.
+const SEED: u64 = 6455;
 
 /// No connection takes longer, by far: one that does hangs.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -141,19 +155,7 @@ fn frames(random: &mut Random, mut length: usize, masked: bool) -> Vec<u8> {
         let limit = [10, 130, 2_000, 70_000][random.below(4)];
         let payload = (random.below(limit) + 1).min(length);
         length -= payload;
-        let mask = if masked { 0x80 } else { 0 };
-        bytes.push(0x82);
-        match payload {
-            0..126 => bytes.push(mask | u8::try_from(payload).unwrap()),
-            126..0x1_0000 => {
-                bytes.push(mask | 0x7e);
-                bytes.extend(u16::try_from(payload).unwrap().to_be_bytes());
-            }
-            _ => {
-                bytes.push(mask | 0x7f);
-                bytes.extend((payload as u64).to_be_bytes());
-            }
-        }
+        bytes.extend(head(0x82, if masked { 0x80 } else { 0 }, payload));
         bytes.extend(random.bytes(payload + if masked { 4 } else { 0 }));
     }
     bytes
@@ -582,33 +584,16 @@ async fn upstream(socket: TcpStream, seed: u64, totals: Arc<Totals>) -> io::Resu
     }
 }
 
-/// CPU time so far, in ticks of 10 ms.
-fn ticks(elbows: &Elbows) -> u64 {
-    let pid = elbows.pid().as_raw_nonzero();
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, rest) = stat.rsplit_once(") ").unwrap();
-    rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
-}
-
-/// A number of a summary.
-fn number(report: &str, key: &str) -> u64 {
-    let (_, rest) = report.split_once(&format!(" {key}=")).expect("the summary says it");
-    rest.split(' ').next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn chaos_loses_no_byte_and_leaves_nothing_behind() {
-    let seed = env::var("ELBOWS_TEST_SEED").map_or_else(
-        |_| {
-            u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros())
-                .unwrap()
-        },
-        |seed| seed.parse().expect("ELBOWS_TEST_SEED is a number"),
-    );
-    let long = env::var_os("ELBOWS_TEST_LONG").is_some();
-    let time = Duration::from_secs(if long { 60 } else { 8 });
+    let long = env::var_os(LONG).is_some();
+    let seed: u64 = match env::var("ELBOWS_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("ELBOWS_TEST_SEED is a number"),
+        Err(_) if long => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
+        Err(_) => SEED,
+    };
     eprintln!("ELBOWS_TEST_SEED={seed}");
-    crate::process::raise_descriptor_limit();
+    raise_descriptor_limit();
 
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -647,7 +632,9 @@ fn chaos_loses_no_byte_and_leaves_nothing_behind() {
                         let number = slot + CONNECTIONS * round;
                         let served = client(elbows, seed, number, &totals);
                         assert!(timeout(LONGEST, served).await.is_ok(), "{number} hangs");
-                        if start.elapsed() > time {
+                        let is_over =
+                            if long { start.elapsed() > LONG_RUN } else { round + 1 == ROUNDS };
+                        if is_over {
                             return;
                         }
                     }
@@ -726,13 +713,12 @@ fn the_log_agrees(elbows: &Elbows, report: &str, tunnels: &HashMap<u64, (usize, 
 
 /// Nothing to do, and nothing held.
 fn is_at_rest(elbows: &Elbows) {
-    let spent = ticks(elbows);
+    let spent = cpu_ticks(elbows.pid());
     // What it spends in a second.
     thread::sleep(Duration::from_secs(1));
-    let spent = ticks(elbows) - spent;
+    let spent = cpu_ticks(elbows.pid()) - spent;
     assert!(spent <= 5, "{spent} ticks of 10 ms in a second without work");
-    let pid = elbows.pid().as_raw_nonzero();
-    let open = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let open = || open_descriptors(elbows.pid()).len();
     let deadline = Instant::now() + PATIENCE;
     // Pooled connections live for 4 s.
     while open() > 40 {

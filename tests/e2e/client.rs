@@ -1,8 +1,9 @@
 //! A client that speaks bytes: what it sends is exactly what a test says.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use super::pieces::Pieces;
 use super::proxy::{Elbows, PATIENCE};
 
 /// The client's address in PROXY headers of tests.
@@ -15,6 +16,8 @@ pub const PROXY_V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 51234 80\r\n";
 #[derive(Debug)]
 pub struct Client {
     pub socket: TcpStream,
+    /// How what it sends is cut.
+    pub pieces: Pieces,
     /// Read and not used yet.
     unread: Vec<u8>,
 }
@@ -46,7 +49,7 @@ impl Client {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         socket.set_nodelay(true).unwrap();
-        Self { socket, unread: Vec::new() }
+        Self { socket, pieces: Pieces::of_this_test(), unread: Vec::new() }
     }
 
     /// A connection that begins with [`PROXY_V1`].
@@ -62,7 +65,7 @@ impl Client {
 
     /// Fails where the connection takes no bytes any more.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.socket.write_all(bytes.as_ref())
+        self.pieces.send(&self.socket, bytes.as_ref())
     }
 
     /// Nothing more will be sent.

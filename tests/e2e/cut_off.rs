@@ -2,7 +2,7 @@
 //!
 //! Client, elbows and upstream live in network namespaces of their own, behind a router that can stop
 //! forwarding for one of them: no reset, no ICMP, as when a machine or a network is gone. That needs
-//! root and `ip` (iproute2); without them these tests say so and pass.
+//! root and `ip` (iproute2); without them these tests are left out, and the run says so.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -15,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use test_support::left_out::{is_long_run, left_out};
 
 use crate::client::{Client, handshake};
 use crate::proxy::{Elbows, PATIENCE};
@@ -35,7 +36,7 @@ struct Net {
 }
 
 impl Net {
-    /// Lays it, or says why not.
+    /// Lays it, or says that the test is left out.
     fn lay() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -59,9 +60,7 @@ impl Net {
         if laid && net.set(ROUTER, "ip_forward", "1") {
             return Some(net);
         }
-        eprintln!(
-            "this machine allows no network namespaces (root and `ip` are needed): not tested"
-        );
+        left_out("this machine allows no network namespaces (root and `ip` are needed)");
         None
     }
 
@@ -273,8 +272,7 @@ fn upstream_that_vanished_is_504() {
 #[test]
 fn silent_side_that_vanished_is_noticed_by_keepalive() {
     // From 60 s of silence on it is asked; an answer has 15 s.
-    if std::env::var_os("ELBOWS_TEST_LONG").is_none() {
-        eprintln!("takes more than a minute: not tested without ELBOWS_TEST_LONG");
+    if !is_long_run("more than a minute") {
         return;
     }
     let settings = [("PING_INTERVAL", "off")];

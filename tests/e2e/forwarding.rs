@@ -319,3 +319,24 @@ fn trace_that_goes_no_further_is_shown_as_it_came_without_secrets() {
     assert!(line.contains("status=200"), "{line}");
     assert!(line.contains("by=elbows during=request why=complete"), "{line}");
 }
+
+byte_by_byte!({
+    forwarded_headers_are_set_and_claims_of_the_client_are_gone,
+    forwarded_headers_are_appended_on_request,
+    tlvs_become_headers_and_forged_ones_never_pass,
+    hop_by_hop_headers_of_a_request_do_not_pass,
+    hop_by_hop_headers_of_a_response_do_not_pass,
+    request_id_is_made_where_absent_and_kept_where_fit,
+    host_passes_byte_for_byte,
+    absolute_target_becomes_origin_form_and_its_authority_the_host,
+    asterisk_passes_for_options,
+    options_of_an_absolute_target_without_a_path_is_an_asterisk,
+    http_1_0_request_without_host_gets_an_empty_one,
+    names_keep_their_case_and_repeated_fields_their_order,
+    bytes_beyond_ascii_pass_in_values,
+    unusual_methods_pass,
+    unusual_status_codes_and_reason_phrases_pass,
+    interim_responses_do_not_break_the_final_one,
+    date_and_server_of_the_upstream_pass,
+    trace_that_goes_no_further_is_shown_as_it_came_without_secrets,
+} not {});

@@ -214,3 +214,15 @@ fn path_is_a_setting() {
     assert_eq!(client.get("/alive").status, 200);
     assert_eq!(client.get("/ping").status, 418);
 }
+
+byte_by_byte!({
+    get_and_head_of_exactly_the_path_are_checks_and_nothing_else_is,
+    check_whose_client_sends_nothing_more_is_answered,
+    checks_need_no_header_and_are_kept_alive,
+    checks_are_not_logged,
+    health_port_serves_the_path_alone_and_no_header,
+    health_port_takes_what_balancers_send,
+    health_port_reads_nothing_behind_a_body,
+    health_port_has_the_same_limits_of_a_head,
+    path_is_a_setting,
+} not {});

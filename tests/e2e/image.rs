@@ -1,7 +1,7 @@
 //! The container image, started by the very lines of the README.
 //!
 //! `ELBOWS_TEST_IMAGE` names the image; `cargo xtask test` builds it and sets that where a Docker engine
-//! answers. Without it these tests say so and pass. Names and ports are changed so that nothing of
+//! answers. Without it these tests are left out, and the run says so. Names and ports are changed so that nothing of
 //! whoever runs the tests is touched, and each container is removed with the value that stands for it.
 
 use std::env;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use test_support::left_out::left_out;
 
 use crate::client::{CLIENT, Client, handshake};
 use crate::programs::wait_until;
@@ -26,9 +27,7 @@ const MAX_BYTES: u64 = 15_000_000;
 fn image() -> Option<String> {
     let image = env::var("ELBOWS_TEST_IMAGE").ok();
     if image.is_none() {
-        eprintln!(
-            "skipped: ELBOWS_TEST_IMAGE is not set; `cargo xtask test` sets it if there is Docker"
-        );
+        left_out("there is no image: `cargo xtask test` builds it where a Docker engine answers");
     }
     image
 }
@@ -276,7 +275,7 @@ impl Drop for HaproxyImage {
 fn composition_carries_a_websocket_through_haproxy() {
     let Some(image) = image() else { return };
     if Command::new("docker-compose").arg("version").output().is_err() {
-        eprintln!("skipped: there is no docker-compose");
+        left_out("there is no docker-compose");
         return;
     }
     let dir = TempDir::new().unwrap();

@@ -14,6 +14,10 @@
     clippy::must_use_candidate
 )]
 
+/// In one piece and byte by byte.
+#[macro_use]
+mod pieces;
+
 mod client;
 mod proxy;
 mod upstream;

@@ -1,6 +1,5 @@
 //! The process: descriptors, memory, signals, PID 1.
 
-use std::ffi::OsString;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
@@ -8,7 +7,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
+use test_support::left_out::left_out;
+use test_support::process::{cpu_ticks, memory, open_descriptors, raise_descriptor_limit};
 
 use crate::client::{Client, handshake};
 use crate::programs::wait_until;
@@ -17,31 +18,9 @@ use crate::upstream::Upstream;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Resident memory in bytes, by kind as in `/proc/self/status`.
-fn memory(pid: Pid, kind: &str) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(kind)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
-/// CPU time so far, in ticks of 10 ms.
-fn ticks(pid: Pid) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
-    let (_, rest) = stat.rsplit_once(") ").unwrap();
-    rest.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
-}
-
 /// How many of the descriptors under `limit` are free. Those above were open before there was a limit.
 fn free_descriptors(pid: Pid, limit: usize) -> usize {
-    let open = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
-    let number = |name: OsString| name.to_str().unwrap().parse::<usize>().unwrap();
-    limit - open.filter(|file| number(file.as_ref().unwrap().file_name()) < limit).count()
-}
-
-/// This process may open as many as it ever may; what it starts may do so as well.
-pub fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    limit - open_descriptors(pid).into_iter().filter(|number| *number < limit).count()
 }
 
 /// elbows that may open so many descriptors.
@@ -84,14 +63,14 @@ fn out_of_descriptors_pauses_accepting_and_nothing_else() {
 
     // Ten pauses are a second in which it had nothing to do.
     let start = Instant::now();
-    let (pauses, before) = (accept_pauses(&elbows.report()), ticks(elbows.pid()));
+    let (pauses, before) = (accept_pauses(&elbows.report()), cpu_ticks(elbows.pid()));
     while accept_pauses(&elbows.report()) < pauses + 10 {
         tunnels.iter_mut().for_each(Client::echoes);
         assert!(start.elapsed() < PATIENCE, "accepting does not try again");
         // Nothing else is to be seen of a pause; asking all the time would cost the time that is measured.
         thread::sleep(Duration::from_millis(50));
     }
-    let spent = ticks(elbows.pid()) - before;
+    let spent = cpu_ticks(elbows.pid()) - before;
     assert!(spent < 30, "{spent} ticks while accepting paused");
     assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
 
@@ -237,7 +216,7 @@ fn pid_1_obeys_sigterm() {
     unshare.env_clear().args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]);
     let allowed = Command::new(unshare.get_program()).args(unshare.get_args()).arg("true").status();
     if !allowed.is_ok_and(|status| status.success()) {
-        eprintln!("this machine allows no PID namespace: not tested");
+        left_out("this machine allows no PID namespace");
         return;
     }
     unshare.arg(env!("CARGO_BIN_EXE_elbows")).process_group(0);
@@ -261,8 +240,8 @@ fn pid_1_obeys_sigterm() {
 /// Neither with an access log, which shows the beginning of a long line, nor without one.
 #[test]
 fn idle_tunnel_does_not_keep_its_request() {
-    const WARM: usize = 100;
-    const TUNNELS: usize = 300;
+    const WARM: u64 = 100;
+    const TUNNELS: u64 = 300;
     raise_descriptor_limit();
     let upstream = Upstream::echo();
     for (log, target, most) in
@@ -279,9 +258,9 @@ fn idle_tunnel_does_not_keep_its_request() {
         };
         // The first ones wake the threads, and leave room for heads.
         let mut tunnels: Vec<_> = (0..WARM).map(|_| open()).collect();
-        let before = memory(elbows.pid(), "RssAnon:");
+        let before = memory(elbows.pid(), "RssAnon");
         tunnels.extend((0..TUNNELS).map(|_| open()));
-        let each = memory(elbows.pid(), "RssAnon:").saturating_sub(before) / TUNNELS;
+        let each = memory(elbows.pid(), "RssAnon").saturating_sub(before) / TUNNELS;
         println!("ACCESS_LOG={log} {target:.3}: {each} bytes each");
         assert!(each <= most, "{log}: {each} bytes each");
     }
@@ -292,7 +271,7 @@ fn idle_process_is_small() {
     let upstream = Upstream::answering(OK);
     let elbows = Elbows::start(upstream.address, &[]);
     assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
-    let resident = memory(elbows.pid(), "VmRSS:");
+    let resident = memory(elbows.pid(), "VmRSS");
     // The goal is 12 MB for a release build; this one is bigger.
     assert!(resident < 24 * 1024 * 1024, "{resident}");
 }

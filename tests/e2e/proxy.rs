@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use test_support::process::memory;
+use test_support::times::count_this_test;
 
 use crate::programs::wait_until;
 
@@ -73,6 +75,7 @@ impl Elbows {
         stdout: impl Into<Stdio>,
         stderr: impl Into<Stdio>,
     ) -> Self {
+        count_this_test();
         let command = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let mut child = command.spawn().expect("elbows starts");
         let access_log = child.stdout.take().map_or_else(Lines::none, Lines::follow);
@@ -143,9 +146,7 @@ impl Elbows {
 
     /// A line of its `/proc/PID/status`, such as `VmHWM`, in kB.
     pub fn memory(&self, name: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(name)).expect("the kernel says it");
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        memory(self.pid(), name) / 1024
     }
 
     /// Sends it a signal.

@@ -453,3 +453,22 @@ fn request_without_required_header_gets_400_and_the_upstream_never_hears() {
     assert!(line.contains("status=400 from_client=0"), "{line}");
     assert!(line.contains("by=client during=request why=no_proxy_header"), "{line}");
 }
+
+byte_by_byte!({
+    optional_takes_a_header_or_the_socket,
+    off_makes_every_header_content,
+    untrusted_header_is_content,
+    second_header_is_content,
+    probe_leaves_no_line_and_is_counted,
+    probe_with_a_header_alone_is_one_too,
+    connection_that_ends_inside_its_header_is_counted,
+    nlb_health_check_may_be_followed_by_ping,
+    tlvs_become_headers_on_request_alone,
+    request_without_required_header_gets_400_and_the_upstream_never_hears,
+} not {
+    header_is_read_however_it_is_split: "it splits at each place itself",
+    bad_header_closes_without_a_byte_and_is_counted_by_rule: "a rule that is broken early ends the connection before the last byte could be sent",
+    optional_and_required_refuse_a_bad_header_alike: "a rule that is broken early ends the connection before the last byte could be sent",
+    announced_bytes_that_never_come_reserve_nothing_and_have_their_time: "it is about a thousand connections at once",
+    header_has_its_time_from_accept_and_no_byte_extends_it: "it sends byte by byte itself, at its own pace",
+});

@@ -10,6 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use test_support::log_line::number;
+use test_support::process::{proportional_memory, raise_descriptor_limit};
 
 use crate::client::{Client, PROXY_V1, handshake};
 use crate::programs::{Program, python, wait_until};
@@ -257,14 +259,6 @@ fn slow_head_is_408_and_an_idle_connection_just_closes() {
     elbows.wait_for_report("slow_heads=2");
 }
 
-/// Memory of its own and its share of what it shares, in bytes.
-fn pss(elbows: &Elbows) -> u64 {
-    let path = format!("/proc/{}/smaps_rollup", elbows.pid().as_raw_nonzero());
-    let text = std::fs::read_to_string(path).unwrap();
-    let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 /// So many clients, each with an address of its own, that have sent `bytes` behind their PROXY header.
 fn crowd(elbows: &Elbows, number: u64, bytes: &str) -> Vec<TcpStream> {
     let before = accepted(elbows);
@@ -285,13 +279,7 @@ fn crowd(elbows: &Elbows, number: u64, bytes: &str) -> Vec<TcpStream> {
 }
 
 fn accepted(elbows: &Elbows) -> u64 {
-    reported(elbows, " connections=")
-}
-
-fn reported(elbows: &Elbows, name: &str) -> u64 {
-    let report = elbows.report();
-    let (_, rest) = report.split_once(name).unwrap();
-    rest.split(' ').next().unwrap().parse().unwrap()
+    number(&elbows.report(), "connections")
 }
 
 /// Two crowds at once would need more descriptors than this process may have.
@@ -301,7 +289,7 @@ static ONE_CROWD: Mutex<()> = Mutex::new(());
 fn nine_thousand_half_open_handshakes_hold_little_and_nobody_up() {
     const NUMBER: u64 = 9_000;
     let _alone = ONE_CROWD.lock();
-    crate::process::raise_descriptor_limit();
+    raise_descriptor_limit();
     // A process of its own, for the same reason.
     let application = Program::start(python("silent_app.py"));
     let upstream = application.address_after("listens on");
@@ -309,11 +297,11 @@ fn nine_thousand_half_open_handshakes_hold_little_and_nobody_up() {
     let settings = [("LOG", "info"), ("RESPONSE_HEAD_TIMEOUT", "10min")];
     let elbows = Elbows::start(upstream, &settings);
     assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
-    let before = pss(&elbows);
+    let before = proportional_memory(elbows.pid());
     let crowd = crowd(&elbows, NUMBER, &handshake("/ws"));
     elbows.wait_for_report(&format!("requests={}", NUMBER + 1));
     assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
-    let each = (pss(&elbows) - before) / NUMBER;
+    let each = (proportional_memory(elbows.pid()) - before) / NUMBER;
     eprintln!("{each} bytes for a handshake that is not answered");
     assert!(each < 16 * 1024, "{each} bytes each");
     drop(crowd);
@@ -330,16 +318,16 @@ fn nine_thousand_half_open_handshakes_hold_little_and_nobody_up() {
 fn nine_thousand_slow_heads_hold_little_and_nobody_up() {
     const NUMBER: u64 = 9_000;
     let _alone = ONE_CROWD.lock();
-    crate::process::raise_descriptor_limit();
+    raise_descriptor_limit();
     let upstream = Upstream::answering(OK);
     let elbows = Elbows::start(upstream.address, &[("LOG", "info")]);
     assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
-    let before = pss(&elbows);
+    let before = proportional_memory(elbows.pid());
     let half = format!("GET /ws HTTP/1.1\r\nHost: shop.example\r\nCookie: {}", "x".repeat(300));
     let crowd = crowd(&elbows, NUMBER, &half);
     // Another client's request passes by all of them.
     assert_eq!(Client::behind_balancer(elbows.address).get("/").status, 200);
-    let each = (pss(&elbows) - before) / NUMBER;
+    let each = (proportional_memory(elbows.pid()) - before) / NUMBER;
     eprintln!("{each} bytes for a slow head");
     assert!(each < 16 * 1024, "{each} bytes each");
     drop(crowd);
@@ -371,7 +359,7 @@ fn connection_that_was_served_and_is_idle_holds_little() {
     const WAVE: u64 = 500;
     const WAVES: u64 = 4;
     let _alone = ONE_CROWD.lock();
-    crate::process::raise_descriptor_limit();
+    raise_descriptor_limit();
     let upstream = Upstream::answering(OK);
     let half = format!("GET /ws HTTP/1.1\r\nHost: shop.example\r\nCookie: {}", "x".repeat(300));
     let large = format!("X-Large: {}\r\n", "x".repeat(60_000));
@@ -391,10 +379,10 @@ fn connection_that_was_served_and_is_idle_holds_little() {
             // A connection gives its memory back after a second of silence.
             thread::sleep(Duration::from_millis(1_300));
             if wave == 0 {
-                before = pss(&elbows);
+                before = proportional_memory(elbows.pid());
             }
         }
-        let each = pss(&elbows).saturating_sub(before) / (WAVE * WAVES);
+        let each = proportional_memory(elbows.pid()).saturating_sub(before) / (WAVE * WAVES);
         eprintln!("{each} bytes behind a request of {} and {} more", fields.len(), then.len());
         assert!(each < 16 * 1024, "{each} bytes each");
         // They go on where they stopped.
@@ -458,7 +446,7 @@ fn connection_that_was_idle_for_long_is_what_it_was() {
     // It was served, so it was no health check.
     drop(clients.pop());
     elbows.wait_for_report("open=2");
-    assert_eq!(reported(&elbows, " probes="), 1);
+    assert_eq!(number(&elbows.report(), "probes"), 1);
 }
 
 #[test]

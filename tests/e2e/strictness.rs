@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use elbows::http::head::Fault;
 use tempfile::TempDir;
+use test_support::left_out::left_out;
 
 use self::reader::{Message, Read};
 use crate::client::{Client, PROXY_V1, handshake};
@@ -550,8 +551,8 @@ fn version(program: &str, start: &str) -> String {
 /// How long a peer may be silent before it is said to wait.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// How often another proxy is asked before its cell is taken for what it does: where it breaks off,
-/// what it has sent on by then is a matter of moments.
+/// How often another proxy is asked when the tables are written: where it breaks off, what it has sent on by then
+/// is a matter of moments, and its cell has every word that came. When the tables are checked it is asked once.
 const TRIES: usize = 5;
 
 /// The tables of `docs/security.md`, as they come out now. What another proxy does is one of the words
@@ -631,11 +632,10 @@ fn cell(row: &str, column: usize) -> &str {
     row.rsplit('|').nth(6 - column).unwrap_or_default().trim()
 }
 
-/// What another proxy does: `documented`, if that has the word for what comes out in one of the tries,
-/// or else every word that came.
+/// What another proxy does: `documented`, if that has the word for what comes out, or else every word that came.
 fn seen(documented: &str, mut ask: impl FnMut() -> String) -> String {
     let mut words: Vec<String> = Vec::new();
-    for _ in 0..TRIES {
+    for _ in 0..if documented.is_empty() { TRIES } else { 1 } {
         let did = ask();
         if documented.split(" or ").any(|word| word == did) {
             return documented.to_owned();
@@ -671,6 +671,11 @@ fn documented_tables_are_what_comes_out() {
     assert_eq!(documented.len(), now.len(), "each case has its row");
     // Other versions of the others do other things; ours are held in any case.
     let same = documented[0] == now[0];
+    if !same {
+        left_out(
+            "nginx and HAProxy are not of the versions that docs/security.md has: only our column is held",
+        );
+    }
     let held = |row: &str| -> String {
         let mut cells: Vec<_> = row.rsplit('|').collect();
         cells.drain(..if same { 0 } else { 3.min(cells.len()) });

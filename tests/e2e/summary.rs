@@ -3,16 +3,12 @@
 use std::fs;
 use std::time::Instant;
 
+use test_support::log_line::value;
+use test_support::process::memory;
+
 use crate::client::{Client, handshake};
 use crate::proxy::Elbows;
 use crate::upstream::Upstream;
-
-/// The value of `key` in a summary.
-fn value(summary: &str, key: &str) -> String {
-    let prefix = format!("{key}=");
-    let word = summary.split(' ').find_map(|word| word.strip_prefix(&prefix));
-    word.unwrap_or_else(|| panic!("no {key} in {summary}")).to_owned()
-}
 
 #[test]
 fn summary_tells_tunnels_rates_and_memory() {
@@ -41,12 +37,9 @@ fn summary_tells_tunnels_rates_and_memory() {
     assert!(times <= start.elapsed().as_secs_f64(), "{summaries:?}");
     let opened: f64 = summaries.iter().map(opened).sum();
     assert!((opened - 3.0).abs() < 0.5, "{opened} of 3: {summaries:?}");
-    let memory = value(&summary, "memory").strip_suffix("KiB").unwrap().parse::<u64>().unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", elbows.pid().as_raw_nonzero()));
-    let status = status.unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let resident: u64 = resident.trim().strip_suffix(" kB").unwrap().parse().unwrap();
-    assert!(memory.abs_diff(resident) < 2048, "{memory} and {resident}");
+    let said = value(&summary, "memory").strip_suffix("KiB").unwrap().parse::<u64>().unwrap();
+    let resident = memory(elbows.pid(), "VmRSS") / 1024;
+    assert!(said.abs_diff(resident) < 2048, "{said} and {resident}");
     drop(tunnels);
     elbows.wait_for_report("tunnels_open=0");
     // Nothing was opened since.

@@ -7,8 +7,10 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use test_support::process::memory;
 
 use crate::client::{Client, PROXY_V1, field, handshake};
+use crate::pieces::Socket;
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::{SWITCHING, Upstream, handed_over, read_head};
 
@@ -24,7 +26,7 @@ fn bytes(length: usize) -> Vec<u8> {
 }
 
 /// An open tunnel: the client's end and the application's.
-fn tunnel(elbows: &Elbows, sockets: &Receiver<(TcpStream, String)>) -> (Client, TcpStream) {
+fn tunnel(elbows: &Elbows, sockets: &Receiver<(Socket, String)>) -> (Client, Socket) {
     let mut client = Client::behind_balancer(elbows.address);
     client.send(handshake("/ws"));
     let (mut upstream, _) = sockets.recv_timeout(PATIENCE).unwrap();
@@ -44,11 +46,8 @@ fn read_to_end(mut socket: &TcpStream) -> io::Result<Vec<u8>> {
 }
 
 /// Half of the resident memory is pages of the binary; what grows is what counts.
-fn resident(elbows: &Elbows) -> usize {
-    let status = format!("/proc/{}/status", elbows.pid().as_raw_nonzero());
-    let status = std::fs::read_to_string(status).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+fn resident(elbows: &Elbows) -> u64 {
+    memory(elbows.pid(), "VmRSS")
 }
 
 #[test]
@@ -308,7 +307,7 @@ fn reset_reaches_the_other_side() {
     elbows.access_log.wait_for("by=client during=relay why=reset");
 
     let (mut client, upstream) = tunnel(&elbows, &sockets);
-    reset(upstream);
+    reset(upstream.into_stream());
     assert!(is_reset(client.read_to_end()));
     elbows.access_log.wait_for("by=upstream during=relay why=reset");
 }
@@ -323,7 +322,7 @@ fn slow_reader_slows_the_sender_and_costs_no_memory() {
         let (client, upstream) = tunnel(&elbows, &sockets);
         let before = resident(&elbows);
         let (source, sink) =
-            if from_client { (&client.socket, &upstream) } else { (&upstream, &client.socket) };
+            if from_client { (&client.socket, &*upstream) } else { (&*upstream, &client.socket) };
         source.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
         let block = bytes(64 * 1024);
         let mut sent = 0;
@@ -433,3 +432,24 @@ fn switching_is_told_in_http_1_1() {
     let head = client.read_head().head;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
 }
+
+byte_by_byte!({
+    any_protocol_is_carried,
+    bytes_behind_the_request_head_arrive_first,
+    bytes_behind_the_101_arrive_first,
+    early_bytes_of_both_sides_arrive_complete,
+    upstream_that_leaves_right_behind_the_101_is_heard_out,
+    answer_other_than_101_goes_back_as_it_is_and_the_connection_lives_on,
+    protocol_that_was_not_offered_is_502,
+    h2c_is_never_offered_to_the_upstream,
+    upgrade_of_http_1_0_is_ignored,
+    upgrade_that_connection_does_not_list_is_ignored,
+    each_side_may_finish_first_and_still_hear_the_other,
+    reset_reaches_the_other_side,
+    client_that_leaves_during_the_handshake_is_logged_and_the_upstream_let_go,
+    upstream_that_fails_the_handshake_is_502_or_504,
+    switching_is_told_in_http_1_1,
+} not {
+    slow_reader_slows_the_sender_and_costs_no_memory: "it is about what comes behind the heads, in bulk",
+    hundreds_of_tunnels_are_open_at_once_and_do_not_mix: "it is about many tunnels, and its handshakes are those of the others",
+});

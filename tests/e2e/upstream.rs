@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use super::client::field;
+use super::pieces::{Pieces, Socket};
 use super::proxy::PATIENCE;
 
 /// The answer to [`handshake`](super::client::handshake).
@@ -22,14 +23,16 @@ pub struct Upstream {
 impl Upstream {
     /// Gives each connection, in a thread of its own, to `serve`; what it returns can be
     /// [seen](Upstream::seen).
-    pub fn start(serve: impl Fn(TcpStream) -> String + Send + Sync + Clone + 'static) -> Self {
+    pub fn start(serve: impl Fn(Socket) -> String + Send + Sync + Clone + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = channel();
+        let pieces = Pieces::of_this_test();
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 socket.set_nodelay(true).unwrap();
+                let socket = Socket::new(socket, pieces);
                 let (serve, sender) = (serve.clone(), sender.clone());
                 thread::spawn(move || {
                     let _ = sender.send(serve(socket));
@@ -43,16 +46,18 @@ impl Upstream {
     /// seen. For requests without body.
     pub fn answering(answer: impl AsRef<[u8]>) -> Self {
         let answer = answer.as_ref().to_vec();
+        let pieces = Pieces::of_this_test();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = channel();
         thread::spawn(move || {
             for mut socket in listener.incoming().map_while(Result::ok) {
+                socket.set_nodelay(true).unwrap();
                 let (answer, sender) = (answer.clone(), sender.clone());
                 thread::spawn(move || {
                     while let Some(head) = try_read_head(&mut socket) {
                         let _ = sender.send(head);
-                        if socket.write_all(&answer).is_err() {
+                        if pieces.send(&socket, &answer).is_err() {
                             return;
                         }
                     }
@@ -105,7 +110,7 @@ impl Upstream {
 }
 
 /// An application whose connections are handed to the test, behind the request head.
-pub fn handed_over() -> (SocketAddr, Receiver<(TcpStream, String)>) {
+pub fn handed_over() -> (SocketAddr, Receiver<(Socket, String)>) {
     handed_over_at(Ipv4Addr::LOCALHOST.into(), |_| true)
 }
 
@@ -113,10 +118,11 @@ pub fn handed_over() -> (SocketAddr, Receiver<(TcpStream, String)>) {
 pub fn handed_over_at(
     address: IpAddr,
     is_wanted: impl Fn(&str) -> bool + Send + 'static,
-) -> (SocketAddr, Receiver<(TcpStream, String)>) {
+) -> (SocketAddr, Receiver<(Socket, String)>) {
     let listener = TcpListener::bind((address, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, sockets) = channel();
+    let pieces = Pieces::of_this_test();
     thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -127,7 +133,7 @@ pub fn handed_over_at(
                 let nothing =
                     "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
                 let _ = socket.write_all(nothing.as_bytes());
-            } else if sender.send((socket, head)).is_err() {
+            } else if sender.send((Socket::new(socket, pieces), head)).is_err() {
                 return;
             }
         }

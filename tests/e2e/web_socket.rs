@@ -10,97 +10,19 @@ use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+pub use test_support::frames::*;
+pub use test_support::log_line::value;
+
 use crate::client::{Client, field, handshake};
+use crate::pieces::{Pieces, Socket};
 use crate::proxy::{Elbows, PATIENCE};
 use crate::upstream::handed_over_at;
-
-/// Opcodes (RFC 6455, section 11.8).
-pub const CONTINUATION: u8 = 0x0;
-pub const TEXT: u8 = 0x1;
-pub const BINARY: u8 = 0x2;
-pub const CLOSE: u8 = 0x8;
-pub const PING: u8 = 0x9;
-pub const PONG: u8 = 0xa;
-
-/// The masking key of clients here. That it is always the same matters to nobody.
-const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-/// A frame, unmasked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub fin: bool,
-    /// The three bits of extensions.
-    pub rsv: u8,
-    pub opcode: u8,
-    pub is_masked: bool,
-    pub payload: Vec<u8>,
-}
-
-impl Frame {
-    /// The code of a Close.
-    pub fn code(&self) -> Option<u16> {
-        let code = self.payload.first_chunk().copied().map(u16::from_be_bytes);
-        code.filter(|_| self.opcode == CLOSE)
-    }
-}
-
-/// A frame's head for `length` bytes of payload, without masking key.
-pub fn head(first: u8, mask_bit: u8, length: usize) -> Vec<u8> {
-    let mut head = vec![first];
-    match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(short @ 0..=125), _) => head.push(mask_bit | short),
-        (_, Ok(medium)) => {
-            head.push(mask_bit | 0x7e);
-            head.extend(medium.to_be_bytes());
-        }
-        _ => {
-            head.push(mask_bit | 0x7f);
-            head.extend((length as u64).to_be_bytes());
-        }
-    }
-    head
-}
-
-/// A frame as a client sends it. `first` is the head's first byte: FIN, RSV bits and opcode.
-pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = head(first, 0x80, payload.len());
-    frame.extend(KEY);
-    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
-}
-
-/// A frame as an application sends it.
-pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
-    [&head(first, 0, payload.len()), payload].concat()
-}
-
-/// The frame that the bytes begin with, and its length on the wire.
-pub fn decode(bytes: &[u8]) -> Option<(Frame, usize)> {
-    let [first, second, rest @ ..] = bytes else { return None };
-    let (length, rest) = match second & 0x7f {
-        126 => (u16::from_be_bytes(*rest.first_chunk()?).into(), &rest[2..]),
-        127 => (u64::from_be_bytes(*rest.first_chunk()?), &rest[8..]),
-        short => (short.into(), rest),
-    };
-    let is_masked = second & 0x80 != 0;
-    let (key, rest) = if is_masked { (*rest.first_chunk()?, &rest[4..]) } else { ([0; 4], rest) };
-    let payload = rest.get(..usize::try_from(length).unwrap())?;
-    let payload: Vec<u8> =
-        payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-    let used = bytes.len() - rest.len() + payload.len();
-    let frame = Frame {
-        fin: first & 0x80 != 0,
-        rsv: first >> 4 & 7,
-        opcode: first & 0xf,
-        is_masked,
-        payload,
-    };
-    Some((frame, used))
-}
 
 /// One end of a tunnel.
 pub struct Peer {
     pub socket: TcpStream,
+    /// How what it sends is cut.
+    pieces: Pieces,
     unread: Vec<u8>,
     is_client: bool,
 }
@@ -108,12 +30,18 @@ pub struct Peer {
 impl Peer {
     /// The client's end, behind the 101.
     pub fn client(client: Client) -> Self {
-        Self { unread: client.unread().to_vec(), socket: client.socket, is_client: true }
+        Self {
+            unread: client.unread().to_vec(),
+            socket: client.socket,
+            pieces: client.pieces,
+            is_client: true,
+        }
     }
 
     /// Bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.socket.write_all(bytes.as_ref()).expect("the connection takes bytes");
+        let sent = self.pieces.send(&self.socket, bytes.as_ref());
+        sent.expect("the connection takes bytes");
     }
 
     /// The bytes of a frame as this side sends it. `first` is FIN, RSV bits and opcode.
@@ -248,7 +176,7 @@ impl Peer {
 /// An application that hands each of its WebSockets to the test.
 pub struct Tunnels {
     pub address: SocketAddr,
-    sockets: Receiver<(TcpStream, String)>,
+    sockets: Receiver<(Socket, String)>,
 }
 
 impl Tunnels {
@@ -287,7 +215,7 @@ impl Tunnels {
 
 /// A handshake that waits for its answer.
 pub struct Asked {
-    socket: TcpStream,
+    socket: Socket,
     head: String,
 }
 
@@ -306,13 +234,7 @@ impl Asked {
              Sec-WebSocket-Accept: {accept}\r\n\r\n"
         );
         self.socket.write_all(&[answer.into_bytes(), first].concat()).unwrap();
-        Peer { socket: self.socket, unread: Vec::new(), is_client: false }
+        let pieces = Pieces::of_this_test();
+        Peer { socket: self.socket.into_stream(), pieces, unread: Vec::new(), is_client: false }
     }
-}
-
-/// The value of `key=` in a line of the access log, which is not quoted.
-pub fn value<'a>(line: &'a str, key: &str) -> &'a str {
-    let (_, rest) =
-        line.split_once(&format!(" {key}=")).unwrap_or_else(|| panic!("no {key}: {line}"));
-    rest.split(' ').next().unwrap()
 }

@@ -11,7 +11,7 @@
 )]
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
@@ -21,8 +21,9 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::getpid;
 use socket2::SockRef;
+use test_support::process::{anonymous_memory, memory, raise_descriptor_limit};
 
 use elbows::end::{End, Phase, Reason, Side};
 use elbows::relay::{Options, Relay};
@@ -848,7 +849,6 @@ impl Pattern {
     }
 }
 
-/// Bytes of memory that this process has in use.
 /// Runs one test where nothing else takes memory.
 fn in_a_process_of_its_own(name: &str) {
     let alone = Command::new(env::current_exe().unwrap())
@@ -861,14 +861,7 @@ fn in_a_process_of_its_own(name: &str) {
     assert!(said.contains("1 passed"), "{said}");
 }
 
+/// Bytes of memory that this process has in use.
 fn resident() -> usize {
-    let status = fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: usize = status.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
-}
-
-fn raise_descriptor_limit() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit { current: maximum, maximum };
-    setrlimit(Resource::Nofile, raised).unwrap();
+    usize::try_from(memory(getpid(), "VmRSS")).unwrap()
 }

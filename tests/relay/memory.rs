@@ -48,7 +48,5 @@ fn an_idle_tunnel_costs_512_bytes_at_most_and_gives_them_back() {
 
 /// Without the pages of files: those are the binary, and shared with other tests.
 fn pss() -> usize {
-    let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * KIB
+    usize::try_from(anonymous_memory(getpid())).unwrap()
 }

@@ -85,7 +85,7 @@ fn build_binary() -> Result<String, String> {
     let target = process::host_target()?;
     // With a target named, the flags do not reach build scripts and macros, which cannot be static.
     process::run(
-        cargo(&["build", "--release", "--locked", "--bin", "elbows"])
+        cargo(&["build", "--release", "--locked", "--package", "elbows"])
             .args(["--target", &target, "--target-dir", BUILD])
             .env("RUSTFLAGS", RUSTFLAGS),
     )?;

@@ -5,6 +5,7 @@
 //! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` and `fuzz`
 //! (cargo tools). Whatever they make is under `target/`.
 
+mod account;
 mod bench;
 mod deny;
 mod fuzz;
@@ -24,10 +25,12 @@ Usage: cargo xtask COMMAND
 Commands:
   test [--no-install] [--fast] [--long] [--advisories] [FILTER]
       Install what the tests need, then run everything that CI runs: format, clippy, cargo-deny,
-      docs, the image, all tests, the fuzz targets for 20 seconds each.
+      docs, the image, all tests, the bench, the fuzz targets. The same code has the same verdict.
         --no-install   install nothing; if something is missing, list it and stop
-        --fast         only format, clippy and the tests, without the image and the fuzz targets
-        --long         run the fuzz targets, and chaos, for a minute each, and tests that wait as long
+        --fast         only format, clippy and most tests, for the loop of a developer; what it
+                       leaves out (slow topics, image, bench, fuzz targets) is listed at its end
+        --long         also what is new each time: property tests with another seed, chaos and each
+                       fuzz target for a minute; and tests that wait for minutes
         --advisories   let cargo-deny look for advisories too; it fetches their database
         FILTER         run only the tests whose names contain it, and no fuzz target
   bench [--quick] [--case NAME]...
@@ -35,6 +38,12 @@ Commands:
       docs/benchmarks.md. Takes about 25 minutes, in which the machine should do nothing else.
         --quick        a few cases with small numbers, under a minute; writes nothing
         --case NAME    only this case; writes nothing
+  fuzz [--runs N] [--explore SECONDS] [TARGET]...
+      Run the fuzz targets, or those that are named: on the kept corpus, and on a fixed number of
+      inputs that follow from a fixed seed.
+        --runs N       so many inputs, such as 100_000_000
+        --explore SECONDS
+                       instead, other inputs each time, for so long
   image
       Build the container image elbows:latest with the local Docker engine.";
 
@@ -61,6 +70,10 @@ fn main() -> ExitCode {
             Err(fault) => refuse(&fault),
         },
         "bench" => exit(bench::run(rest)),
+        "fuzz" => match fuzz::Options::parse(rest) {
+            Ok(options) => exit(fuzz::command(&options)),
+            Err(fault) => refuse(&fault),
+        },
         "image" => match rest {
             [] => exit(image::build().map(|image| println!("{image}"))),
             [word, ..] => refuse(&format!("`image` takes no argument, and there is `{word}`")),

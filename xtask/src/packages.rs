@@ -13,6 +13,7 @@ use crate::process::{self, program};
 /// The packages that the tests need. `nginx` and `haproxy` are also the names of services.
 const NEEDED: &[&str] = &[
     "haproxy",
+    "iproute2",
     "libfaketime",
     "nginx",
     "libnginx-mod-stream",
@@ -24,6 +25,7 @@ const NEEDED: &[&str] = &[
     "python3",
     "python3-venv",
     "strace",
+    "systemd",
     "valgrind",
 ];
 

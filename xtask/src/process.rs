@@ -4,7 +4,7 @@
 //! can run it by hand. Nothing here is a shell: arguments are passed on as they are.
 
 use std::env;
-use std::io;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -38,6 +38,26 @@ pub(crate) fn run(command: &mut Command) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{}` failed ({status})", line(command)))
+}
+
+/// The same, with its output by the line: each is shown as it comes, and given to `watch`.
+pub(crate) fn run_watched(mut command: Command, mut watch: impl FnMut(&str)) -> Result<(), String> {
+    let failed = |fault| format!("`{}`: {fault}", line(&command));
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    let errors = writer.try_clone().map_err(failed)?;
+    let words = line(&command);
+    command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+    let mut child = command.spawn().map_err(|fault| not_started(&command, &fault))?;
+    // It has our ends of the pipe, which would have no end otherwise.
+    drop(command);
+    for line in BufReader::new(reader).split(b'\n') {
+        let line = line.map_err(|fault| format!("`{words}`: {fault}"))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        watch(&line);
+    }
+    let status = child.wait().map_err(|fault| format!("`{words}`: {fault}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{words}` failed ({status})")) }
 }
 
 /// Runs it and returns what it wrote to standard output, without white space around it.

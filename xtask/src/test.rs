@@ -3,14 +3,21 @@
 //! First what the tests need is installed, then the sources are looked at, then things are built and
 //! run. The tests find what was made here by two variables: `ELBOWS_TEST_PYTHON` is the Python with the
 //! PyPI packages, `ELBOWS_TEST_IMAGE` is the tag of the image (not set where there is no Docker engine). A third one,
-//! `ELBOWS_TEST_LONG`, says that there is time: chaos runs for a minute, and tests that wait for minutes run.
+//! `ELBOWS_TEST_LONG`, says that there is time: tests that wait for minutes run, and chaos, property tests and fuzz
+//! targets try what the normal run, which is the same each time, does not. What was left out is listed at the end.
 
 use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::account::{self, Account};
 use crate::image::{self, Engine};
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
 use crate::{bench, deny, fuzz, packages, python};
+
+/// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
+const SLOW_TOPICS: &[&str] =
+    &["applications", "balancers", "browser", "chaos", "pings", "slow_peers", "tunnel_drain"];
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,8 +75,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         refuse_missing(options)?;
     }
     let mut steps = Steps::default();
-    let result = run_steps(options, &mut steps);
+    let mut account = Account::default();
+    if options.fast {
+        account.leave_out("cargo-deny, docs, image, bench, fuzz targets", "--fast");
+    }
+    let result = run_steps(options, &mut steps, &mut account);
     steps.print_summary();
+    account.print();
     result
 }
 
@@ -100,7 +112,7 @@ fn refuse_missing(options: &Options) -> Result<(), String> {
     Err("nothing was installed and nothing was run; without --no-install, `cargo xtask test` installs these".to_owned())
 }
 
-fn run_steps(options: &Options, steps: &mut Steps) -> Result<(), String> {
+fn run_steps(options: &Options, steps: &mut Steps, account: &mut Account) -> Result<(), String> {
     steps.run("toolchain", toolchain)?;
     steps.run("Debian packages", || {
         let missing = packages::missing()?;
@@ -122,14 +134,18 @@ fn run_steps(options: &Options, steps: &mut Steps) -> Result<(), String> {
             Ok(outcome)
         })?;
     }
-    steps.run("tests", || done(tests(options, has_image)))?;
+    steps.run("tests", || done(tests(options, has_image, account)))?;
     if !options.fast && options.filter.is_none() {
         steps.run("bench", || done(bench::run(&["--quick".to_owned()])))?;
     }
     if options.fuzzes() {
         steps.run("cargo-fuzz build", || install_unless(fuzz::is_ready(), fuzz::install))?;
-        let time = if options.long { fuzz::LONG } else { fuzz::SHORT };
-        steps.run("fuzz targets", || done(fuzz::run(time)))?;
+        let fixed = fuzz::Options::all(fuzz::Kind::Fixed(None));
+        steps.run("fuzz targets", || done(fuzz::run(&fixed)))?;
+        if options.long {
+            let explore = fuzz::Options::all(fuzz::Kind::Explore(fuzz::LONG));
+            steps.run("exploring", || done(fuzz::run(&explore)))?;
+        }
     }
     Ok(())
 }
@@ -173,12 +189,12 @@ fn build_image() -> Result<Outcome, String> {
         }
         Engine::Silent(_) => {
             return Ok(Outcome::Skipped(
-                "no Docker engine answers; the tests of the image are skipped".to_owned(),
+                "no Docker engine answers; the tests of the image are left out".to_owned(),
             ));
         }
         Engine::Absent => {
             return Ok(Outcome::Skipped(
-                "there is no Docker; the tests of the image are skipped".to_owned(),
+                "there is no Docker; the tests of the image are left out".to_owned(),
             ));
         }
     }
@@ -186,11 +202,21 @@ fn build_image() -> Result<Outcome, String> {
     Ok(Outcome::Done)
 }
 
-fn tests(options: &Options, has_image: bool) -> Result<(), String> {
+fn tests(options: &Options, has_image: bool, account: &mut Account) -> Result<(), String> {
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.args(&options.filter).env("ELBOWS_TEST_PYTHON", python::interpreter());
+    if options.fast && options.filter.is_none() {
+        tests.arg("--");
+        for topic in SLOW_TOPICS {
+            tests.args(["--skip", &format!("{topic}::")]);
+        }
+        account.leave_out(&format!("tests of {}", SLOW_TOPICS.join(", ")), "--fast");
+    }
     if options.long {
-        tests.env("ELBOWS_TEST_LONG", "1");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let seed = now.to_string();
+        println!("Property tests have the seed {seed}; PROPTEST_RNG_SEED={seed} repeats them.");
+        tests.env("ELBOWS_TEST_LONG", "1").env("PROPTEST_RNG_SEED", seed);
     }
     if has_image {
         tests.env("ELBOWS_TEST_IMAGE", image::TAG);
@@ -198,7 +224,8 @@ fn tests(options: &Options, has_image: bool) -> Result<(), String> {
         // One that is left over from outside may be an image of other sources.
         tests.env_remove("ELBOWS_TEST_IMAGE");
     }
-    process::run(&mut tests)
+    account::collect(&mut tests)?;
+    process::run_watched(tests, |line| account.read(line))
 }
 
 fn install_unless(

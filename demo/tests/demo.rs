@@ -16,7 +16,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use elbows::demo::{self, Fault, Options, Stage, Stop, application, balancer};
+use elbows_demo::{Fault, Options, Stage, Stop, application, balancer};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,7 +34,7 @@ async fn soon<R>(wait: impl Future<Output = R>) -> R {
 
 struct Application {
     address: SocketAddr,
-    ask: demo::Ask,
+    ask: elbows_demo::Ask,
     served: tokio::task::JoinHandle<()>,
 }
 
@@ -355,7 +355,7 @@ async fn balancer_closes_the_client_when_elbows_is_gone() {
 #[tokio::test]
 async fn check_passes_when_the_address_arrives() {
     let options = Options { check: true, ..Options::default() };
-    soon(demo::run(options, |listener, application, stop| {
+    soon(elbows_demo::run(options, |listener, application, stop| {
         front(listener, application, stop, Some("X-Forwarded-For"))
     }))
     .await
@@ -365,7 +365,7 @@ async fn check_passes_when_the_address_arrives() {
 #[tokio::test]
 async fn check_fails_when_the_address_does_not_arrive() {
     let options = Options { check: true, ..Options::default() };
-    let checked = soon(demo::run(options, |listener, application, stop| {
+    let checked = soon(elbows_demo::run(options, |listener, application, stop| {
         front(listener, application, stop, None)
     }));
     let fault = checked.await.unwrap_err().to_string();
@@ -380,7 +380,7 @@ async fn check_fails_when_the_address_does_not_arrive() {
 async fn check_names_elbows_when_it_ends() {
     let options = Options { check: true, ..Options::default() };
     let broken = |_, _, _| async { Err(io::Error::other("broken on purpose")) };
-    let fault = soon(demo::run(options, broken)).await.unwrap_err();
+    let fault = soon(elbows_demo::run(options, broken)).await.unwrap_err();
     assert_eq!(fault.to_string(), "check failed: elbows ended: broken on purpose");
 }
 

@@ -16,10 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::Stop;
-use crate::proxy_protocol::encode;
 
 /// The version of the PROXY protocol that the stand-in speaks, for the text on the terminal.
-pub const PROXY_VERSION: &str = "v2";
+pub const PROXY_VERSION: &str = "v1";
 
 /// How long elbows may take to accept. It is on the same machine, so this is generous.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -76,14 +75,36 @@ async fn carry(mut socket: TcpStream, source: SocketAddr, elbows: SocketAddr) ->
     let mut onward = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(elbows)).await??;
     socket.set_nodelay(true)?;
     onward.set_nodelay(true)?;
-    onward.write_all(&encode::v2(source, destination, &[], true)).await?;
+    onward.write_all(proxy_header(source, destination).as_bytes()).await?;
     tokio::io::copy_bidirectional(&mut socket, &mut onward).await?;
     Ok(())
 }
 
+/// A PROXY header, version 1 (proxy-protocol.txt, section 2.1), for two addresses of one family.
+fn proxy_header(source: SocketAddr, destination: SocketAddr) -> String {
+    let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (from, to) = (source.ip(), destination.ip());
+    format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port())
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn header_is_of_the_family_of_its_addresses() {
+        let header =
+            |from: &str, to: &str| proxy_header(from.parse().unwrap(), to.parse().unwrap());
+        assert_eq!(
+            header("203.0.113.9:4000", "127.0.0.1:8080"),
+            "PROXY TCP4 203.0.113.9 127.0.0.1 4000 8080\r\n"
+        );
+        assert_eq!(
+            header("[2001:db8::9]:4000", "[::1]:8080"),
+            "PROXY TCP6 2001:db8::9 ::1 4000 8080\r\n"
+        );
+    }
 
     #[test]
     fn pretended_client_is_from_a_documentation_range() {
