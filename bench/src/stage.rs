@@ -1,7 +1,8 @@
 //! The stage of one measurement: the application and one proxy, started for it and ended after it, and
 //! the load that is sent through.
 
-use std::net::SocketAddr;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,10 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Fallible;
-use crate::load::{Job, OPEN, Outcome, Until, Work};
+use crate::heads;
+use crate::load::{Job, OPEN, Outcome, Until, Work, read_response};
 use crate::measure::counts::{Counter, Counts};
 use crate::micro::Micro;
-use crate::process::{GLANCE, Process, Program, free_address};
+use crate::process::{GLANCE, Process, Program, START, free_address};
 use crate::proxies::{Proxy, Setup};
 
 /// How long a load may run beyond its own window. It gives up by itself before.
@@ -87,7 +89,9 @@ impl Theatre {
         }
         let mut proxy = self.start(program)?;
         proxy.wait_until_it_listens(address)?;
-        Ok(Stage { theatre: self, application, proxy: Some(proxy), address })
+        let mut stage = Stage { theatre: self, application, proxy: Some(proxy), address };
+        stage.wait_until_it_serves()?;
+        Ok(stage)
     }
 
     /// An application alone.
@@ -150,6 +154,28 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// Waits until a request comes through: some listen before they know where to.
+    fn wait_until_it_serves(&mut self) -> Fallible<()> {
+        let start = Instant::now();
+        while let Err(fault) = self.ask() {
+            self.expect_alive()?;
+            if start.elapsed() > START {
+                return Err(format!("the proxy does not serve: {fault}"));
+            }
+            sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Asks for a page, as a client that is not the one of the load.
+    fn ask(&self) -> io::Result<()> {
+        let mut socket = TcpStream::connect(self.address)?;
+        socket.set_read_timeout(Some(START))?;
+        socket
+            .write_all(&[heads::proxy_header_of(9, 1), heads::get(heads::Path::Page)].concat())?;
+        read_response(&mut socket)
+    }
+
     /// Sends a load through and returns what it saw.
     pub(crate) fn load(
         &mut self,
@@ -179,7 +205,7 @@ impl Stage<'_> {
 
     fn start_load(&mut self, connections: usize, work: Work, until: Until) -> Fallible<Process> {
         expect_descriptors(connections)?;
-        let is_last = matches!(work, Work::Flood);
+        let is_last = matches!(work, Work::Flood | Work::Frames(_));
         let job = Job {
             address: self.address,
             proxy_header: self.proxy.is_some(),

@@ -2,14 +2,15 @@
 //!
 //! They are Rust and std only, so that a machine with a Rust toolchain needs nothing before them,
 //! and so that people and CI run the same words. One file per command; what a command needs
-//! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` and `fuzz`
-//! (cargo tools). Whatever they make is under `target/`.
+//! installed is one file per kind of it: `packages` (Debian), `python` and `peers` (PyPI), `deny` and
+//! `fuzz` (cargo tools). Whatever they make is under `target/`.
 
 mod bench;
 mod deny;
 mod fuzz;
 mod image;
 mod packages;
+mod peers;
 mod process;
 mod python;
 mod steps;
@@ -30,11 +31,13 @@ Commands:
         --long         run the fuzz targets, and chaos, for a minute each, and tests that wait as long
         --advisories   let cargo-deny look for advisories too; it fetches their database
         FILTER         run only the tests whose names contain it, and no fuzz target
-  bench [--quick] [--case NAME]...
-      Install nginx, HAProxy, valgrind and strace, then measure elbows beside both and write
-      docs/benchmarks.md. Takes about 25 minutes, in which the machine should do nothing else.
-        --quick        a few cases with small numbers, under a minute; writes nothing
+  bench [--quick] [--case NAME]... [--proxy NAME]...
+      Install nginx, HAProxy, Envoy, Caddy, Traefik, valgrind and strace, then measure elbows beside
+      these proxies and write docs/benchmarks.md. Takes about 35 minutes, in which the machine should
+      do nothing else.
+        --quick        a few cases with small numbers, about a minute; writes nothing
         --case NAME    only this case; writes nothing
+        --proxy NAME   elbows beside this proxy only; writes nothing
   image
       Build the container image elbows:latest with the local Docker engine.";
 

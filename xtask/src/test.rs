@@ -10,7 +10,7 @@ use std::env;
 use crate::image::{self, Engine};
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
-use crate::{bench, deny, fuzz, packages, python};
+use crate::{bench, deny, fuzz, packages, peers, python};
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,10 @@ impl Options {
     const fn fuzzes(&self) -> bool {
         !self.fast && self.filter.is_none()
     }
+
+    const fn measures(&self) -> bool {
+        !self.fast && self.filter.is_none()
+    }
 }
 
 /// Runs the steps and prints their summary, whichever way it ends.
@@ -83,6 +87,9 @@ fn refuse_missing(options: &Options) -> Result<(), String> {
     // Asking for the environment takes a Python, which may be among the missing.
     if !python::is_ready().unwrap_or(false) {
         missing.push("PyPI packages, in target/python: xtask/requirements.txt".to_owned());
+    }
+    if options.measures() && !peers::is_ready()? {
+        missing.push("PyPI packages, in target/peers: bench/peers.txt".to_owned());
     }
     if !options.fast && !deny::is_ready() {
         missing.push(format!("cargo-deny {}, in target/tools", deny::VERSION));
@@ -123,7 +130,7 @@ fn run_steps(options: &Options, steps: &mut Steps) -> Result<(), String> {
         })?;
     }
     steps.run("tests", || done(tests(options, has_image)))?;
-    if !options.fast && options.filter.is_none() {
+    if options.measures() {
         steps.run("bench", || done(bench::run(&["--quick".to_owned()])))?;
     }
     if options.fuzzes() {

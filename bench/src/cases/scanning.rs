@@ -47,8 +47,8 @@ pub(super) fn run(bench: &Bench) -> Fallible<Section> {
             .to_owned(),
         chart: Some(Chart::of(&table, "CPU µs per round trip", &[0, 1])),
         goals: vec![
-            Goal::at_most("CPU at 64 B, followed ÷ not followed", 1.05, small, 3),
-            Goal::at_most("CPU at 16 KiB, followed ÷ not followed", 1.0 + noise, large, 3),
+            Goal::at_most("CPU at 64 B, followed ÷ not followed", 1.05, small, 3).further(),
+            Goal::at_most("CPU at 16 KiB, followed ÷ not followed", 1.0 + noise, large, 3).further(),
         ],
         table,
     })
