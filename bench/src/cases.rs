@@ -20,7 +20,7 @@ use crate::measure::counts::{Counter, INSTRUCTIONS, difference};
 use crate::micro::Micro;
 use crate::proxies::Proxy;
 use crate::report::{Cell, Goal, Section, Spread, Table};
-use crate::stage::Theatre;
+use crate::stage::Rig;
 
 /// A case.
 pub(crate) struct Case {
@@ -62,7 +62,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::timed("upload-1m", true, requests::upload),
     Case::timed("handshakes", true, requests::handshakes),
     Case::timed("paced", true, messages::paced),
-    Case::timed("push", false, messages::push),
+    Case { rounds: 3, ..Case::timed("push", false, messages::push) },
     Case::counted("idle", true, memory::idle),
     Case::counted("kept", true, memory::kept),
     Case::timed("flood", true, beside::flood),
@@ -72,7 +72,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::counted("calls-message", true, counts::calls_message),
     Case::counted("calls-handshake", false, counts::calls_handshake),
     Case::counted("calls-request", false, counts::calls_request),
-    Case::timed("growth", false, messages::growth),
+    Case { rounds: 3, ..Case::timed("growth", false, messages::growth) },
     Case::timed("threads", true, messages::threads),
     Case::counted("micro", false, micro::run),
     Case::timed("scanning", true, scanning::run),
@@ -86,7 +86,7 @@ pub(crate) const ALL: &[Case] = &[
 
 /// What cases measure with.
 pub(crate) struct Bench {
-    pub(crate) theatre: Theatre,
+    pub(crate) rig: Rig,
     /// Small numbers: whether the parts work is the question, not how well.
     pub(crate) is_quick: bool,
     /// Who is measured, elbows among them.
@@ -117,7 +117,7 @@ impl Bench {
         if self.is_quick {
             Until::Count(400)
         } else {
-            Until::Time { warm_up: 500, measured: measured * 1000 }
+            Until::Time { warm_up: 300, measured: measured * 1000 }
         }
     }
 
@@ -162,7 +162,7 @@ impl Bench {
 
     /// Instructions that a part of elbows without sockets takes each time.
     fn instructions(&self, work: Micro) -> Fallible<f64> {
-        let counted = |count| Ok(self.theatre.micro(work, count, Some(Counter::Callgrind))?.1);
+        let counted = |count| Ok(self.rig.micro(work, count, Some(Counter::Callgrind))?.1);
         let both = counted(1_000).and_then(|few| Ok((few, counted(11_000)?)));
         let (few, many) = both.map_err(|fault: String| format!("{}: {fault}", work.title()))?;
         Ok(difference(&few, &many, 10_000.0).get(INSTRUCTIONS).copied().unwrap_or_default())
@@ -170,7 +170,7 @@ impl Bench {
 
     /// Nanoseconds that it takes each time.
     fn nanoseconds(&self, work: Micro, count: u64) -> Fallible<f64> {
-        let said = self.theatre.micro(work, count, None)?.0;
+        let said = self.rig.micro(work, count, None)?.0;
         let all: f64 = said.trim().parse().map_err(|_| format!("{} said {said}", work.title()))?;
         Ok(all / count as f64)
     }

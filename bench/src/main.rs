@@ -41,7 +41,7 @@ use machine::Machine;
 use micro::Micro;
 use proxies::{Proxy, ROOM};
 use report::{Section, markdown};
-use stage::{Theatre, expect_descriptors};
+use stage::{Rig, expect_descriptors};
 
 /// A fault is a sentence that says what is wrong and how to mend it.
 type Fallible<T> = Result<T, String>;
@@ -192,7 +192,7 @@ fn run(words: &[&str]) -> Fallible<()> {
     let options = Options::parse(words)?;
     network::enter();
     let mut bench = Bench {
-        theatre: Theatre::new()?,
+        rig: Rig::new()?,
         is_quick: options.is_quick,
         proxies: options.measured(),
         rounds: 1,
@@ -201,7 +201,7 @@ fn run(words: &[&str]) -> Fallible<()> {
         expect_descriptors(ROOM)?;
     }
     // What is missing is said now and not after twenty minutes.
-    let machine = Machine::look(bench.theatre.own(), &root(), &bench.proxies)?;
+    let machine = Machine::look(bench.rig.own(), &root(), &bench.proxies)?;
     let mut sections: Vec<Section> = Vec::new();
     for case in cases::ALL.iter().filter(|case| options.wants(case)) {
         bench.rounds = if options.is_quick { 1 } else { case.rounds };

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const LAST: [&str; 3] = ["chrt", "--idle", "0"];
 
 /// What every measurement is made with.
-pub(crate) struct Theatre {
+pub(crate) struct Rig {
     own: PathBuf,
     scratch: tempfile::TempDir,
     pub(crate) cores: Cores,
@@ -39,7 +39,7 @@ pub(crate) struct Cores {
     pub(crate) load: Vec<usize>,
 }
 
-impl Theatre {
+impl Rig {
     /// Fails if this machine cannot be measured on.
     pub(crate) fn new() -> Fallible<Self> {
         let own = std::env::current_exe().map_err(|fault| format!("our own binary: {fault}"))?;
@@ -89,7 +89,7 @@ impl Theatre {
         }
         let mut proxy = self.start(program)?;
         proxy.wait_until_it_listens(address)?;
-        let mut stage = Stage { theatre: self, application, proxy: Some(proxy), address };
+        let mut stage = Stage { rig: self, application, proxy: Some(proxy), address };
         stage.wait_until_it_serves()?;
         Ok(stage)
     }
@@ -97,7 +97,7 @@ impl Theatre {
     /// An application alone.
     pub(crate) fn without_proxy(&self) -> Fallible<Stage<'_>> {
         let (application, address) = self.application()?;
-        Ok(Stage { theatre: self, application, proxy: None, address })
+        Ok(Stage { rig: self, application, proxy: None, address })
     }
 
     /// Runs a part of elbows without sockets, on the proxy's core: what it said, and what was counted.
@@ -147,7 +147,7 @@ impl Theatre {
 
 /// What runs during one measurement. All of it ends with this value.
 pub(crate) struct Stage<'a> {
-    theatre: &'a Theatre,
+    rig: &'a Rig,
     application: Process,
     pub(crate) proxy: Option<Process>,
     address: SocketAddr,
@@ -215,10 +215,10 @@ impl Stage<'_> {
             until,
         };
         let job = serde_json::to_string(&job).map_err(|fault| fault.to_string())?;
-        let program = Program::new("the bench's load", &self.theatre.cores.load, &self.theatre.own)
+        let program = Program::new("the bench's load", &self.rig.cores.load, &self.rig.own)
             .argument("load")
             .argument(job);
-        self.theatre.start(if is_last { program.under(&LAST) } else { program })
+        self.rig.start(if is_last { program.under(&LAST) } else { program })
     }
 
     /// Tells a load to end, if it waits for that, and returns what it saw.

@@ -98,12 +98,10 @@ fn measure(
 ) -> Fallible<Table> {
     let connections = bench.size(MEASURED);
     let found = bench.alternate(name, whos, |other| {
-        let mut stage = bench.theatre.stage(Proxy::Elbows, setup)?;
-        let Cores { proxy, load } = &bench.theatre.cores;
+        let mut stage = bench.rig.stage(Proxy::Elbows, setup)?;
+        let Cores { proxy, load } = &bench.rig.cores;
         let (at_work, _awake) = match other {
-            Other::Nothing => {
-                (None, Some((bench.theatre.awake(proxy)?, bench.theatre.awake(load)?)))
-            }
+            Other::Nothing => (None, Some((bench.rig.awake(proxy)?, bench.rig.awake(load)?))),
             Other::Handshakes => (Some(stage.keep_up(AT_ONCE, Work::Flood)?), None),
             Other::Frames(frames) => (Some(stage.keep_up(1, Work::Frames(frames))?), None),
         };

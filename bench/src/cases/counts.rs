@@ -49,14 +49,7 @@ const COLUMNS: [&str; 3] = ["per 64 B round trip", "per handshake", "per plain r
 pub(super) fn instructions(bench: &Bench) -> Fallible<Section> {
     let name = "instructions";
     let table = by_unit(bench, name, Counter::Callgrind, INSTRUCTIONS, 0, |proxy| {
-        if proxy.is_go() {
-            Some("Go does not run under valgrind")
-        } else if proxy == Proxy::Envoy && bench.is_quick {
-            // It takes 15 s to start there.
-            Some("left out of the short mode")
-        } else {
-            None
-        }
+        proxy.is_go().then_some("Go does not run under valgrind")
     })?;
     let own = |column| table.get(Proxy::Elbows.as_str(), column).unwrap_or_default().median;
     Ok(Section {
@@ -111,7 +104,9 @@ fn by_unit(
     cannot: impl Fn(Proxy) -> Option<&'static str>,
 ) -> Fallible<Table> {
     let mut rows = Vec::new();
-    for proxy in bench.proxies() {
+    // Under valgrind each run takes seconds, most of them for the start.
+    let is_meant = |one: &Proxy| !bench.is_quick || matches!(one, Proxy::Elbows | Proxy::Nginx);
+    for proxy in bench.proxies().into_iter().filter(is_meant) {
         let mut cells = Vec::new();
         if let Some(why) = cannot(proxy) {
             cells = vec![Cell::Cannot(why), Cell::None, Cell::None];
@@ -187,8 +182,8 @@ pub(super) fn one_more(
         (Unit::Handshake, true) => (20, 60),
     };
     let run = |count| -> Fallible<Counts> {
-        let cores = &bench.theatre.cores.proxy;
-        let mut stage = bench.theatre.stage_on(cores, proxy, &Setup::default(), Some(counter))?;
+        let cores = &bench.rig.cores.proxy;
+        let mut stage = bench.rig.stage_on(cores, proxy, &Setup::default(), Some(counter))?;
         stage.load(CONNECTIONS, unit.work(), Until::Count(count))?;
         let Some(mut process) = stage.proxy.take() else { return Ok(Counts::new()) };
         process.end()?;

@@ -64,7 +64,7 @@ impl Echo {
     fn run(&self, bench: &Bench) -> Fallible<Section> {
         let proxies = if self.is_bulk { bench.proxies.clone() } else { bench.proxies() };
         let found = bench.in_turn(self.name, &proxies, |proxy| {
-            let mut stage = bench.theatre.stage(proxy, &Setup::default())?;
+            let mut stage = bench.rig.stage(proxy, &Setup::default())?;
             let work = Work::Echo { size: self.size, protocol: WEBSOCKET.to_owned() };
             let outcome = some(stage.load(self.connections, work, bench.seconds(2))?)?;
             let said = format!("{:.1} µs CPU per round trip", cpu_each(&outcome));

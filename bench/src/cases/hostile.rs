@@ -18,7 +18,7 @@ pub(super) fn refusals(bench: &Bench) -> Fallible<Section> {
     let found = bench.alternate(name, &[(false, SERVED), (true, REFUSED)], |is_refused| {
         let (setup, work) =
             if is_refused { (LIMITED, Work::Refusals) } else { (Setup::DEFAULT, Work::Handshakes) };
-        let mut stage = bench.theatre.stage(Proxy::Elbows, &setup)?;
+        let mut stage = bench.rig.stage(Proxy::Elbows, &setup)?;
         let outcome = some(stage.load(AT_ONCE, work, bench.seconds(2))?)?;
         let said = format!("{:.1} µs CPU per handshake", cpu_each(&outcome));
         Ok((outcome, said))
@@ -56,7 +56,7 @@ pub(super) fn strictness(bench: &Bench) -> Fallible<Section> {
         let took = if let Some(work) = work {
             bench.nanoseconds(work, times)? / 1000.0
         } else {
-            let mut stage = bench.theatre.stage(Proxy::Elbows, &Setup::DEFAULT)?;
+            let mut stage = bench.rig.stage(Proxy::Elbows, &Setup::DEFAULT)?;
             cpu_each(&some(stage.load(AT_ONCE, Work::Handshakes, bench.seconds(2))?)?)
         };
         Ok((took, format!("{took:.2} µs CPU")))

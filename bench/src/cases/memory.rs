@@ -81,7 +81,7 @@ pub(super) fn kept(bench: &Bench) -> Fallible<Section> {
 fn held(bench: &Bench, name: &str, work: &Work, each: &str) -> Fallible<Table> {
     let connections = bench.size(CONNECTIONS);
     let found = bench.in_turn(name, &bench.proxies(), |proxy| {
-        let mut stage = bench.theatre.stage(proxy, &Setup::default())?;
+        let mut stage = bench.rig.stage(proxy, &Setup::default())?;
         // What the first connection of all takes is not one of theirs.
         let first = stage.keep_up(1, work.clone())?;
         stage.finish(first)?;
@@ -143,7 +143,7 @@ pub(super) fn slow_heads(bench: &Bench) -> Fallible<Section> {
     let name = "slow-heads";
     let connections = bench.size(CONNECTIONS);
     let found = bench.in_turn(name, &[Proxy::Elbows], |proxy| {
-        let mut stage = bench.theatre.stage(proxy, &Setup::DEFAULT)?;
+        let mut stage = bench.rig.stage(proxy, &Setup::DEFAULT)?;
         let first = stage.keep_up(1, Work::SlowHeads)?;
         stage.finish(first)?;
         let before = still(bench, &mut stage)?;
@@ -183,11 +183,11 @@ pub(super) fn million(bench: &Bench) -> Fallible<Section> {
     let tunnels = bench.size(CONNECTIONS);
     let whos = [(true, "through elbows"), (false, "without a proxy")];
     let found = bench.alternate(name, &whos, |has_proxy| {
-        let theatre = &bench.theatre;
+        let rig = &bench.rig;
         let mut stage = if has_proxy {
-            theatre.stage(Proxy::Elbows, &Setup::default())?
+            rig.stage(Proxy::Elbows, &Setup::default())?
         } else {
-            theatre.without_proxy()?
+            rig.without_proxy()?
         };
         let own = |stage: &Stage<'_>| -> Fallible<[f64; 2]> {
             if stage.proxy.is_none() {

@@ -11,7 +11,7 @@ pub(super) fn paced(bench: &Bench) -> Fallible<Section> {
     let name = "paced";
     let connections = bench.size(2_000);
     let found = bench.in_turn(name, &bench.proxies(), |proxy| {
-        let mut stage = bench.theatre.stage(proxy, &Setup::default())?;
+        let mut stage = bench.rig.stage(proxy, &Setup::default())?;
         let outcome =
             some(stage.load(connections, Work::Paced { rate: 10_000 }, bench.seconds(3))?)?;
         let said = format!("p99.9 {:.0} µs", latency(&outcome, |all| all.p999));
@@ -55,7 +55,7 @@ pub(super) fn push(bench: &Bench) -> Fallible<Section> {
     let name = "push";
     let connections = bench.size(5_000);
     let found = bench.in_turn(name, &bench.proxies(), |proxy| {
-        let mut stage = bench.theatre.stage(proxy, &Setup::default())?;
+        let mut stage = bench.rig.stage(proxy, &Setup::default())?;
         let outcome = some(stage.load(connections, Work::Push, bench.seconds(2))?)?;
         let said = format!("{:.1} µs CPU per message", cpu_each(&outcome));
         Ok((outcome, said))
@@ -93,7 +93,7 @@ pub(super) fn growth(bench: &Bench) -> Fallible<Section> {
         let mut each = [0.0; GROWTH.len()];
         for (connections, each) in GROWTH.into_iter().zip(&mut each) {
             let connections = if bench.is_quick { connections.min(1_000) } else { connections };
-            let mut stage = bench.theatre.stage(proxy, &Setup::default())?;
+            let mut stage = bench.rig.stage(proxy, &Setup::default())?;
             let work = Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() };
             *each = cpu_each(&some(stage.load(connections, work, bench.seconds(1))?)?);
         }
@@ -138,11 +138,11 @@ fn slope(each: &[f64; GROWTH.len()]) -> f64 {
 
 pub(super) fn threads(bench: &Bench) -> Fallible<Section> {
     let name = "threads";
-    let theatre = &bench.theatre;
-    let both = [theatre.cores.proxy.clone(), theatre.cores.load.clone()].concat();
+    let rig = &bench.rig;
+    let both = [rig.cores.proxy.clone(), rig.cores.load.clone()].concat();
     let found = bench.alternate(name, &[(1, "one thread"), (2, "two threads")], |threads| {
         let setup = Setup { threads, ..Setup::default() };
-        let mut stage = theatre.stage_on(&both, Proxy::Elbows, &setup, None)?;
+        let mut stage = rig.stage_on(&both, Proxy::Elbows, &setup, None)?;
         let work = Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() };
         let outcome = some(stage.load(100, work, bench.seconds(2))?)?;
         let said = format!("{:.0} round trips per second", rate(&outcome));

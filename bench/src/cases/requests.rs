@@ -76,7 +76,7 @@ impl Requests {
     fn run(self, bench: &Bench, goal: fn(&Table) -> Option<Goal>) -> Fallible<Section> {
         let [each, per_second] = self.columns;
         let measure = |proxy: Proxy| -> Fallible<(Outcome, String)> {
-            let mut stage = bench.theatre.stage(proxy, &Setup::default())?;
+            let mut stage = bench.rig.stage(proxy, &Setup::default())?;
             let outcome = some(stage.load(self.at_once, self.work.clone(), bench.seconds(2))?)?;
             let said = format!("{:.1} {each}", cpu_each(&outcome));
             Ok((outcome, said))

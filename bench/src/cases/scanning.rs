@@ -19,7 +19,7 @@ pub(super) fn run(bench: &Bench) -> Fallible<Section> {
     let found = bench.alternate(name, &[(WEBSOCKET, ON), (OTHER, OFF)], |protocol| {
         let mut each = [0.0; 2];
         for ((size, connections), each) in [(64, 100), (16 * 1024, 50)].into_iter().zip(&mut each) {
-            let mut stage = bench.theatre.stage(Proxy::Elbows, &Setup::default())?;
+            let mut stage = bench.rig.stage(Proxy::Elbows, &Setup::default())?;
             let work = Work::Echo { size, protocol: protocol.to_owned() };
             *each = cpu_each(&some(stage.load(connections, work, bench.seconds(2))?)?);
         }

@@ -19,7 +19,7 @@ pub(super) fn pings(bench: &Bench) -> Fallible<Section> {
     let window = if bench.is_quick { every * 2 } else { every * 10 };
     let found = bench.alternate(name, &[(Proxy::Elbows, Proxy::Elbows.as_str())], |proxy| {
         let setup = Setup { ping_interval: every, ..Setup::default() };
-        let mut stage = bench.theatre.stage(proxy, &setup)?;
+        let mut stage = bench.rig.stage(proxy, &setup)?;
         let load = stage.hold(tunnels)?;
         // The first pings are over, and the load is ready.
         sleep(every);
@@ -62,7 +62,7 @@ pub(super) fn drain(bench: &Bench) -> Fallible<Section> {
     let seconds = if bench.is_quick { 1 } else { 10 };
     let measure = |proxy| -> Fallible<(Drained, String)> {
         let setup = Setup { drain_period: Duration::from_secs(seconds), ..Setup::default() };
-        let mut stage = bench.theatre.stage(proxy, &setup)?;
+        let mut stage = bench.rig.stage(proxy, &setup)?;
         let load = stage.hold(tunnels)?;
         let start = crate::load::now();
         let Some(mut process) = stage.proxy.take() else { return Err("no proxy".to_owned()) };

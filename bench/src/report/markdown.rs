@@ -44,9 +44,9 @@ It takes about 35 minutes on a machine that does nothing else. Every number here
 ## How
 
 - One proxy at a time, on one core; the load and the application, programs of the bench, are on another. The proxies take
-  turns, in rounds: five where time is measured, two where bytes or calls are counted. A number is the median of the
-  rounds, with the least and the most of them behind it. A goal compares medians; the best peer is the one of the five others
-  with the least.
+  turns, in rounds: five where time is measured (three in the cases of push and growth), two where bytes are counted. A
+  number is the median of the rounds, with the least and the most of them behind it. A goal compares medians; the best peer
+  is the one of the five others with the least.
 - CPU is what the proxy's threads and those of its children ran, the kernel's work for them included
   (`/proc/PID/task/*/schedstat`).
 - The copy loop is the limit: it strips the PROXY header, parses nothing and copies, one read(2) and one write(2) at a time
