@@ -275,6 +275,10 @@ impl Connection {
         match request.path {
             Path::Upload if left > 0 => Read::Answer,
             Path::Upload => Read::Response(&responses.taken),
+            Path::Client => {
+                out.extend(heads::response_with(request.client.unwrap_or_default().as_bytes()));
+                Read::Answer
+            }
             Path::LargePage => Read::Response(&responses.large),
             _ => Read::Response(&responses.page),
         }

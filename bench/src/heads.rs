@@ -1,7 +1,7 @@
 //! The heads of HTTP messages that both ends of the bench exchange. Both know what the other sends, so
 //! that as little as possible is parsed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use elbows::proxy_protocol::encode;
 
@@ -31,11 +31,20 @@ pub(crate) enum Path {
     LargePage,
     /// Plain HTTP: a body of [`LARGE`] bytes is taken.
     Upload,
+    /// Plain HTTP: the client's address, as the application was told it.
+    Client,
 }
 
 impl Path {
-    const ALL: [Self; 6] =
-        [Self::Echo, Self::Push, Self::Sink, Self::Page, Self::LargePage, Self::Upload];
+    const ALL: [Self; 7] = [
+        Self::Echo,
+        Self::Push,
+        Self::Sink,
+        Self::Page,
+        Self::LargePage,
+        Self::Upload,
+        Self::Client,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -45,6 +54,7 @@ impl Path {
             Self::Page => "/page",
             Self::LargePage => "/large-page",
             Self::Upload => "/upload",
+            Self::Client => "/client",
         }
     }
 }
@@ -58,10 +68,15 @@ pub(crate) fn proxy_header(connection: usize) -> Vec<u8> {
     proxy_header_of(7, connection)
 }
 
+/// The address of a client, by its last part.
+pub(crate) fn address_of(client: u8) -> IpAddr {
+    IpAddr::from([203, 0, 113, client])
+}
+
 /// The same of another client: the last part of its address.
 pub(crate) fn proxy_header_of(client: u8, connection: usize) -> Vec<u8> {
     let port = 1024 + u16::try_from(connection % 60_000).unwrap_or_default();
-    let source = SocketAddr::from(([203, 0, 113, client], port));
+    let source = SocketAddr::new(address_of(client), port);
     let destination = SocketAddr::from(([192, 0, 2, 1], 443));
     if connection.is_multiple_of(2) {
         encode::v1(source, destination).into_bytes()
@@ -115,10 +130,16 @@ pub(crate) fn switching(protocol: &str) -> Vec<u8> {
 
 /// A response with so many bytes.
 pub(crate) fn response(size: usize) -> Vec<u8> {
+    response_with(&vec![b'x'; size])
+}
+
+/// A response with this body.
+pub(crate) fn response_with(body: &[u8]) -> Vec<u8> {
+    let size = body.len();
     let mut response =
         format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n")
             .into_bytes();
-    response.resize(response.len() + size, b'x');
+    response.extend_from_slice(body);
     response
 }
 
@@ -139,6 +160,8 @@ pub(crate) struct Request {
     pub(crate) upgrade: Option<String>,
     /// Bytes of its body.
     pub(crate) body: usize,
+    /// What it says of the client's address. Only of [`Path::Client`].
+    pub(crate) client: Option<String>,
 }
 
 /// What a request head asks for.
@@ -153,7 +176,9 @@ pub(crate) fn request(head: &[u8]) -> Option<Request> {
         return None;
     }
     let body = header(head, "content-length").map_or(Some(0), |text| text.parse().ok())?;
-    Some(Request { path, upgrade: upgrade.map(str::to_owned), body })
+    let client = header(head, "x-forwarded-for").filter(|_| path == Path::Client);
+    let [upgrade, client] = [upgrade, client].map(|value| value.map(str::to_owned));
+    Some(Request { path, upgrade, body, client })
 }
 
 /// The status and the body's length that a response head announces.
@@ -181,21 +206,32 @@ mod tests {
         switching, upgrade,
     };
 
+    /// A request of this kind, with nothing further.
+    fn plain(path: Path) -> Request {
+        Request { path, upgrade: None, body: 0, client: None }
+    }
+
     #[test]
     fn both_ends_understand_each_other() {
         let head = upgrade(Path::Push, WEBSOCKET);
         assert_eq!(length(&head), Some(head.len()));
         let upgrade = Some(WEBSOCKET.to_owned());
-        assert_eq!(request(&head), Some(Request { path: Path::Push, upgrade, body: 0 }));
-        for path in [Path::Page, Path::LargePage] {
-            assert_eq!(request(&get(path)), Some(Request { path, upgrade: None, body: 0 }));
+        assert_eq!(request(&head), Some(Request { upgrade, ..plain(Path::Push) }));
+        for path in [Path::Page, Path::LargePage, Path::Client] {
+            assert_eq!(request(&get(path)), Some(plain(path)));
         }
-        let upload = Request { path: Path::Upload, upgrade: None, body: LARGE };
         let sent = post();
-        assert_eq!(request(&sent), Some(upload));
+        assert_eq!(request(&sent), Some(Request { body: LARGE, ..plain(Path::Upload) }));
         assert_eq!(length(&sent).map(|head| sent.len() - head), Some(LARGE));
         assert_eq!(status(&switching(WEBSOCKET)), Some((101, 0)));
         assert_eq!(status(&response(PAGE)), Some((200, PAGE)));
+    }
+
+    #[test]
+    fn client_is_read_where_it_is_asked_for() {
+        let head = b"GET /client HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
+        let client = Some("203.0.113.9".to_owned());
+        assert_eq!(request(head), Some(Request { client, ..plain(Path::Client) }));
     }
 
     #[test]

@@ -76,12 +76,14 @@ mod tests {
         let sent: Vec<u8> = (0..16_u32 << 20).map(|number| number.to_le_bytes()[1]).collect();
         let mut pending = Pending::default();
         // More than a socket takes at once.
-        for part in sent.chunks(4 << 20) {
-            pending.write(&socket, part).unwrap();
-        }
+        let (first, second) = sent.split_at(12 << 20);
+        pending.write(&socket, first).unwrap();
         assert!(!pending.is_empty());
+        // Now there is room, and the others go first all the same.
+        let mut read = vec![0; 1 << 20];
+        reader.read_exact(&mut read).unwrap();
+        pending.write(&socket, second).unwrap();
         let reading = std::thread::spawn(move || {
-            let mut read = Vec::new();
             reader.read_to_end(&mut read).unwrap();
             read
         });

@@ -20,6 +20,9 @@ use crate::proxies::{Proxy, Setup};
 /// How long a load may run beyond its own window. It gives up by itself before.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The client that asks whether a proxy serves: the last part of its address.
+const ASKING: u8 = 9;
+
 /// Runs a program when its core has nothing else to do. A high `nice` is not enough: whoever has it still runs its
 /// slice to the end, which is longer than what is measured.
 const LAST: [&str; 3] = ["chrt", "--idle", "0"];
@@ -87,10 +90,10 @@ impl Rig {
         if let Some(counter) = counter {
             program = program.under(&counter.words(&self.own, cores)?);
         }
-        let mut proxy = self.start(program)?;
-        proxy.wait_until_it_listens(address)?;
-        let mut stage = Stage { rig: self, application, proxy: Some(proxy), address };
-        stage.wait_until_it_serves()?;
+        let mut process = self.start(program)?;
+        process.wait_until_it_listens(address)?;
+        let mut stage = Stage { rig: self, application, proxy: Some(process), address };
+        stage.wait_until_it_serves(proxy)?;
         Ok(stage)
     }
 
@@ -154,26 +157,36 @@ pub(crate) struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Waits until a request comes through: some listen before they know where to.
-    fn wait_until_it_serves(&mut self) -> Fallible<()> {
+    /// Waits until a request comes through, and the client's address with it: some listen before they know where to.
+    fn wait_until_it_serves(&mut self, proxy: Proxy) -> Fallible<()> {
         let start = Instant::now();
-        while let Err(fault) = self.ask() {
-            self.expect_alive()?;
-            if start.elapsed() > START {
-                return Err(format!("the proxy does not serve: {fault}"));
+        loop {
+            match self.ask() {
+                Ok(client)
+                    if client == heads::address_of(ASKING).to_string() || proxy.is_limit() =>
+                {
+                    return Ok(());
+                }
+                Ok(client) => {
+                    return Err(format!("it says that the client is `{client}`, which it is not"));
+                }
+                Err(fault) if start.elapsed() > START => {
+                    return Err(format!("it does not serve: {fault}"));
+                }
+                Err(_) => self.expect_alive()?,
             }
             sleep(GLANCE);
         }
-        Ok(())
     }
 
-    /// Asks for a page, as a client that is not the one of the load.
-    fn ask(&self) -> io::Result<()> {
+    /// Asks the application for the client's address, as a client that is not the one of the load.
+    fn ask(&self) -> io::Result<String> {
         let mut socket = TcpStream::connect(self.address)?;
         socket.set_read_timeout(Some(START))?;
-        socket
-            .write_all(&[heads::proxy_header_of(9, 1), heads::get(heads::Path::Page)].concat())?;
-        read_response(&mut socket)
+        let request = heads::get(heads::Path::Client);
+        socket.write_all(&[heads::proxy_header_of(ASKING, 1), request].concat())?;
+        let said = read_response(&mut socket)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Sends a load through and returns what it saw.

@@ -53,7 +53,7 @@ pub(super) fn open(job: &Job, opening: Opening<'_>) -> io::Result<Vec<Connection
                     expect_status(&head, 101)?;
                     connection.early = early;
                 }
-                Opening::Request => read_response(socket)?,
+                Opening::Request => drop(read_response(socket)?),
                 Opening::Bare => {}
             }
             socket.set_nonblocking(true)?;
@@ -115,13 +115,15 @@ pub(super) fn read_head(socket: &mut impl Read) -> io::Result<(Vec<u8>, Vec<u8>)
     }
 }
 
-/// Reads a whole response of status 200.
-pub(crate) fn read_response(socket: &mut impl Read) -> io::Result<()> {
-    let (head, body) = read_head(socket)?;
+/// Reads a whole response of status 200, and returns its body.
+pub(crate) fn read_response(socket: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (head, mut body) = read_head(socket)?;
     expect_status(&head, 200)?;
     let length = heads::status(&head).map_or(0, |(_, length)| length);
-    let mut rest = vec![0; length.saturating_sub(body.len())];
-    socket.read_exact(&mut rest)
+    let begun = body.len();
+    body.resize(length, 0);
+    socket.read_exact(body.get_mut(begun..).unwrap_or_default())?;
+    Ok(body)
 }
 
 /// Fails unless a response has this status.

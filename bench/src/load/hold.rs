@@ -61,21 +61,16 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
             let Some(place) = held.get_mut(event.token - 1) else { continue };
             let Some(connection) = place else { continue };
             let length = match connection.socket.read(&mut buffer) {
-                Ok(0) => {
-                    *place = None;
-                    left -= 1;
-                    continue;
-                }
-                // Some proxies end like this.
-                Err(fault) if fault.kind() == io::ErrorKind::ConnectionReset => {
-                    *place = None;
-                    left -= 1;
-                    continue;
-                }
-                Ok(length) => length,
+                // Some proxies end with a reset.
+                Err(fault) if fault.kind() == io::ErrorKind::ConnectionReset => 0,
                 Err(fault) if would_block(&fault) => continue,
-                Err(fault) => return Err(fault),
+                read => read?,
             };
+            if length == 0 {
+                *place = None;
+                left -= 1;
+                continue;
+            }
             let bytes = buffer.get(..length).unwrap_or_default();
             let answer = take(connection, bytes, &mut outcome);
             // Behind our own end nothing can be said.

@@ -29,6 +29,7 @@ fn of_process(pid: u32) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     use super::{of, of_process};
 
@@ -49,11 +50,15 @@ mod tests {
             .spawn()
             .unwrap();
         // The parent waits: what grows beyond its own is the child's.
-        while of(child.id()).unwrap() < of_process(child.id()).unwrap() + 10_000_000 {
+        let start = Instant::now();
+        let counts = || of(child.id()).unwrap() > of_process(child.id()).unwrap() + 10_000_000;
+        while !counts() && start.elapsed() < Duration::from_secs(20) {
             std::thread::yield_now();
         }
-        let inner = super::tree::of(child.id()).unwrap();
-        Command::new("kill").args(inner.iter().map(u32::to_string)).status().unwrap();
+        let has_counted = counts();
+        let both = super::tree::of(child.id()).unwrap();
+        Command::new("kill").args(both.iter().map(u32::to_string)).status().unwrap();
         child.wait().unwrap();
+        assert!(has_counted, "{both:?}");
     }
 }

@@ -57,10 +57,9 @@ mod tests {
 
     #[test]
     fn children_of_children_are_found() {
-        // The outer shell says the inner one's process id and waits for it.
-        let script = "sh -c 'echo $$; read -r line; :' <&3 & wait";
+        // The inner shell says its process id, and ends with its input; the outer one waits for it.
         let mut child = Command::new("sh")
-            .args(["-c", &format!("exec 3<&0; sh -c \"{script}\"; :")])
+            .args(["-c", "sh -c 'echo $$; read -r line; :'; :"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,6 +70,7 @@ mod tests {
         let inner: u32 = line.trim().parse().unwrap();
         drop(child.stdin.take());
         child.wait().unwrap();
+        assert_ne!(inner, child.id());
         assert!(found.contains(&child.id()) && found.contains(&inner), "{found:?}");
     }
 
