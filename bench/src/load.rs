@@ -83,7 +83,7 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: u64,
     /// CPU time of the proxy in the window, in nanoseconds.
     pub(crate) cpu: u64,
-    /// From when a message was due until it came back. Only of [`Work::Paced`].
+    /// From when a message was due until it came back, or until the end. Only of [`Work::Paced`].
     pub(crate) latency: Option<Latency>,
     /// Pings that were answered. Only of [`Work::Hold`].
     pub(crate) pings: u64,

@@ -32,7 +32,7 @@ pub(super) fn paced(bench: &Bench) -> Fallible<Section> {
         name,
         title: "Paced, 10,000 messages a second over 2,000 connections",
         text: "64 B each, sent by the clock whether or not earlier ones are back; a time counts from when its \
-               message was due."
+               message was due, and for one that is not back at the end until then."
             .to_owned(),
         chart: Some(Chart::of(&table, "µs until a message is back", &[0, 1, 2])),
         goals: no_worse(&table, 2).into_iter().collect(),

@@ -51,6 +51,7 @@ pub(super) fn run(job: &Job, work: &Work) -> io::Result<Outcome> {
         }
     }
     let outcome = traffic.window.close()?;
+    traffic.note_those_under_way();
     Ok(Outcome { latency: Latency::of(traffic.latencies), ..outcome })
 }
 
@@ -240,14 +241,23 @@ impl Traffic {
         Ok(())
     }
 
+    /// Notes how long paced messages that are still under way took so far: whoever holds them up is not to look good.
+    fn note_those_under_way(&mut self) {
+        let due = self.connections.iter().flat_map(|member| &member.due);
+        self.latencies.extend(due.map(|due| nanoseconds(due.elapsed())));
+    }
+
     /// Notes how long a paced message took.
     fn took(&mut self, token: usize) {
         let due = self.connections.get_mut(token - 1).and_then(|member| member.due.pop_front());
         if let Some(due) = due.filter(|_| self.window.began.is_some()) {
-            let took = due.elapsed().as_nanos();
-            self.latencies.push(u64::try_from(took).unwrap_or(u64::MAX));
+            self.latencies.push(nanoseconds(due.elapsed()));
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Member {

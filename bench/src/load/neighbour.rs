@@ -18,8 +18,11 @@ use crate::poll::{Interest, Poll, would_block};
 const INPUT: usize = 0;
 const CONNECTION: usize = 1;
 
-/// Bytes that are sent again and again: a whole number of frames of each kind.
+/// Bytes that are sent again and again, or a few less: whole frames.
 const BLOCK: usize = 256 * 1024;
+
+/// Bytes that one write(2) takes at most: whoever is measured on this core does not wait long for it.
+const PIECE: usize = 32 * 1024;
 
 /// The frames that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +101,9 @@ impl Tunnel {
             Err(fault) if would_block(&fault) => {}
             Err(fault) => return Err(fault),
         }
-        match self.connection.socket.write(block.get(self.out..).unwrap_or_default()) {
+        let piece = block.get(self.out..).unwrap_or_default();
+        let piece = piece.get(..PIECE).unwrap_or(piece);
+        match self.connection.socket.write(piece) {
             Ok(length) => self.out += length,
             Err(fault) if would_block(&fault) => {}
             Err(fault) => return Err(fault),
