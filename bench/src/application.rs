@@ -1,14 +1,17 @@
-//! The application: an epoll WebSocket echo and push server, and a page for plain HTTP.
+//! The application: an epoll WebSocket echo and push server, and pages for plain HTTP.
 //!
 //! One thread that does as little as it can, so that it is not what is measured: one read(2) and one
 //! write(2) a message, no unmasking (`frames`), no SHA-1 (`heads`).
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::{RecvFlags, recv};
+
 use crate::frames::{self, Follower, Part, Sender};
-use crate::heads::{self, Path};
+use crate::heads::{self, LARGE, PAGE, Path};
+use crate::pending::Pending;
 use crate::poll::{Interest, Poll, Ready, would_block};
 
 /// The token of the listener; connections have those from 1.
@@ -25,19 +28,30 @@ const MAX_HEAD: usize = 8 * 1024;
 struct Connection {
     socket: TcpStream,
     phase: Phase,
-    /// What did not fit into the socket yet.
-    pending: Vec<u8>,
-    /// It ends when that is out.
+    pending: Pending,
+    /// It ends when nothing is pending.
     is_over: bool,
 }
 
 enum Phase {
     /// A request's head, as far as it came.
     Head(Vec<u8>),
+    /// A request's body, of which so many bytes are to come.
+    Body(usize),
     /// Frames.
     Frames { follower: Follower, is_pushed: bool },
     /// Bytes of an upgrade to something else. They come back as they are.
     Bytes,
+    /// Bytes that nobody looks at.
+    Sink,
+}
+
+/// The responses to plain requests.
+struct Responses {
+    page: Vec<u8>,
+    large: Vec<u8>,
+    /// To a body.
+    taken: Vec<u8>,
 }
 
 /// Serves `listener` until the process is ended.
@@ -50,7 +64,11 @@ pub(crate) fn serve(listener: &TcpListener) -> io::Result<()> {
         poll,
         connections: Vec::new(),
         free: Vec::new(),
-        page: heads::page(),
+        responses: Responses {
+            page: heads::response(PAGE),
+            large: heads::response(LARGE),
+            taken: heads::response(2),
+        },
         out: Vec::new(),
     };
     let pushed = frames::frame(Sender::Application, frames::BINARY, &[b'p'; PUSHED]);
@@ -78,7 +96,7 @@ struct Application {
     poll: Poll,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    page: Vec<u8>,
+    responses: Responses,
     /// What a connection answers; empty between two.
     out: Vec<u8>,
 }
@@ -102,7 +120,7 @@ impl Application {
             let connection = Connection {
                 socket,
                 phase: Phase::Head(Vec::new()),
-                pending: Vec::new(),
+                pending: Pending::default(),
                 is_over: false,
             };
             if let Some(place) = self.connections.get_mut(slot) {
@@ -118,9 +136,14 @@ impl Application {
         if event.write && !connection.pending.is_empty() {
             alive = connection.flush(&self.poll, event.token);
         } else if event.read {
-            alive = connection.read(buffer, &self.page, &mut self.out).and_then(|goes_on| {
-                connection.write(&self.out, &self.poll, event.token)?;
-                Ok(goes_on)
+            alive = connection.read(buffer, &self.responses, &mut self.out).and_then(|read| {
+                let out = match read {
+                    Read::End => return Ok(false),
+                    Read::Answer => &self.out,
+                    Read::Response(response) => response,
+                };
+                connection.write(out, &self.poll, event.token)?;
+                Ok(true)
             });
             self.out.clear();
         }
@@ -149,31 +172,52 @@ impl Application {
     }
 }
 
+/// What one read leads to.
+enum Read<'a> {
+    /// The connection is over.
+    End,
+    /// What is in the buffer for answers goes out; it may be nothing.
+    Answer,
+    /// This goes out.
+    Response(&'a [u8]),
+}
+
 impl Connection {
-    /// Reads once and puts the answer into `out`. False when the connection is over.
-    fn read(&mut self, buffer: &mut [u8], page: &[u8], out: &mut Vec<u8>) -> io::Result<bool> {
-        let length = match self.socket.read(buffer) {
-            Ok(0) => return Ok(false),
+    /// Reads once. What is to be answered is put into `out`, or is one of the responses.
+    fn read<'a>(
+        &mut self,
+        buffer: &mut [u8],
+        responses: &'a Responses,
+        out: &mut Vec<u8>,
+    ) -> io::Result<Read<'a>> {
+        let length = match self.receive(buffer) {
+            Ok(0) => return Ok(Read::End),
             Ok(length) => length,
-            Err(fault) if would_block(&fault) => return Ok(true),
+            Err(fault) if would_block(&fault) => return Ok(Read::Answer),
             Err(fault) => return Err(fault),
         };
-        let mut bytes = buffer.get(..length).unwrap_or_default();
-        if let Phase::Head(head) = &mut self.phase {
-            head.extend_from_slice(bytes);
-            let Some(end) = heads::length(head) else {
-                return Ok(head.len() < MAX_HEAD);
-            };
-            // No request follows before its answer, and no frame before the 101.
-            bytes = &[];
-            match answer(head.get(..end).unwrap_or_default(), page, out) {
-                Some(phase) => self.phase = phase,
-                None => self.is_over = true,
-            }
-        }
+        let bytes = buffer.get(..length).unwrap_or_default();
         match &mut self.phase {
-            Phase::Head(_) => {}
+            Phase::Sink => {}
             Phase::Bytes => out.extend_from_slice(bytes),
+            Phase::Head(head) => {
+                head.extend_from_slice(bytes);
+                let Some(end) = heads::length(head) else {
+                    return Ok(if head.len() < MAX_HEAD { Read::Answer } else { Read::End });
+                };
+                // No request follows before its answer, and no frame before the 101: what is behind
+                // the head is of its body.
+                let body = head.len() - end;
+                let request = heads::request(head.get(..end).unwrap_or_default());
+                return Ok(self.begin(request, body, responses, out));
+            }
+            Phase::Body(left) => {
+                *left = left.saturating_sub(length);
+                if *left == 0 {
+                    self.phase = Phase::Head(Vec::new());
+                    return Ok(Read::Response(&responses.taken));
+                }
+            }
             Phase::Frames { follower, .. } => {
                 let is_over = &mut self.is_over;
                 follower.feed(bytes, |part| match part {
@@ -192,35 +236,68 @@ impl Connection {
                 });
             }
         }
-        Ok(true)
+        Ok(Read::Answer)
+    }
+
+    /// Takes what is there. What nobody looks at is not even copied (`MSG_TRUNC` of tcp(7)).
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if matches!(self.phase, Phase::Sink) {
+            return Ok(recv(&self.socket, buffer, RecvFlags::TRUNC)?.1);
+        }
+        self.socket.read(buffer)
+    }
+
+    /// A request is there, and so many bytes of its body.
+    fn begin<'a>(
+        &mut self,
+        request: Option<heads::Request>,
+        body: usize,
+        responses: &'a Responses,
+        out: &mut Vec<u8>,
+    ) -> Read<'a> {
+        let Some(request) = request else {
+            self.is_over = true;
+            return Read::Response(heads::BAD_REQUEST);
+        };
+        if let Some(protocol) = request.upgrade {
+            out.extend(heads::switching(&protocol));
+            self.phase = match request.path {
+                Path::Sink => Phase::Sink,
+                _ if !protocol.eq_ignore_ascii_case(heads::WEBSOCKET) => Phase::Bytes,
+                path => {
+                    Phase::Frames { follower: Follower::default(), is_pushed: path == Path::Push }
+                }
+            };
+            return Read::Answer;
+        }
+        let left = request.body.saturating_sub(body);
+        self.phase = if left > 0 { Phase::Body(left) } else { Phase::Head(Vec::new()) };
+        match request.path {
+            Path::Upload if left > 0 => Read::Answer,
+            Path::Upload => Read::Response(&responses.taken),
+            Path::Client => {
+                out.extend(heads::response_with(request.client.unwrap_or_default().as_bytes()));
+                Read::Answer
+            }
+            Path::LargePage => Read::Response(&responses.large),
+            _ => Read::Response(&responses.page),
+        }
     }
 
     /// Writes `bytes`, behind what is pending.
     fn write(&mut self, bytes: &[u8], poll: &Poll, token: usize) -> io::Result<()> {
-        let mut rest = bytes;
-        if self.pending.is_empty() && !rest.is_empty() {
-            let length = match self.socket.write(rest) {
-                Ok(length) => length,
-                Err(fault) if would_block(&fault) => 0,
-                Err(fault) => return Err(fault),
-            };
-            rest = rest.get(length..).unwrap_or_default();
-            if !rest.is_empty() {
-                // Nothing is read while something waits: who does not read slows only itself.
-                poll.change(&self.socket, token, Interest::Write)?;
-            }
+        let was_empty = self.pending.is_empty();
+        self.pending.write(&self.socket, bytes)?;
+        if was_empty && !self.pending.is_empty() {
+            // Nothing is read while something waits: who does not read slows only itself.
+            poll.change(&self.socket, token, Interest::Write)?;
         }
-        self.pending.extend_from_slice(rest);
         self.end_if_over()
     }
 
     /// Writes what is pending.
     fn flush(&mut self, poll: &Poll, token: usize) -> io::Result<bool> {
-        match self.socket.write(&self.pending) {
-            Ok(length) => drop(self.pending.drain(..length)),
-            Err(fault) if would_block(&fault) => {}
-            Err(fault) => return Err(fault),
-        }
+        self.pending.flush(&self.socket)?;
         if self.pending.is_empty() {
             poll.change(&self.socket, token, Interest::Read)?;
             self.end_if_over()?;
@@ -235,27 +312,5 @@ impl Connection {
             self.socket.shutdown(Shutdown::Write)?;
         }
         Ok(())
-    }
-}
-
-/// Answers a request; the phase that follows, or none if the connection is to end.
-fn answer(head: &[u8], page: &[u8], out: &mut Vec<u8>) -> Option<Phase> {
-    match heads::asked(head) {
-        Some((Path::Page, None)) => {
-            out.extend_from_slice(page);
-            Some(Phase::Head(Vec::new()))
-        }
-        Some((path, Some(protocol))) => {
-            out.extend(heads::switching(&protocol));
-            Some(if protocol.eq_ignore_ascii_case(heads::WEBSOCKET) {
-                Phase::Frames { follower: Follower::default(), is_pushed: path == Path::Push }
-            } else {
-                Phase::Bytes
-            })
-        }
-        _ => {
-            out.extend_from_slice(heads::BAD_REQUEST);
-            None
-        }
     }
 }

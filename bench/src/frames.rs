@@ -8,6 +8,8 @@ use std::mem;
 
 /// The opcodes that are used.
 pub(crate) const BINARY: u8 = 0x2;
+/// It is reserved.
+pub(crate) const RESERVED: u8 = 0x3;
 pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;

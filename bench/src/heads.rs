@@ -1,7 +1,7 @@
 //! The heads of HTTP messages that both ends of the bench exchange. Both know what the other sends, so
 //! that as little as possible is parsed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use elbows::proxy_protocol::encode;
 
@@ -13,6 +13,9 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Bytes of the body of [`Path::Page`].
 pub(crate) const PAGE: usize = 1024;
 
+/// Bytes of the body of [`Path::LargePage`], and of that which is sent to [`Path::Upload`].
+pub(crate) const LARGE: usize = 1024 * 1024;
+
 /// What is asked of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
@@ -20,18 +23,38 @@ pub(crate) enum Path {
     Echo,
     /// A WebSocket on which the application sends once a second.
     Push,
+    /// A WebSocket whose messages the application does not look at.
+    Sink,
     /// Plain HTTP: [`PAGE`] bytes.
     Page,
+    /// Plain HTTP: [`LARGE`] bytes.
+    LargePage,
+    /// Plain HTTP: a body of [`LARGE`] bytes is taken.
+    Upload,
+    /// Plain HTTP: the client's address, as the application was told it.
+    Client,
 }
 
 impl Path {
-    const ALL: [Self; 3] = [Self::Echo, Self::Push, Self::Page];
+    const ALL: [Self; 7] = [
+        Self::Echo,
+        Self::Push,
+        Self::Sink,
+        Self::Page,
+        Self::LargePage,
+        Self::Upload,
+        Self::Client,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Echo => "/echo",
             Self::Push => "/push",
+            Self::Sink => "/sink",
             Self::Page => "/page",
+            Self::LargePage => "/large-page",
+            Self::Upload => "/upload",
+            Self::Client => "/client",
         }
     }
 }
@@ -45,10 +68,15 @@ pub(crate) fn proxy_header(connection: usize) -> Vec<u8> {
     proxy_header_of(7, connection)
 }
 
+/// The address of a client, by its last part.
+pub(crate) fn address_of(client: u8) -> IpAddr {
+    IpAddr::from([203, 0, 113, client])
+}
+
 /// The same of another client: the last part of its address.
 pub(crate) fn proxy_header_of(client: u8, connection: usize) -> Vec<u8> {
     let port = 1024 + u16::try_from(connection % 60_000).unwrap_or_default();
-    let source = SocketAddr::from(([203, 0, 113, client], port));
+    let source = SocketAddr::new(address_of(client), port);
     let destination = SocketAddr::from(([192, 0, 2, 1], 443));
     if connection.is_multiple_of(2) {
         encode::v1(source, destination).into_bytes()
@@ -69,14 +97,26 @@ pub(crate) fn upgrade(path: Path, protocol: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A request for the page.
-pub(crate) fn get() -> Vec<u8> {
+/// A request for a page.
+pub(crate) fn get(path: Path) -> Vec<u8> {
     format!(
         "GET {} HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
          Accept: */*\r\nAccept-Encoding: gzip, deflate\r\nAccept-Language: en\r\n\r\n",
-        Path::Page.as_str()
+        path.as_str()
     )
     .into_bytes()
+}
+
+/// A request with a body.
+pub(crate) fn post() -> Vec<u8> {
+    let mut request = format!(
+        "POST {} HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n\
+         Accept: */*\r\nContent-Type: application/octet-stream\r\nContent-Length: {LARGE}\r\n\r\n",
+        Path::Upload.as_str()
+    )
+    .into_bytes();
+    request.resize(request.len() + LARGE, b'u');
+    request
 }
 
 /// The response that grants an upgrade to `protocol`.
@@ -88,12 +128,18 @@ pub(crate) fn switching(protocol: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The response with the page.
-pub(crate) fn page() -> Vec<u8> {
+/// A response with so many bytes.
+pub(crate) fn response(size: usize) -> Vec<u8> {
+    response_with(&vec![b'x'; size])
+}
+
+/// A response with this body.
+pub(crate) fn response_with(body: &[u8]) -> Vec<u8> {
+    let size = body.len();
     let mut response =
-        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {PAGE}\r\n\r\n")
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n")
             .into_bytes();
-    response.resize(response.len() + PAGE, b'x');
+    response.extend_from_slice(body);
     response
 }
 
@@ -106,17 +152,33 @@ pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// What a request head asks for, and the protocol of its upgrade.
-pub(crate) fn asked(head: &[u8]) -> Option<(Path, Option<String>)> {
-    let rest = head.strip_prefix(b"GET ")?;
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) path: Path,
+    /// The protocol of its upgrade.
+    pub(crate) upgrade: Option<String>,
+    /// Bytes of its body.
+    pub(crate) body: usize,
+    /// What it says of the client's address. Only of [`Path::Client`].
+    pub(crate) client: Option<String>,
+}
+
+/// What a request head asks for.
+pub(crate) fn request(head: &[u8]) -> Option<Request> {
+    let (method, rest) = head.split_at_checked(head.iter().position(|byte| *byte == b' ')? + 1)?;
     let path = Path::ALL.into_iter().find(|path| {
         rest.strip_prefix(path.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(b" "))
     })?;
-    match header(head, "upgrade") {
-        None => Some((path, None)),
-        Some(_) if header(head, "sec-websocket-key") != Some(KEY) => None,
-        Some(protocol) => Some((path, Some(protocol.to_owned()))),
+    let expected: &[u8] = if path == Path::Upload { b"POST " } else { b"GET " };
+    let upgrade = header(head, "upgrade");
+    if method != expected || upgrade.is_some() && header(head, "sec-websocket-key") != Some(KEY) {
+        return None;
     }
+    let body = header(head, "content-length").map_or(Some(0), |text| text.parse().ok())?;
+    let client = header(head, "x-forwarded-for").filter(|_| path == Path::Client);
+    let [upgrade, client] = [upgrade, client].map(|value| value.map(str::to_owned));
+    Some(Request { path, upgrade, body, client })
 }
 
 /// The status and the body's length that a response head announces.
@@ -139,20 +201,42 @@ fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAGE, Path, WEBSOCKET, asked, get, length, page, status, switching, upgrade};
+    use super::{
+        LARGE, PAGE, Path, Request, WEBSOCKET, get, length, post, request, response, status,
+        switching, upgrade,
+    };
+
+    /// A request of this kind, with nothing further.
+    fn plain(path: Path) -> Request {
+        Request { path, upgrade: None, body: 0, client: None }
+    }
 
     #[test]
     fn both_ends_understand_each_other() {
-        let request = upgrade(Path::Push, WEBSOCKET);
-        assert_eq!(length(&request), Some(request.len()));
-        assert_eq!(asked(&request), Some((Path::Push, Some(WEBSOCKET.to_owned()))));
-        assert_eq!(asked(&get()), Some((Path::Page, None)));
+        let head = upgrade(Path::Push, WEBSOCKET);
+        assert_eq!(length(&head), Some(head.len()));
+        let upgrade = Some(WEBSOCKET.to_owned());
+        assert_eq!(request(&head), Some(Request { upgrade, ..plain(Path::Push) }));
+        for path in [Path::Page, Path::LargePage, Path::Client] {
+            assert_eq!(request(&get(path)), Some(plain(path)));
+        }
+        let sent = post();
+        assert_eq!(request(&sent), Some(Request { body: LARGE, ..plain(Path::Upload) }));
+        assert_eq!(length(&sent).map(|head| sent.len() - head), Some(LARGE));
         assert_eq!(status(&switching(WEBSOCKET)), Some((101, 0)));
-        assert_eq!(status(&page()), Some((200, PAGE)));
+        assert_eq!(status(&response(PAGE)), Some((200, PAGE)));
+    }
+
+    #[test]
+    fn client_is_read_where_it_is_asked_for() {
+        let head = b"GET /client HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
+        let client = Some("203.0.113.9".to_owned());
+        assert_eq!(request(head), Some(Request { client, ..plain(Path::Client) }));
     }
 
     #[test]
     fn unknown_path_is_refused() {
-        assert_eq!(asked(b"GET /echoes HTTP/1.1\r\n\r\n"), None);
+        assert_eq!(request(b"GET /echoes HTTP/1.1\r\n\r\n"), None);
+        assert_eq!(request(b"GET /upload HTTP/1.1\r\n\r\n"), None);
     }
 }

@@ -1,12 +1,19 @@
-//! The limit: a bare epoll copy loop. It strips the PROXY header, opens a connection to the application
-//! and copies bytes, and knows nothing else: what is cheaper than this is cheaper than the kernel's TCP.
+//! The limit: a bare epoll loop. It strips the PROXY header, opens a connection to the application and passes bytes
+//! on, and knows nothing else: what is cheaper than this is cheaper than the kernel's TCP.
+//!
+//! It copies, one read(2) and one write(2) at a time; or it lets the kernel move the bytes through a pipe, by
+//! splice(2), which pays where there are many.
 
-use std::io::{self, Read as _, Write as _};
+mod pipe;
+
+use std::io::{self, Read as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use rustix::net::SocketFlags;
 
+use crate::pending::Pending;
 use crate::poll::{Interest, Poll, Ready, would_block};
+use pipe::Pipe;
 
 /// The token of the listener. Connections have two each, from 2: the client's side is even.
 const LISTENER: usize = 0;
@@ -16,6 +23,13 @@ const BUFFER: usize = 64 * 1024;
 
 /// The first bytes of a PROXY header of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// How bytes are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Copy,
+    Splice,
+}
 
 /// One client and its connection to the application.
 struct Pair {
@@ -28,13 +42,15 @@ struct Pair {
 struct Side {
     socket: TcpStream,
     /// Bytes for this side that did not fit. While there are some, the other side is not read.
-    pending: Vec<u8>,
+    pending: Pending,
+    /// Bytes for this side go through it, if they are spliced.
+    pipe: Option<Pipe>,
     /// Nothing more comes from it.
     has_ended: bool,
 }
 
-/// Copies until the process is ended.
-pub(crate) fn copy(listener: &TcpListener, application: SocketAddr) -> io::Result<()> {
+/// Passes on until the process is ended.
+pub(crate) fn run(listener: &TcpListener, application: SocketAddr, way: Way) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     rustix::net::listen(listener, 4096)?;
     let mut poll = Poll::new()?;
@@ -47,7 +63,7 @@ pub(crate) fn copy(listener: &TcpListener, application: SocketAddr) -> io::Resul
         poll.wait(&mut ready, None)?;
         for event in &ready {
             if event.token == LISTENER {
-                accept(listener, application, &poll, &mut pairs, &mut free)?;
+                accept(listener, application, way, &poll, &mut pairs, &mut free)?;
                 continue;
             }
             let slot = event.token / 2 - 1;
@@ -64,6 +80,7 @@ pub(crate) fn copy(listener: &TcpListener, application: SocketAddr) -> io::Resul
 fn accept(
     listener: &TcpListener,
     application: SocketAddr,
+    way: Way,
     poll: &Poll,
     pairs: &mut Vec<Option<Pair>>,
     free: &mut Vec<usize>,
@@ -86,9 +103,13 @@ fn accept(
         });
         poll.add(&client, 2 * slot + 2, Interest::Read)?;
         poll.add(&upstream, 2 * slot + 3, Interest::Read)?;
-        let side = |socket| Side { socket, pending: Vec::new(), has_ended: false };
+        let side = |socket| -> io::Result<Side> {
+            let pipe = if way == Way::Splice { Some(Pipe::new()?) } else { None };
+            Ok(Side { socket, pending: Pending::default(), pipe, has_ended: false })
+        };
+        let pair = Pair { client: side(client)?, application: side(upstream)?, is_new: true };
         if let Some(place) = pairs.get_mut(slot) {
-            *place = Some(Pair { client: side(client), application: side(upstream), is_new: true });
+            *place = Some(pair);
         }
     }
 }
@@ -103,19 +124,28 @@ impl Pair {
         } else {
             (&mut self.application, &mut self.client)
         };
-        if event.write && !here.pending.is_empty() {
-            let length = here.write_pending()?;
-            here.pending.drain(..length);
-            if here.pending.is_empty() {
+        if event.write && !here.is_free() {
+            here.flush()?;
+            if here.is_free() {
                 watch(here, there, poll, token)?;
                 watch(there, here, poll, other)?;
             }
         }
         // One that has ended is not read again; only an error brings it here.
-        if !event.read || here.has_ended || !there.pending.is_empty() {
+        if !event.read || here.has_ended || !there.is_free() {
             return Ok(!(event.read && here.has_ended && there.has_ended));
         }
-        let length = match here.socket.read(buffer) {
+        let has_header = is_client && std::mem::take(&mut self.is_new);
+        let passed = match &mut there.pipe {
+            Some(pipe) if !has_header => pipe.carry(&here.socket, &there.socket),
+            _ => here.socket.read(buffer).and_then(|length| {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                let bytes = if has_header { without_proxy_header(bytes) } else { bytes };
+                there.pending.write(&there.socket, bytes)?;
+                Ok(length)
+            }),
+        };
+        let length = match passed {
             Ok(length) => length,
             Err(fault) if would_block(&fault) => return Ok(true),
             Err(fault) => return Err(fault),
@@ -129,18 +159,7 @@ impl Pair {
             there.socket.shutdown(Shutdown::Write)?;
             return Ok(true);
         }
-        let mut bytes = buffer.get(..length).unwrap_or_default();
-        if is_client && self.is_new {
-            self.is_new = false;
-            bytes = without_proxy_header(bytes);
-        }
-        let sent = match there.socket.write(bytes) {
-            Ok(sent) => sent,
-            Err(fault) if would_block(&fault) => 0,
-            Err(fault) => return Err(fault),
-        };
-        if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
-            there.pending.extend_from_slice(rest);
+        if !there.is_free() {
             watch(here, there, poll, token)?;
             watch(there, here, poll, other)?;
         }
@@ -149,17 +168,23 @@ impl Pair {
 }
 
 impl Side {
-    fn write_pending(&mut self) -> io::Result<usize> {
-        match self.socket.write(&self.pending) {
-            Err(fault) if would_block(&fault) => Ok(0),
-            written => written,
+    /// Whether nothing waits for it.
+    fn is_free(&self) -> bool {
+        self.pending.is_empty() && self.pipe.as_ref().is_none_or(Pipe::is_empty)
+    }
+
+    /// Writes what waits. It is in one of the two: while something waits nothing is read.
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.pipe {
+            Some(pipe) if self.pending.is_empty() => pipe.flush(&self.socket),
+            _ => self.pending.flush(&self.socket),
         }
     }
 }
 
 fn watch(here: &Side, there: &Side, poll: &Poll, token: usize) -> io::Result<()> {
-    let read = !here.has_ended && there.pending.is_empty();
-    poll.change(&here.socket, token, Interest::of(read, !here.pending.is_empty()))
+    let read = !here.has_ended && there.is_free();
+    poll.change(&here.socket, token, Interest::of(read, !here.is_free()))
 }
 
 /// What is behind the header. The load sends it in one piece, and always sends one.
@@ -175,7 +200,11 @@ fn without_proxy_header(bytes: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::without_proxy_header;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::thread;
+
+    use super::{Way, run, without_proxy_header};
     use crate::heads::proxy_header;
 
     #[test]
@@ -184,6 +213,37 @@ mod tests {
             let mut bytes = proxy_header(connection);
             bytes.extend_from_slice(b"GET");
             assert_eq!(without_proxy_header(&bytes), b"GET", "{connection}");
+        }
+    }
+
+    #[test]
+    fn each_way_passes_all_bytes_on_and_the_end() {
+        let sent: Vec<u8> = (0..16_u32 << 20).map(|number| number.to_le_bytes()[1]).collect();
+        for way in [Way::Copy, Way::Splice] {
+            let here = || TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let (front, application) = (here(), here());
+            let (address, upstream) =
+                (front.local_addr().unwrap(), application.local_addr().unwrap());
+            // It ends with the process.
+            thread::spawn(move || run(&front, upstream, way));
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(&proxy_header(1)).unwrap();
+            let mut accepted = application.accept().unwrap().0;
+            // Nobody reads yet, so that much waits in the loop.
+            let (mut writer, all) = (client.try_clone().unwrap(), sent.clone());
+            let writing = thread::spawn(move || {
+                writer.write_all(&all).unwrap();
+                writer.shutdown(Shutdown::Write).unwrap();
+            });
+            let mut received = Vec::new();
+            accepted.read_to_end(&mut received).unwrap();
+            writing.join().unwrap();
+            assert!(received == sent, "{way:?}");
+            accepted.write_all(b"back").unwrap();
+            drop(accepted);
+            let mut back = Vec::new();
+            client.read_to_end(&mut back).unwrap();
+            assert_eq!(back, b"back", "{way:?}");
         }
     }
 }

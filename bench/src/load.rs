@@ -8,8 +8,11 @@ mod connection;
 mod handshakes;
 mod hold;
 mod messages;
+mod neighbour;
 
+pub(crate) use connection::read_response;
 pub(crate) use hold::{OPEN, now};
+pub(crate) use neighbour::Frames;
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,15 +46,21 @@ pub(crate) enum Work {
     /// Messages that the application pushes are taken.
     Push,
     /// One request for a page under way on each connection, always.
-    Get,
+    Get { is_large: bool },
+    /// One request with a large body under way on each connection, always.
+    Upload,
     /// So many handshakes at once, each connection ended when it is open.
     Handshakes,
     /// The same from another client, which has used up what it may: each is refused.
     Refusals,
     /// The same until standard input ends, with what is left of the core.
     Flood,
+    /// A client sends frames until standard input ends, as fast as they are taken, with what is left of the core.
+    Frames(Frames),
     /// Connections with half of a request head are held until standard input ends.
     SlowHeads,
+    /// Connections with one response behind them are held until standard input ends.
+    Kept,
     /// Connections are held and Pings answered until standard input ends.
     Hold,
 }
@@ -74,7 +83,7 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: u64,
     /// CPU time of the proxy in the window, in nanoseconds.
     pub(crate) cpu: u64,
-    /// From when a message was due until it came back. Only of [`Work::Paced`].
+    /// From when a message was due until it came back, or until the end. Only of [`Work::Paced`].
     pub(crate) latency: Option<Latency>,
     /// Pings that were answered. Only of [`Work::Hold`].
     pub(crate) pings: u64,
@@ -85,14 +94,14 @@ pub(crate) struct Outcome {
 /// How long messages took, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Latency {
-    pub(crate) p50: u32,
-    pub(crate) p99: u32,
-    pub(crate) p999: u32,
-    pub(crate) max: u32,
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+    pub(crate) max: u64,
 }
 
 impl Latency {
-    fn of(mut all: Vec<u32>) -> Option<Self> {
+    fn of(mut all: Vec<u64>) -> Option<Self> {
         all.sort_unstable();
         // The smallest value that this share of all is not above.
         let at = |per_mille: usize| {
@@ -106,7 +115,9 @@ impl Latency {
 pub(crate) fn run(job: &Job) -> io::Result<Outcome> {
     match &job.work {
         Work::Handshakes | Work::Refusals | Work::Flood => handshakes::run(job),
+        Work::Frames(frames) => neighbour::run(job, *frames),
         Work::Hold => hold::run(job),
+        Work::Kept => hold::kept(job),
         Work::SlowHeads => hold::slow_heads(job),
         work => messages::run(job, work),
     }
@@ -153,7 +164,7 @@ impl Window {
     }
 
     fn cpu(&self) -> io::Result<u64> {
-        self.proxy.map_or(Ok(0), cpu::of_process)
+        self.proxy.map_or(Ok(0), cpu::of)
     }
 
     /// What was measured. To be called when the window is over.
@@ -171,7 +182,7 @@ mod tests {
 
     #[test]
     fn percentile_is_a_value_that_occurred() {
-        let all: Vec<u32> = (1..=1000).rev().collect();
+        let all: Vec<u64> = (1..=1000).rev().collect();
         assert_eq!(Latency::of(all), Some(Latency { p50: 500, p99: 990, p999: 999, max: 1000 }));
         assert_eq!(Latency::of(vec![7]), Some(Latency { p50: 7, p99: 7, p999: 7, max: 7 }));
         assert_eq!(Latency::of(Vec::new()), None);

@@ -17,7 +17,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Looks around. Fails if something that is measured, or measures, is not there.
-    pub(crate) fn look(own: &Path, root: &Path, rounds: usize) -> Fallible<Self> {
+    pub(crate) fn look(own: &Path, root: &Path, proxies: &[Proxy]) -> Fallible<Self> {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let memory = field("/proc/meminfo", "MemTotal:").unwrap_or_default();
         let system = field("/etc/os-release", "PRETTY_NAME=").unwrap_or_default();
@@ -29,9 +29,8 @@ impl Machine {
                 format!("{}, Linux {}", system.trim_matches('"'), sysctl("kernel.osrelease")),
             ),
             ("network", network::kind().to_owned()),
-            ("rounds", rounds.to_string()),
         ];
-        for proxy in [Proxy::Elbows, Proxy::Nginx, Proxy::Haproxy] {
+        for proxy in proxies.iter().filter(|proxy| !proxy.is_limit()) {
             facts.push((proxy.as_str(), proxy.version(own)?));
         }
         let root = root.display().to_string();

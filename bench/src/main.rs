@@ -1,9 +1,9 @@
-//! Measures elbows beside nginx, HAProxy and a bare copy loop, on the same work in one run.
+//! Measures elbows beside nginx, HAProxy, Envoy, Caddy, Traefik and a bare copy loop, on the same work in one run.
 //!
 //! `cargo xtask bench` builds and starts it. The order of the modules is that of a measurement: a case
 //! sets a stage (`stage`: an application and one of the proxies), sends a load through it, reads off
 //! what it cost (`measure`) and tells it (`report`). The application, the load and the limit are
-//! processes of this same binary, started with the commands `application`, `load` and `limit`.
+//! processes of this same binary, started with the commands `application`, `load` and `copy-loop` or `splice-loop`.
 
 // Counts and times become numbers for people; no float here decides about a byte.
 #![allow(clippy::cast_precision_loss)]
@@ -21,6 +21,7 @@ mod load;
 
 mod frames;
 mod heads;
+mod pending;
 mod poll;
 
 mod machine;
@@ -35,20 +36,22 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cases::{Bench, Case};
+use limit::Way;
 use machine::Machine;
 use micro::Micro;
-use proxies::ROOM;
+use proxies::{Proxy, ROOM};
 use report::{Section, markdown};
-use stage::{Theatre, expect_descriptors};
+use stage::{Rig, expect_descriptors};
 
 /// A fault is a sentence that says what is wrong and how to mend it.
 type Fallible<T> = Result<T, String>;
 
 const USAGE: &str = "\
-Usage: bench [--quick] [--case NAME]...
+Usage: bench [--quick] [--case NAME]... [--proxy NAME]...
 
-  --quick       a few cases with small numbers, to see that all parts work; writes nothing
-  --case NAME   only this case; may be given several times; writes nothing";
+  --quick        a few cases with small numbers, to see that all parts work; writes nothing
+  --case NAME    only this case; may be given several times; writes nothing
+  --proxy NAME   elbows beside this proxy only; may be given several times; writes nothing";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -61,10 +64,8 @@ fn main() -> ExitCode {
         ["application", address] => listen(address).and_then(|listener| {
             application::serve(&listener).map_err(|fault| format!("the application: {fault}"))
         }),
-        ["limit", address, application] => listen(address).and_then(|listener| {
-            let application = parse(application)?;
-            limit::copy(&listener, application).map_err(|fault| format!("the copy loop: {fault}"))
-        }),
+        ["copy-loop", address, application] => limit(address, application, Way::Copy),
+        ["splice-loop", address, application] => limit(address, application, Way::Splice),
         ["load", job] => load(job),
         ["micro", work, count] => micro(work, count),
         ["awake"] => {
@@ -89,6 +90,11 @@ fn parse(address: &str) -> Fallible<SocketAddr> {
 fn listen(address: &str) -> Fallible<TcpListener> {
     TcpListener::bind(parse(address)?)
         .map_err(|fault| format!("cannot listen on {address}: {fault}"))
+}
+
+fn limit(address: &str, application: &str, way: Way) -> Fallible<()> {
+    let (listener, application) = (listen(address)?, parse(application)?);
+    limit::run(&listener, application, way).map_err(|fault| format!("the loop: {fault}"))
 }
 
 fn load(job: &str) -> Fallible<()> {
@@ -119,6 +125,7 @@ fn awake() {
 struct Options {
     is_quick: bool,
     cases: Vec<String>,
+    proxies: Vec<Proxy>,
 }
 
 impl Options {
@@ -141,6 +148,14 @@ impl Options {
                     }
                     options.cases.push(name.to_owned());
                 }
+                "--proxy" => {
+                    let word = words.next().copied().unwrap_or_default();
+                    let Some(proxy) = Proxy::of_word(word) else {
+                        let names = Proxy::ALL.map(Proxy::word).join(" ");
+                        return Err(format!("there is no proxy `{word}`; there are {names}"));
+                    };
+                    options.proxies.push(proxy);
+                }
                 word => return Err(format!("`bench` has no option `{word}`\n{USAGE}")),
             }
         }
@@ -149,7 +164,15 @@ impl Options {
 
     /// Everything, in full: what the document is made of.
     fn is_whole(&self) -> bool {
-        !self.is_quick && self.cases.is_empty()
+        !self.is_quick && self.cases.is_empty() && self.proxies.is_empty()
+    }
+
+    /// Who is measured: elbows always is.
+    fn measured(&self) -> Vec<Proxy> {
+        let is_meant = |proxy: &Proxy| {
+            self.proxies.is_empty() || *proxy == Proxy::Elbows || self.proxies.contains(proxy)
+        };
+        Proxy::ALL.into_iter().filter(is_meant).collect()
     }
 
     fn wants(&self, case: &Case) -> bool {
@@ -168,14 +191,20 @@ fn run(words: &[&str]) -> Fallible<()> {
     }
     let options = Options::parse(words)?;
     network::enter();
-    let bench = Bench { theatre: Theatre::new()?, is_quick: options.is_quick };
+    let mut bench = Bench {
+        rig: Rig::new()?,
+        is_quick: options.is_quick,
+        proxies: options.measured(),
+        rounds: 1,
+    };
     if !options.is_quick {
         expect_descriptors(ROOM)?;
     }
     // What is missing is said now and not after twenty minutes.
-    let machine = Machine::look(bench.theatre.own(), &root(), bench.rounds())?;
+    let machine = Machine::look(bench.rig.own(), &root(), &bench.proxies)?;
     let mut sections: Vec<Section> = Vec::new();
     for case in cases::ALL.iter().filter(|case| options.wants(case)) {
+        bench.rounds = if options.is_quick { 1 } else { case.rounds };
         sections.push((case.run)(&bench)?);
     }
     for section in &sections {

@@ -16,12 +16,13 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::Fallible;
+use crate::measure::tree;
 
 /// How often a condition is looked at that nobody tells us of.
 pub(crate) const GLANCE: Duration = Duration::from_millis(10);
 
 /// How long a program has to listen, under valgrind too, and to end when it is asked to.
-const START: Duration = Duration::from_secs(60);
+pub(crate) const START: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(60);
 
 /// After so long it is asked once more: longer than the longest drain.
@@ -187,9 +188,8 @@ impl Process {
     /// Sends a signal to the program, or to what it runs: a wrapper such as strace has one child.
     pub(crate) fn signal(&self, signal: Signal) {
         let own = self.pid();
-        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"));
-        let child = children.ok().and_then(|text| text.split_whitespace().next()?.parse().ok());
-        let pid = child.unwrap_or(own);
+        let children = tree::children(own).unwrap_or_default();
+        let pid = children.first().copied().unwrap_or(own);
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             // One that is gone already needs none.
             let _ = kill_process(pid, signal);
@@ -256,13 +256,13 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The first line that a program says to `arguments`, on either output.
+/// The first line that a program says to `arguments`, on either output. Some begin with an empty one.
 pub(crate) fn first_line(program: &str, arguments: &[&str]) -> io::Result<String> {
     let path = find(program).ok_or(io::ErrorKind::NotFound)?;
     let said = Command::new(path).args(arguments).stdin(Stdio::null()).output()?;
     let text = [said.stdout, said.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The stage of one measurement: the application and one proxy, started for it and ended after it, and
 //! the load that is sent through.
 
-use std::net::SocketAddr;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,21 +10,25 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::Fallible;
-use crate::load::{Job, OPEN, Outcome, Until, Work};
+use crate::heads;
+use crate::load::{Job, OPEN, Outcome, Until, Work, read_response};
 use crate::measure::counts::{Counter, Counts};
 use crate::micro::Micro;
-use crate::process::{GLANCE, Process, Program, free_address};
+use crate::process::{GLANCE, Process, Program, START, free_address};
 use crate::proxies::{Proxy, Setup};
 
 /// How long a load may run beyond its own window. It gives up by itself before.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The client that asks whether a proxy serves: the last part of its address.
+const ASKING: u8 = 9;
 
 /// Runs a program when its core has nothing else to do. A high `nice` is not enough: whoever has it still runs its
 /// slice to the end, which is longer than what is measured.
 const LAST: [&str; 3] = ["chrt", "--idle", "0"];
 
 /// What every measurement is made with.
-pub(crate) struct Theatre {
+pub(crate) struct Rig {
     own: PathBuf,
     scratch: tempfile::TempDir,
     pub(crate) cores: Cores,
@@ -37,7 +42,7 @@ pub(crate) struct Cores {
     pub(crate) load: Vec<usize>,
 }
 
-impl Theatre {
+impl Rig {
     /// Fails if this machine cannot be measured on.
     pub(crate) fn new() -> Fallible<Self> {
         let own = std::env::current_exe().map_err(|fault| format!("our own binary: {fault}"))?;
@@ -85,15 +90,17 @@ impl Theatre {
         if let Some(counter) = counter {
             program = program.under(&counter.words(&self.own, cores)?);
         }
-        let mut proxy = self.start(program)?;
-        proxy.wait_until_it_listens(address)?;
-        Ok(Stage { theatre: self, application, proxy: Some(proxy), address })
+        let mut process = self.start(program)?;
+        process.wait_until_it_listens(address)?;
+        let mut stage = Stage { rig: self, application, proxy: Some(process), address };
+        stage.wait_until_it_serves(proxy)?;
+        Ok(stage)
     }
 
     /// An application alone.
     pub(crate) fn without_proxy(&self) -> Fallible<Stage<'_>> {
         let (application, address) = self.application()?;
-        Ok(Stage { theatre: self, application, proxy: None, address })
+        Ok(Stage { rig: self, application, proxy: None, address })
     }
 
     /// Runs a part of elbows without sockets, on the proxy's core: what it said, and what was counted.
@@ -143,13 +150,45 @@ impl Theatre {
 
 /// What runs during one measurement. All of it ends with this value.
 pub(crate) struct Stage<'a> {
-    theatre: &'a Theatre,
+    rig: &'a Rig,
     application: Process,
     pub(crate) proxy: Option<Process>,
     address: SocketAddr,
 }
 
 impl Stage<'_> {
+    /// Waits until a request comes through, and the client's address with it: some listen before they know where to.
+    fn wait_until_it_serves(&mut self, proxy: Proxy) -> Fallible<()> {
+        let start = Instant::now();
+        loop {
+            match self.ask() {
+                Ok(client)
+                    if client == heads::address_of(ASKING).to_string() || proxy.is_limit() =>
+                {
+                    return Ok(());
+                }
+                Ok(client) => {
+                    return Err(format!("it says that the client is `{client}`, which it is not"));
+                }
+                Err(fault) if start.elapsed() > START => {
+                    return Err(format!("it does not serve: {fault}"));
+                }
+                Err(_) => self.expect_alive()?,
+            }
+            sleep(GLANCE);
+        }
+    }
+
+    /// Asks the application for the client's address, as a client that is not the one of the load.
+    fn ask(&self) -> io::Result<String> {
+        let mut socket = TcpStream::connect(self.address)?;
+        socket.set_read_timeout(Some(START))?;
+        let request = heads::get(heads::Path::Client);
+        socket.write_all(&[heads::proxy_header_of(ASKING, 1), request].concat())?;
+        let said = read_response(&mut socket)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Sends a load through and returns what it saw.
     pub(crate) fn load(
         &mut self,
@@ -179,7 +218,7 @@ impl Stage<'_> {
 
     fn start_load(&mut self, connections: usize, work: Work, until: Until) -> Fallible<Process> {
         expect_descriptors(connections)?;
-        let is_last = matches!(work, Work::Flood);
+        let is_last = matches!(work, Work::Flood | Work::Frames(_));
         let job = Job {
             address: self.address,
             proxy_header: self.proxy.is_some(),
@@ -189,10 +228,10 @@ impl Stage<'_> {
             until,
         };
         let job = serde_json::to_string(&job).map_err(|fault| fault.to_string())?;
-        let program = Program::new("the bench's load", &self.theatre.cores.load, &self.theatre.own)
+        let program = Program::new("the bench's load", &self.rig.cores.load, &self.rig.own)
             .argument("load")
             .argument(job);
-        self.theatre.start(if is_last { program.under(&LAST) } else { program })
+        self.rig.start(if is_last { program.under(&LAST) } else { program })
     }
 
     /// Tells a load to end, if it waits for that, and returns what it saw.

@@ -48,7 +48,7 @@ fn fails_with(output: &Output, words: &[&str]) {
 
 #[test]
 fn proxy_that_dies_is_named_and_all_else_is_ended() {
-    let bench = start(&[BENCH, "--case", "echo64"]);
+    let bench = start(&[BENCH, "--case", "echo64", "--proxy", "elbows"]);
     let begun = Instant::now();
     let all = loop {
         assert!(begun.elapsed() < Duration::from_secs(60), "no load came");
@@ -70,7 +70,8 @@ fn proxy_that_dies_is_named_and_all_else_is_ended() {
 
 #[test]
 fn too_few_descriptors_are_told_before_anything_is_measured() {
-    let bench = start(&["prlimit", "--nofile=1000:1000", BENCH, "--case", "echo64"]);
+    let bench =
+        start(&["prlimit", "--nofile=1000:1000", BENCH, "--case", "echo64", "--proxy", "elbows"]);
     let output = bench.wait_with_output().unwrap();
     fails_with(&output, &["19900 descriptors", "the limit is 1000", "raise it"]);
 }
@@ -79,4 +80,23 @@ fn too_few_descriptors_are_told_before_anything_is_measured() {
 fn unknown_case_is_told_with_those_that_there_are() {
     let output = start(&[BENCH, "--case", "echo"]).wait_with_output().unwrap();
     fails_with(&output, &["no case `echo`", "echo64", "drain"]);
+}
+
+#[test]
+fn unknown_proxy_is_told_with_those_that_there_are() {
+    let output = start(&[BENCH, "--proxy", "apache"]).wait_with_output().unwrap();
+    fails_with(&output, &["no proxy `apache`", "nginx", "traefik", "copy-loop"]);
+}
+
+#[test]
+fn peer_that_is_not_installed_is_told_before_anything_is_measured() {
+    // A bench of its own, beside which nothing is.
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("release/bench");
+    fs::create_dir(folder.path().join("release")).unwrap();
+    fs::copy(BENCH, &own).unwrap();
+    fs::copy(Path::new(BENCH).with_file_name("elbows"), own.with_file_name("elbows")).unwrap();
+    let own = own.display().to_string();
+    let output = start(&[&own, "--case", "get", "--proxy", "caddy"]).wait_with_output().unwrap();
+    fails_with(&output, &["peers/bin/caddy", "`cargo xtask bench` installs", "bench/peers.txt"]);
 }

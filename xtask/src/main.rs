@@ -2,8 +2,8 @@
 //!
 //! They are Rust and std only, so that a machine with a Rust toolchain needs nothing before them,
 //! and so that people and CI run the same words. One file per command; what a command needs
-//! installed is one file per kind of it: `packages` (Debian), `python` (PyPI), `deny` and `fuzz`
-//! (cargo tools). Whatever they make is under `target/`.
+//! installed is one file per kind of it: `packages` (Debian), `python` and `peers` (PyPI), `deny` and
+//! `fuzz` (cargo tools). Whatever they make is under `target/`.
 
 mod account;
 mod bench;
@@ -11,6 +11,7 @@ mod deny;
 mod fuzz;
 mod image;
 mod packages;
+mod peers;
 mod process;
 mod python;
 mod steps;
@@ -33,11 +34,13 @@ Commands:
                        fuzz target for a minute; and tests that wait for minutes
         --advisories   let cargo-deny look for advisories too; it fetches their database
         FILTER         run only the tests whose names contain it, and no fuzz target
-  bench [--quick] [--case NAME]...
-      Install nginx, HAProxy, valgrind and strace, then measure elbows beside both and write
-      docs/benchmarks.md. Takes about 25 minutes, in which the machine should do nothing else.
-        --quick        a few cases with small numbers, under a minute; writes nothing
+  bench [--quick] [--case NAME]... [--proxy NAME]...
+      Install nginx, HAProxy, Envoy, Caddy, Traefik, valgrind and strace, then measure elbows beside
+      these proxies and write docs/benchmarks.md. Takes about 35 minutes, in which the machine should
+      do nothing else.
+        --quick        a few cases with small numbers, about a minute; writes nothing
         --case NAME    only this case; writes nothing
+        --proxy NAME   elbows beside this proxy only; writes nothing
   fuzz [--runs N] [--explore SECONDS] [TARGET]...
       Run the fuzz targets, or those that are named: on the kept corpus, and on a fixed number of
       inputs that follow from a fixed seed.

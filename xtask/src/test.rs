@@ -13,7 +13,7 @@ use crate::account::{self, Account};
 use crate::image::{self, Engine};
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
-use crate::{bench, deny, fuzz, packages, python};
+use crate::{bench, deny, fuzz, packages, peers, python};
 
 /// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
 const SLOW_TOPICS: &[&str] =
@@ -67,6 +67,10 @@ impl Options {
     const fn fuzzes(&self) -> bool {
         !self.fast && self.filter.is_none()
     }
+
+    const fn measures(&self) -> bool {
+        !self.fast && self.filter.is_none()
+    }
 }
 
 /// Runs the steps and prints their summary, whichever way it ends.
@@ -95,6 +99,9 @@ fn refuse_missing(options: &Options) -> Result<(), String> {
     // Asking for the environment takes a Python, which may be among the missing.
     if !python::is_ready().unwrap_or(false) {
         missing.push("PyPI packages, in target/python: xtask/requirements.txt".to_owned());
+    }
+    if options.measures() && !peers::is_ready()? {
+        missing.push("PyPI packages, in target/peers: bench/peers.txt".to_owned());
     }
     if !options.fast && !deny::is_ready() {
         missing.push(format!("cargo-deny {}, in target/tools", deny::VERSION));
@@ -135,7 +142,7 @@ fn run_steps(options: &Options, steps: &mut Steps, account: &mut Account) -> Res
         })?;
     }
     steps.run("tests", || done(tests(options, has_image, account)))?;
-    if !options.fast && options.filter.is_none() {
+    if options.measures() {
         steps.run("bench", || done(bench::run(&["--quick".to_owned()])))?;
     }
     if options.fuzzes() {

@@ -2,7 +2,6 @@
 
 use super::Bench;
 use crate::Fallible;
-use crate::measure::counts::{Counter, INSTRUCTIONS, difference};
 use crate::micro::Micro;
 use crate::report::{Cell, Chart, Section, Spread, Table};
 
@@ -18,19 +17,12 @@ pub(super) fn run(bench: &Bench) -> Fallible<Section> {
     let count = if bench.is_quick { 20_000 } else { 2_000_000 };
     let mut rows = Vec::new();
     for work in works {
-        let told = |fault| format!("{name}, {}: {fault}", work.title());
+        let told = |fault| format!("{name}, {fault}");
         let mut times = Vec::new();
-        for _ in 0..bench.rounds() {
-            let said = bench.theatre.micro(work, count, None).map_err(told)?.0;
-            let nanoseconds: f64 =
-                said.trim().parse().map_err(|_| told(format!("it said {said}")))?;
-            times.push(nanoseconds / count as f64);
+        for _ in 0..bench.rounds {
+            times.push(bench.nanoseconds(work, count).map_err(told)?);
         }
-        let counted = |count| Ok(bench.theatre.micro(work, count, Some(Counter::Callgrind))?.1);
-        let both = counted(1_000).and_then(|few| Ok((few, counted(11_000)?)));
-        let (few, many) = both.map_err(told)?;
-        let instructions = difference(&few, &many, 10_000.0);
-        let instructions = instructions.get(INSTRUCTIONS).copied().unwrap_or_default();
+        let instructions = bench.instructions(work).map_err(told)?;
         let length = work.bytes().len() as f64;
         let of = |value: &dyn Fn(f64) -> f64| Spread::of(times.iter().map(|time| value(*time)));
         let per_second = of(&|time| 1e9 / time);

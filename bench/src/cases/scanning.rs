@@ -19,7 +19,7 @@ pub(super) fn run(bench: &Bench) -> Fallible<Section> {
     let found = bench.alternate(name, &[(WEBSOCKET, ON), (OTHER, OFF)], |protocol| {
         let mut each = [0.0; 2];
         for ((size, connections), each) in [(64, 100), (16 * 1024, 50)].into_iter().zip(&mut each) {
-            let mut stage = bench.theatre.stage(Proxy::Elbows, &Setup::default())?;
+            let mut stage = bench.rig.stage(Proxy::Elbows, &Setup::default())?;
             let work = Work::Echo { size, protocol: protocol.to_owned() };
             *each = cpu_each(&some(stage.load(connections, work, bench.seconds(2))?)?);
         }
@@ -47,8 +47,8 @@ pub(super) fn run(bench: &Bench) -> Fallible<Section> {
             .to_owned(),
         chart: Some(Chart::of(&table, "CPU µs per round trip", &[0, 1])),
         goals: vec![
-            Goal::at_most("CPU at 64 B, followed ÷ not followed", 1.05, small, 3),
-            Goal::at_most("CPU at 16 KiB, followed ÷ not followed", 1.0 + noise, large, 3),
+            Goal::at_most("CPU at 64 B, followed ÷ not followed", 1.05, small, 3).further(),
+            Goal::at_most("CPU at 16 KiB, followed ÷ not followed", 1.0 + noise, large, 3).further(),
         ],
         table,
     })

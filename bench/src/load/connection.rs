@@ -1,12 +1,13 @@
 //! Connections of the load: opened one after the other in small groups, then ready for traffic.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use super::{Job, Work};
 use crate::frames::Follower;
 use crate::heads::{self, Path};
+use crate::pending::Pending;
 use crate::poll::{Interest, Poll, would_block};
 
 /// How many are opened at once: few enough for any listener's backlog.
@@ -22,38 +23,58 @@ pub(super) struct Connection {
     /// What came behind the 101.
     pub(super) early: Vec<u8>,
     /// What is to be sent first: what did not fit, or the PROXY header in front of the first request.
-    pub(super) pending: Vec<u8>,
+    pub(super) pending: Pending,
 }
 
-/// Opens the job's connections: with an upgrade to `protocol` and a 101, or without any request.
-pub(super) fn open(job: &Job, upgrade: Option<(Path, &str)>) -> io::Result<Vec<Connection>> {
+/// How a connection is opened.
+#[derive(Clone, Copy)]
+pub(super) enum Opening<'a> {
+    /// With an upgrade to a protocol, and a 101.
+    Upgrade(Path, &'a str),
+    /// With a request for a page, and the whole response.
+    Request,
+    /// Without a request. The PROXY header goes out with the first one: one segment, as balancers do.
+    Bare,
+}
+
+/// Opens the job's connections.
+pub(super) fn open(job: &Job, opening: Opening<'_>) -> io::Result<Vec<Connection>> {
     let mut connections = Vec::with_capacity(job.connections);
     while connections.len() < job.connections {
         let first = connections.len();
         for number in first..job.connections.min(first + GROUP) {
-            let mut hello = hello(job, number);
-            if let Some((path, protocol)) = upgrade {
-                hello.extend(heads::upgrade(path, protocol));
-            }
-            let mut socket = connect(job)?;
-            // Without a request the header goes out with the first one: one segment, as balancers do.
-            let pending = if upgrade.is_some() {
-                socket.write_all(&hello)?;
-                Vec::new()
-            } else {
-                hello
-            };
-            let follower = Follower::default();
-            connections.push(Connection { socket, follower, early: Vec::new(), pending });
+            connections.push(begin(job, number, opening)?);
         }
         for connection in connections.iter_mut().skip(first) {
-            if upgrade.is_some() {
-                connection.early = read_101(&mut connection.socket)?;
+            let socket = &mut connection.socket;
+            match opening {
+                Opening::Upgrade(..) => {
+                    let (head, early) = read_head(socket)?;
+                    expect_status(&head, 101)?;
+                    connection.early = early;
+                }
+                Opening::Request => drop(read_response(socket)?),
+                Opening::Bare => {}
             }
-            connection.socket.set_nonblocking(true)?;
+            socket.set_nonblocking(true)?;
         }
     }
     Ok(connections)
+}
+
+/// A connection on which the first bytes are out.
+fn begin(job: &Job, number: usize, opening: Opening<'_>) -> io::Result<Connection> {
+    let hello = hello(job, number);
+    let mut socket = connect(job)?;
+    let mut pending = Pending::default();
+    match opening {
+        Opening::Upgrade(path, protocol) => {
+            socket.write_all(&[hello, heads::upgrade(path, protocol)].concat())?;
+        }
+        Opening::Request => socket.write_all(&[hello, heads::get(Path::Page)].concat())?,
+        Opening::Bare => pending = Pending::of(hello),
+    }
+    Ok(Connection { socket, follower: Follower::default(), early: Vec::new(), pending })
 }
 
 /// A connected socket.
@@ -68,13 +89,13 @@ pub(super) fn connect(job: &Job) -> io::Result<TcpStream> {
 pub(super) fn hello(job: &Job, number: usize) -> Vec<u8> {
     match job.work {
         _ if !job.proxy_header => Vec::new(),
-        Work::Refusals | Work::Flood => heads::proxy_header_of(8, number),
+        Work::Refusals | Work::Flood | Work::Frames(_) => heads::proxy_header_of(8, number),
         _ => heads::proxy_header(number),
     }
 }
 
-/// Reads a 101 and returns what came behind it.
-fn read_101(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
+/// Reads a response's head, and returns it and what came behind it.
+pub(super) fn read_head(socket: &mut impl Read) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -82,16 +103,27 @@ fn read_101(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
             Ok(0) => return Err(refused(&bytes)),
             Ok(length) => length,
             Err(fault) if would_block(&fault) => {
-                return Err(io::Error::other("a handshake was not answered in 30 s"));
+                return Err(io::Error::other("a request was not answered in time"));
             }
             Err(fault) => return Err(fault),
         };
         bytes.extend_from_slice(buffer.get(..length).unwrap_or_default());
         if let Some(end) = heads::length(&bytes) {
-            expect_status(&bytes, 101)?;
-            return Ok(bytes.split_off(end));
+            let behind = bytes.split_off(end);
+            return Ok((bytes, behind));
         }
     }
+}
+
+/// Reads a whole response of status 200, and returns its body.
+pub(crate) fn read_response(socket: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (head, mut body) = read_head(socket)?;
+    expect_status(&head, 200)?;
+    let length = heads::status(&head).map_or(0, |(_, length)| length);
+    let begun = body.len();
+    body.resize(length, 0);
+    socket.read_exact(body.get_mut(begun..).unwrap_or_default())?;
+    Ok(body)
 }
 
 /// Fails unless a response has this status.
@@ -113,19 +145,11 @@ fn refused(answer: &[u8]) -> io::Error {
 }
 
 impl Connection {
-    /// Sends `message` as far as it goes now. Nothing else may be pending.
+    /// Sends `message`, behind what is pending, as far as it goes now.
     pub(super) fn send(&mut self, message: &[u8], poll: &Poll, token: usize) -> io::Result<()> {
-        if !self.pending.is_empty() {
-            self.pending.extend_from_slice(message);
-            return Ok(());
-        }
-        let sent = match self.socket.write(message) {
-            Ok(sent) => sent,
-            Err(fault) if would_block(&fault) => 0,
-            Err(fault) => return Err(fault),
-        };
-        if let Some(rest) = message.get(sent..).filter(|rest| !rest.is_empty()) {
-            self.pending.extend_from_slice(rest);
+        let was_empty = self.pending.is_empty();
+        self.pending.write(&self.socket, message)?;
+        if was_empty && !self.pending.is_empty() {
             poll.change(&self.socket, token, Interest::ReadWrite)?;
         }
         Ok(())
@@ -133,11 +157,7 @@ impl Connection {
 
     /// Sends what is pending.
     pub(super) fn flush(&mut self, poll: &Poll, token: usize) -> io::Result<()> {
-        match self.socket.write(&self.pending) {
-            Ok(sent) => drop(self.pending.drain(..sent)),
-            Err(fault) if would_block(&fault) => {}
-            Err(fault) => return Err(fault),
-        }
+        self.pending.flush(&self.socket)?;
         if self.pending.is_empty() {
             poll.change(&self.socket, token, Interest::Read)?;
         }

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::connection::{connect, expect_status, hello};
+use super::connection::{connect, expect_status, hello, read_head};
 use super::{Job, OPEN, Outcome, Until, Window, Work};
 use crate::heads::{self, Path, WEBSOCKET};
 use crate::poll::{Interest, Poll, Ready, would_block};
@@ -102,14 +102,7 @@ fn use_up(job: &Job) -> io::Result<()> {
     for number in 0..MOST_ALLOWED {
         let mut socket = connect(job)?;
         socket.write_all(&[hello(job, number), request.clone()].concat())?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 1024];
-        while heads::length(&answer).is_none() {
-            match socket.read(&mut buffer)? {
-                0 => break,
-                length => answer.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-            }
-        }
+        let (answer, _) = read_head(&mut socket)?;
         if expect_status(&answer, 101).is_err() {
             return expect_status(&answer, 429);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::connection::{self, Connection};
+use super::connection::{self, Connection, Opening};
 use super::{Job, Outcome};
 use crate::frames::{self, Part, Sender};
 use crate::heads::{self, Path, WEBSOCKET};
@@ -30,7 +30,7 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
     let mut poll = Poll::new()?;
     let mut held = Vec::with_capacity(job.connections);
     let mut outcome = Outcome::default();
-    let opened = connection::open(job, Some((Path::Echo, WEBSOCKET)))?;
+    let opened = connection::open(job, Opening::Upgrade(Path::Echo, WEBSOCKET))?;
     for (number, mut connection) in opened.into_iter().enumerate() {
         poll.add(&connection.socket, number + 1, Interest::Read)?;
         let early = mem::take(&mut connection.early);
@@ -61,15 +61,16 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
             let Some(place) = held.get_mut(event.token - 1) else { continue };
             let Some(connection) = place else { continue };
             let length = match connection.socket.read(&mut buffer) {
-                Ok(0) => {
-                    *place = None;
-                    left -= 1;
-                    continue;
-                }
-                Ok(length) => length,
+                // Some proxies end with a reset.
+                Err(fault) if fault.kind() == io::ErrorKind::ConnectionReset => 0,
                 Err(fault) if would_block(&fault) => continue,
-                Err(fault) => return Err(fault),
+                read => read?,
             };
+            if length == 0 {
+                *place = None;
+                left -= 1;
+                continue;
+            }
             let bytes = buffer.get(..length).unwrap_or_default();
             let answer = take(connection, bytes, &mut outcome);
             // Behind our own end nothing can be said.
@@ -89,12 +90,28 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
 pub(super) fn slow_heads(job: &Job) -> io::Result<Outcome> {
     let request = heads::upgrade(Path::Echo, WEBSOCKET);
     let half = request.get(..request.len() / 2).unwrap_or_default();
-    let mut held = connection::open(job, None)?;
+    let mut held = connection::open(job, Opening::Bare)?;
     for connection in &mut held {
-        connection.socket.write_all(&[&connection.pending, half].concat())?;
+        let hello = connection.pending.take();
+        connection.socket.write_all(&[&hello, half].concat())?;
     }
+    until_told_to_end(&held)
+}
+
+/// Holds connections that have had one response and may have more.
+pub(super) fn kept(job: &Job) -> io::Result<Outcome> {
+    until_told_to_end(&connection::open(job, Opening::Request)?)
+}
+
+fn until_told_to_end(held: &[Connection]) -> io::Result<Outcome> {
     println!("{OPEN}");
     io::stdin().read_to_end(&mut Vec::new())?;
+    for connection in held {
+        match (&connection.socket).read(&mut [0]) {
+            Err(fault) if would_block(&fault) => {}
+            _ => return Err(io::Error::other("a connection that was held was ended")),
+        }
+    }
     Ok(Outcome { count: held.len() as u64, ..Outcome::default() })
 }
 

@@ -11,7 +11,7 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::connection::{self, Connection, expect_status};
+use super::connection::{self, Connection, Opening, expect_status};
 use super::{Job, Latency, Outcome, Until, Window, Work};
 use crate::frames::{self, Part, Sender};
 use crate::heads::{self, Path, WEBSOCKET};
@@ -51,6 +51,7 @@ pub(super) fn run(job: &Job, work: &Work) -> io::Result<Outcome> {
         }
     }
     let outcome = traffic.window.close()?;
+    traffic.note_those_under_way();
     Ok(Outcome { latency: Latency::of(traffic.latencies), ..outcome })
 }
 
@@ -63,7 +64,7 @@ struct Traffic {
     shape: Shape,
     /// How many may still be sent.
     left: u64,
-    latencies: Vec<u32>,
+    latencies: Vec<u64>,
 }
 
 struct Member {
@@ -101,32 +102,31 @@ struct Pace {
 impl Traffic {
     fn open(job: &Job, work: &Work) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let (upgrade, message, shape) = match work {
+        let (opening, message, shape) = match work {
             Work::Echo { size, protocol } if protocol == WEBSOCKET => {
                 let message = frames::frame(Sender::Client, frames::BINARY, &vec![b'e'; *size]);
-                (Some((Path::Echo, protocol.as_str())), message, Shape::Frame)
+                (Opening::Upgrade(Path::Echo, protocol), message, Shape::Frame)
             }
             Work::Echo { size, protocol } => {
                 // As long as a frame of that size.
                 let message = frames::frame(Sender::Client, frames::BINARY, &vec![b'e'; *size]);
-                (Some((Path::Echo, protocol.as_str())), message, Shape::Bytes)
+                (Opening::Upgrade(Path::Echo, protocol), message, Shape::Bytes)
             }
             Work::Paced { rate } => {
                 let message = frames::frame(Sender::Client, frames::BINARY, &[b'e'; PACED_SIZE]);
                 let pace = Pace::new(*rate)?;
                 poll.add(&pace.clock, CLOCK, Interest::Read)?;
-                (Some((Path::Echo, WEBSOCKET)), message, Shape::Paced(pace))
+                (Opening::Upgrade(Path::Echo, WEBSOCKET), message, Shape::Paced(pace))
             }
-            Work::Push => (Some((Path::Push, WEBSOCKET)), Vec::new(), Shape::Pushed),
-            // The others are not for here.
-            Work::Get
-            | Work::Handshakes
-            | Work::Refusals
-            | Work::Flood
-            | Work::SlowHeads
-            | Work::Hold => (None, heads::get(), Shape::Response),
+            Work::Push => (Opening::Upgrade(Path::Push, WEBSOCKET), Vec::new(), Shape::Pushed),
+            Work::Get { is_large } => {
+                let path = if *is_large { Path::LargePage } else { Path::Page };
+                (Opening::Bare, heads::get(path), Shape::Response)
+            }
+            Work::Upload => (Opening::Bare, heads::post(), Shape::Response),
+            other => return Err(io::Error::other(format!("{other:?} is no traffic"))),
         };
-        let mut connections = connection::open(job, upgrade)?;
+        let mut connections = connection::open(job, opening)?;
         for (number, connection) in connections.iter_mut().enumerate() {
             poll.add(&connection.socket, number + 1, Interest::Read)?;
             // Pushed before the window, which begins below.
@@ -169,7 +169,7 @@ impl Traffic {
         }
         self.left -= 1;
         member.left = self.message.len();
-        let first = mem::take(&mut member.connection.pending);
+        let first = member.connection.pending.take();
         if first.is_empty() {
             member.connection.send(&self.message, &self.poll, token)
         } else {
@@ -241,14 +241,23 @@ impl Traffic {
         Ok(())
     }
 
+    /// Notes how long paced messages that are still under way took so far: whoever holds them up is not to look good.
+    fn note_those_under_way(&mut self) {
+        let due = self.connections.iter().flat_map(|member| &member.due);
+        self.latencies.extend(due.map(|due| nanoseconds(due.elapsed())));
+    }
+
     /// Notes how long a paced message took.
     fn took(&mut self, token: usize) {
         let due = self.connections.get_mut(token - 1).and_then(|member| member.due.pop_front());
         if let Some(due) = due.filter(|_| self.window.began.is_some()) {
-            let took = due.elapsed().as_nanos();
-            self.latencies.push(u32::try_from(took).unwrap_or(u32::MAX));
+            self.latencies.push(nanoseconds(due.elapsed()));
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Member {

@@ -1,5 +1,5 @@
-//! Counts that time does not disturb: instructions in user space, by valgrind's callgrind, and system
-//! calls, by strace. Either runs the proxy; the difference of two runs of different length, divided by
+//! Counts that time does not disturb: instructions in user space and allocations, by valgrind's callgrind and memcheck,
+//! and system calls, by strace. Either runs the proxy; the difference of two runs of different length, divided by
 //! the difference of their lengths, is what one more round trip costs.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,8 @@ use crate::proxies::missing;
 pub(crate) enum Counter {
     /// Instructions in user space, of all threads: `instructions`.
     Callgrind,
+    /// Calls of malloc and its like, of all threads: `allocations`.
+    Memcheck,
     /// System calls by name, of all threads.
     Strace,
 }
@@ -24,10 +26,13 @@ pub(crate) type Counts = BTreeMap<String, f64>;
 /// The name of the count of [`Counter::Callgrind`].
 pub(crate) const INSTRUCTIONS: &str = "instructions";
 
+/// The name of the count of [`Counter::Memcheck`].
+pub(crate) const ALLOCATIONS: &str = "allocations";
+
 impl Counter {
     pub(crate) const fn program(self) -> &'static str {
         match self {
-            Self::Callgrind => "valgrind",
+            Self::Callgrind | Self::Memcheck => "valgrind",
             Self::Strace => "strace",
         }
     }
@@ -40,6 +45,11 @@ impl Counter {
         match self {
             Self::Callgrind => words.extend(
                 ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--"].map(str::to_owned),
+            ),
+            // Of memory's use it is to find nothing.
+            Self::Memcheck => words.extend(
+                ["--tool=memcheck", "--undef-value-errors=no", "--leak-check=no", "--"]
+                    .map(str::to_owned),
             ),
             // Whoever kills strace leaves its child behind, unless the child asked for its death.
             Self::Strace => words.extend([
@@ -60,6 +70,7 @@ impl Counter {
         let said = ended.errors();
         let counts = match self {
             Self::Callgrind => callgrind(&said),
+            Self::Memcheck => memcheck(&said),
             Self::Strace => strace(&said),
         };
         if counts.is_empty() {
@@ -75,6 +86,16 @@ fn callgrind(said: &str) -> Counts {
         .filter_map(|line| line.split_once("Collected : "))
         .filter_map(|(_, number)| number.trim().parse().ok())
         .map(|number| (INSTRUCTIONS.to_owned(), number))
+        .collect()
+}
+
+/// `==123==   total heap usage: 1,234 allocs, 1,230 frees, 56,789 bytes allocated`
+fn memcheck(said: &str) -> Counts {
+    said.lines()
+        .filter_map(|line| line.split_once("total heap usage: "))
+        .filter_map(|(_, rest)| rest.split_once(" allocs"))
+        .filter_map(|(number, _)| number.replace(',', "").parse().ok())
+        .map(|number| (ALLOCATIONS.to_owned(), number))
         .collect()
 }
 
@@ -102,7 +123,13 @@ pub(crate) fn difference(short: &Counts, long: &Counts, more: f64) -> Counts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Counts, callgrind, difference, strace};
+    use super::{Counts, callgrind, difference, memcheck, strace};
+
+    #[test]
+    fn allocations_are_found_in_what_valgrind_says() {
+        let said = "==7==   total heap usage: 1,234 allocs, 1,230 frees, 56,789 bytes allocated\n";
+        assert_eq!(memcheck(said).values().copied().collect::<Vec<_>>(), [1_234.0]);
+    }
 
     #[test]
     fn instructions_are_found_in_what_valgrind_says() {

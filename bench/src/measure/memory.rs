@@ -1,18 +1,23 @@
-//! Memory of a process.
+//! Memory and descriptors of a proxy.
 
 use std::{fs, io};
 
-/// Bytes that the process has for itself, and its share of what it has with others: `Pss` of
-/// `/proc/PID/smaps_rollup` (proc(5)).
+use super::tree;
+
+/// Bytes that the process and its children have for themselves, and their share of what they have with others:
+/// `Pss` of `/proc/PID/smaps_rollup` (proc(5)).
 pub(crate) fn pss(pid: u32) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    kibibytes(&text, "Pss:")
-        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/smaps_rollup has no Pss")))
+    tree::sum(pid, |pid| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        kibibytes(&text, "Pss:")
+            .ok_or_else(|| io::Error::other(format!("/proc/{pid}/smaps_rollup has no Pss")))
+    })
 }
 
-/// Descriptors that the process has open.
+/// Descriptors that they have open.
 pub(crate) fn descriptors(pid: u32) -> io::Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+    let all = tree::sum(pid, |pid| Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64))?;
+    Ok(usize::try_from(all).unwrap_or(usize::MAX))
 }
 
 /// The bytes of a line `NAME   123 kB`.

@@ -1,10 +1,9 @@
 //! HAProxy: HTTP mode, one thread. Buffers and all else as by default.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{ROOM, find};
+use super::{ROOM, find, write};
 use crate::Fallible;
 use crate::process::Program;
 
@@ -13,14 +12,12 @@ pub(super) fn program(
     scratch: &Path,
     addresses: [SocketAddr; 2],
 ) -> Fallible<Program> {
-    let file = scratch.join("haproxy.cfg");
-    fs::write(&file, configuration(addresses))
-        .map_err(|fault| format!("{}: {fault}", file.display()))?;
+    let file = write(scratch, "haproxy.cfg", &configuration(addresses))?;
     Ok(Program::new("HAProxy", cores, &find("haproxy")?)
         .argument("-db")
         .argument("-q")
         .argument("-f")
-        .argument(file.display().to_string()))
+        .argument(file))
 }
 
 pub(super) fn configuration([listen, application]: [SocketAddr; 2]) -> String {

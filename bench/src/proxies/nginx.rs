@@ -1,10 +1,10 @@
-//! nginx: one process, no master. Buffers and all else as by default.
+//! nginx: one process, no master. Bodies are passed on as they come, as the others do, and never to a file;
+//! buffers and all else as by default.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{ROOM, find};
+use super::{ROOM, find, write};
 use crate::Fallible;
 use crate::process::Program;
 
@@ -13,16 +13,15 @@ pub(super) fn program(
     scratch: &Path,
     addresses: [SocketAddr; 2],
 ) -> Fallible<Program> {
-    let file = scratch.join("nginx.conf");
-    fs::write(&file, configuration(&scratch.display().to_string(), addresses))
-        .map_err(|fault| format!("{}: {fault}", file.display()))?;
+    let folder = scratch.display().to_string();
+    let file = write(scratch, "nginx.conf", &configuration(&folder, addresses))?;
     Ok(Program::new("nginx", cores, &find("nginx")?)
         .argument("-e")
         .argument("stderr")
         .argument("-p")
-        .argument(scratch.display().to_string())
+        .argument(folder)
         .argument("-c")
-        .argument(file.display().to_string()))
+        .argument(file))
 }
 
 pub(super) fn configuration(scratch: &str, [listen, application]: [SocketAddr; 2]) -> String {
@@ -43,6 +42,7 @@ http {{
     fastcgi_temp_path {scratch}/fastcgi;
     scgi_temp_path {scratch}/scgi;
     uwsgi_temp_path {scratch}/uwsgi;
+    client_max_body_size 0;
     keepalive_requests 1000000000;
     map $http_upgrade $connection_header {{
         default upgrade;
@@ -58,6 +58,8 @@ http {{
         location / {{
             proxy_pass http://application;
             proxy_http_version 1.1;
+            proxy_request_buffering off;
+            proxy_max_temp_file_size 0;
             proxy_set_header Host $http_host;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $connection_header;

@@ -7,11 +7,13 @@ use super::table::number;
 /// A value that is to be at most so large, or at least.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Goal {
-    /// What is compared: `CPU per round trip, elbows ÷ the better of nginx and HAProxy`.
+    /// What is compared: `CPU per round trip, elbows ÷ copy loop`.
     pub(crate) what: String,
     pub(crate) found: f64,
     pub(crate) bound: Bound,
     pub(crate) digits: usize,
+    /// It is not one of the main ones, and comes in a table of its own.
+    pub(crate) is_further: bool,
 }
 
 /// How far a value may go.
@@ -23,11 +25,16 @@ pub(crate) enum Bound {
 
 impl Goal {
     pub(crate) fn at_most(what: impl Into<String>, bound: f64, found: f64, digits: usize) -> Self {
-        Self { what: what.into(), found, bound: Bound::AtMost(bound), digits }
+        Self { what: what.into(), found, bound: Bound::AtMost(bound), digits, is_further: false }
     }
 
     pub(crate) fn at_least(what: impl Into<String>, bound: f64, found: f64, digits: usize) -> Self {
-        Self { what: what.into(), found, bound: Bound::AtLeast(bound), digits }
+        Self { what: what.into(), found, bound: Bound::AtLeast(bound), digits, is_further: false }
+    }
+
+    /// The same, not one of the main ones.
+    pub(crate) fn further(self) -> Self {
+        Self { is_further: true, ..self }
     }
 
     pub(crate) fn is_held(&self) -> bool {
@@ -59,6 +66,9 @@ impl Goal {
             return "held".to_owned();
         }
         let (Bound::AtMost(bound) | Bound::AtLeast(bound)) = self.bound;
+        if bound == 0.0 {
+            return format!("missed by {}", number(self.found, self.digits));
+        }
         format!("missed by {} %", number(((self.found / bound - 1.0) * 100.0).abs(), 1))
     }
 }
@@ -78,6 +88,7 @@ mod tests {
         assert_eq!(Goal::at_most("x", 0.65, 0.78, 2).verdict(), "missed by 20.0 %");
         assert_eq!(Goal::at_least("x", 90.0, 45.0, 0).verdict(), "missed by 50.0 %");
         assert_eq!(Goal::at_most("x", 0.65, 0.65, 2).verdict(), "held");
+        assert_eq!(Goal::at_most("x", 0.0, 0.25, 2).verdict(), "missed by 0.25");
     }
 
     #[test]

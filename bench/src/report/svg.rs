@@ -16,7 +16,8 @@ const GAP: f64 = 4.0;
 const BETWEEN: f64 = 26.0;
 
 /// elbows stands out; the rest is of one family.
-const COLOURS: [&str; 4] = ["#d9480f", "#4c6ef5", "#15aabf", "#868e96"];
+const COLOURS: [&str; 8] =
+    ["#d9480f", "#364fc7", "#4c6ef5", "#1098ad", "#15aabf", "#66d9e8", "#868e96", "#adb5bd"];
 
 /// The chart of a section, if it has one.
 pub(crate) fn draw(section: &Section) -> Option<String> {
@@ -70,7 +71,7 @@ fn label(cell: &Cell) -> String {
     match *cell {
         Cell::Number(spread, digits) => number(spread.median, digits),
         Cell::Exact(value, digits) => number(value, digits),
-        Cell::None => String::new(),
+        Cell::Cannot(_) | Cell::None => String::new(),
     }
 }
 

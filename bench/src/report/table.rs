@@ -29,6 +29,8 @@ pub(crate) enum Cell {
     Number(Spread, usize),
     /// A number that has no spread.
     Exact(f64, usize),
+    /// There is none, because the proxy does not do this.
+    Cannot(&'static str),
     /// There is none.
     None,
 }
@@ -38,7 +40,7 @@ impl Cell {
         match *self {
             Self::Number(spread, _) => Some(spread),
             Self::Exact(value, _) => Some(Spread { median: value, least: value, most: value }),
-            Self::None => None,
+            Self::Cannot(_) | Self::None => None,
         }
     }
 }
@@ -54,6 +56,7 @@ impl fmt::Display for Cell {
                 number(spread.most, *digits)
             ),
             Self::Exact(value, digits) => out.write_str(&number(*value, *digits)),
+            Self::Cannot(why) => out.write_str(why),
             Self::None => out.write_str("–"),
         }
     }
