@@ -2,7 +2,7 @@
 //! passes that a simpler reader would read otherwise.
 
 use super::Script;
-use crate::http::framing::{Follower, Step};
+use crate::http::framing::follower::{Follower, Step};
 use crate::http::head::{self, Framing, Limits, Version};
 
 /// Messages that are followed at most.

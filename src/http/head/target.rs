@@ -1,7 +1,7 @@
 //! Request targets and hosts (RFC 9112, section 3.2; RFC 9110, sections 4.2 and 7.2).
 //!
 //! A target passes byte for byte, `//`, `..` and `%2F` included: what its path means is for the upstream
-//! to say. What is refused are bytes at which readers cut or turn it differently.
+//! to say. What no target may hold is said where its bytes are read: controls, space, DEL and `#`.
 
 use std::net::Ipv6Addr;
 
@@ -20,7 +20,7 @@ pub enum Target<'a> {
 /// Takes a target apart; none if it has no form that is served here.
 pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
     if target.starts_with(b"/") {
-        return is_path_and_query(target).then_some(Target::Origin(target));
+        return Some(Target::Origin(target));
     }
     if target == b"*" {
         return is_options.then_some(Target::Asterisk);
@@ -31,29 +31,12 @@ pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
     let (authority, path) = rest.split_at_checked(end)?;
     // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
     let named = !authority.is_empty() && !authority.starts_with(b":");
-    let well_formed = named && is_host(authority) && is_path_and_query(path);
-    well_formed.then_some(Target::Absolute(authority, path))
+    (named && is_host(authority)).then_some(Target::Absolute(authority, path))
 }
 
 fn without_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = target.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)
-}
-
-/// Visible ASCII, but for what no URI holds and somebody gives a meaning: `#` ends a target for some, `\`
-/// is `/` in a path for some. The others are what hyper does not take, which reads all but upgrades after us.
-fn is_path_and_query(bytes: &[u8]) -> bool {
-    let mut in_query = false;
-    bytes.iter().all(|byte| match byte {
-        b'?' => {
-            in_query = true;
-            true
-        }
-        b'#' | b'<' | b'>' => false,
-        b'\\' | b'`' => in_query,
-        b'"' => !in_query,
-        byte => byte.is_ascii_graphic(),
-    })
 }
 
 /// Whether it can be a host and a port (RFC 3986, section 3.2; a comma would make two of it). Empty is
