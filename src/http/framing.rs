@@ -23,7 +23,7 @@ const MOST_EXTENSIONS: usize = 16 * 1_024;
 const LONGEST_TRAILERS: usize = 16 * 1_024;
 
 /// Reads one chunked body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chunked {
     at: At,
     /// Bytes of extensions so far.
@@ -31,7 +31,7 @@ pub struct Chunked {
     limits: Limits,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum At {
     /// At the line before a chunk, or in it.
     Line(ChunkLine),

@@ -231,6 +231,9 @@ pub(super) fn trailers<'a>(
 /// Field lines, if one call read all of them, and the bytes up to the end of the empty line.
 type Section<'a> = (Option<Vec<Field<'a>>>, usize);
 
+/// So many fields most heads have at most: room for them is made at once.
+const OFTEN: usize = 16;
+
 /// The first line and the field lines of a section that begins at `start`, from `place` on.
 fn read_lines<'a>(
     place: &mut Place,
@@ -244,7 +247,7 @@ fn read_lines<'a>(
     let within = head_of(bytes, limits.head);
     let from = std::mem::replace(place, start);
     let mut lines = Lines { bytes: within, place: from, limits, lone_lf };
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(if from == Place::START { OFTEN } else { 0 });
     let read = match first(&mut lines)? {
         Some(()) => lines.fields(&mut fields)?,
         None => None,

@@ -58,6 +58,9 @@ impl ChunkLine {
         bytes: &[u8],
         extensions: &mut usize,
     ) -> Result<Option<(u64, usize)>, Fault> {
+        if self.part == Part::Size && !self.digits(bytes)? {
+            return Ok(None);
+        }
         for byte in bytes.get(self.at..).unwrap_or_default() {
             if self.part == Part::LineFeed {
                 return if *byte == b'\n' {
@@ -79,10 +82,12 @@ impl ChunkLine {
     }
 
     fn next(&mut self, byte: u8) -> Result<Part, Fault> {
+        if byte == b'\r' && self.part == Part::Size && self.at > 0 {
+            return Ok(Part::LineFeed);
+        }
         let is_white = matches!(byte, b' ' | b'\t');
         let is_token = is_token(&[byte]);
         Ok(match (self.part, byte) {
-            (Part::Size, _) if byte.is_ascii_hexdigit() => self.digit(byte)?,
             (Part::Size, _) if self.at == 0 => return Err(Fault::ChunkSize),
             (Part::Size | Part::Name | Part::Token | Part::BehindQuoted, b'\r') => Part::LineFeed,
             (Part::Size | Part::Name | Part::Token | Part::BehindQuoted, b'\n') => {
@@ -117,14 +122,17 @@ impl ChunkLine {
         })
     }
 
-    /// Zeros in front are allowed, in such numbers that nobody's digits overflow; half of the numbers, so that nobody
-    /// takes one for negative.
-    fn digit(&mut self, byte: u8) -> Result<Part, Fault> {
-        let digit = char::from(byte).to_digit(16).ok_or(Fault::ChunkSize)?;
-        if self.at == 16 || self.size >= 1 << 59 {
-            return Err(Fault::ChunkSize);
+    /// Reads the digits of the size; whether their end is there. Zeros in front are allowed, in such numbers that
+    /// nobody's digits overflow; half of the numbers, so that nobody takes one for negative.
+    fn digits(&mut self, bytes: &[u8]) -> Result<bool, Fault> {
+        while let Some(byte) = bytes.get(self.at) {
+            let Some(digit) = char::from(*byte).to_digit(16) else { return Ok(true) };
+            if self.at == 16 || self.size >= 1 << 59 {
+                return Err(Fault::ChunkSize);
+            }
+            self.size = self.size << 4 | u64::from(digit);
+            self.at += 1;
         }
-        self.size = self.size << 4 | u64::from(digit);
-        Ok(Part::Size)
+        Ok(false)
     }
 }

@@ -1,7 +1,5 @@
 //! Chunked bodies whole and in pieces: what passes, what does not, and at which byte that is said.
 
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -187,17 +185,6 @@ fn data_can_pass_without_being_looked_at() {
     assert!(matches!(chunked.step(b"\r\n"), Ok(Step::Trailers(_, 2))));
     assert!(chunked.is_over());
     assert!(matches!(chunked.step(b"GET"), Ok(Step::More)));
-}
-
-/// A line that comes in single bytes costs what its bytes cost, and so do many small chunks.
-#[test]
-fn small_chunks_cost_little() {
-    let bytes = [&b"1\r\nx\r\n".repeat(120_000)[..], b"0\r\n\r\n"].concat();
-    let start = Instant::now();
-    let (_, body) = in_pieces(&bytes, [bytes.len()]);
-    let time = start.elapsed();
-    assert!(body.is_over && body.data.len() == 120_000);
-    assert!(time < Duration::from_millis(200), "{time:?}");
 }
 
 /// Pieces of bodies, right and wrong.

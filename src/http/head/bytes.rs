@@ -13,6 +13,9 @@ pub(super) enum Class {
     /// A request target: any byte but controls, space, DEL and `#`, which ends a target for some readers. URIs hold
     /// fewer (RFC 3986), browsers and devices send all of these, and none of them has two meanings here.
     Target = 4,
+    /// The name of a host, percent-encoding aside (RFC 3986, section 3.2.2: unreserved and delimiters; not the comma,
+    /// which would make two of it).
+    Host = 8,
 }
 
 const CLASSES: [u8; 256] = {
@@ -41,11 +44,29 @@ const CLASSES: [u8; 256] = {
             );
         let value = character == b'\t' || (character >= b' ' && character != 0x7f);
         let target = value && !matches!(character, b'\t' | b' ' | b'#');
+        let host = character.is_ascii_alphanumeric()
+            || matches!(
+                character,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b';'
+                    | b'='
+            );
         #[allow(clippy::indexing_slicing)]
         {
             classes[byte] = (if token { Class::Token as u8 } else { 0 })
                 | (if value { Class::Value as u8 } else { 0 })
-                | (if target { Class::Target as u8 } else { 0 });
+                | (if target { Class::Target as u8 } else { 0 })
+                | (if host { Class::Host as u8 } else { 0 });
         }
         byte += 1;
     }
@@ -63,7 +84,12 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
 
 /// Where the first byte at or behind `from` is that is not part of a token.
 pub(super) fn end_of_token(bytes: &[u8], from: usize) -> Option<usize> {
-    end_of_run(Class::Token, bytes, from)
+    end_by_eights(Class::Token, bytes, from, token_stops)
+}
+
+/// The same of the name of a host, percent-encoding aside.
+pub(super) fn end_of_host(bytes: &[u8]) -> Option<usize> {
+    end_of_run(Class::Host, bytes, 0)
 }
 
 /// The same of a value.
@@ -115,6 +141,15 @@ const fn less(bytes: u64, limit: u8) -> u64 {
 /// The same of each byte that is `byte`.
 const fn equal(bytes: u64, byte: u8) -> u64 {
     less(bytes ^ (ONES * byte as u64), 1)
+}
+
+/// All but letters and dashes is marked, of which most names are made. Each mark is exact.
+const fn token_stops(bytes: u64) -> u64 {
+    let letters = (bytes | (ONES * 0x20)) & !HIGH;
+    let from_a = letters + ONES * (0x80 - b'a' as u64);
+    let behind_z = letters + ONES * (0x7f - b'z' as u64);
+    let other_than_dash = ((bytes ^ (ONES * b'-' as u64)) & !HIGH) + ONES * 0x7f;
+    ((!from_a | behind_z) & other_than_dash | bytes) & HIGH
 }
 
 /// A tab is marked as well: it is rare.

@@ -5,6 +5,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::bytes::end_of_host;
+
 /// A request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -43,7 +45,7 @@ fn without_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
 /// well-formed: of a target without authority.
 #[must_use]
 pub fn is_host(host: &[u8]) -> bool {
-    let (name, port) = if let [b'[', rest @ ..] = host {
+    let port = if let [b'[', rest @ ..] = host {
         let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
         let (Some(address), Some(port)) = (rest.get(..end), rest.get(end + 1..)) else {
             return false;
@@ -52,41 +54,28 @@ pub fn is_host(host: &[u8]) -> bool {
         if !address.is_some_and(|_: Ipv6Addr| true) {
             return false;
         }
-        (&b""[..], port)
+        port
     } else {
-        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-        host.split_at(end)
+        behind_name(host)
     };
-    let port_is_fine = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    port_is_fine && is_name(name)
+    }
 }
 
-/// RFC 3986, section 3.2.2: unreserved, percent-encoded, delimiters (not the comma).
-fn is_name(mut name: &[u8]) -> bool {
+/// What follows the name of a host, percent-encoded bytes included.
+fn behind_name(mut host: &[u8]) -> &[u8] {
     loop {
-        let Some(other) = name.iter().position(|byte| !is_plain(*byte)) else { return true };
-        name = match name.get(other..) {
+        let end = end_of_host(host).unwrap_or(host.len());
+        host = match host.get(end..) {
             Some([b'%', high, low, rest @ ..])
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
                 rest
             }
-            _ => return false,
+            rest => return rest.unwrap_or_default(),
         };
     }
-}
-
-const fn is_plain(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'a'..=b'z'
-            | b'A'..=b'Z'
-            | b'0'..=b'9'
-            | b'-' | b'.' | b'_' | b'~'
-            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
-    )
 }
