@@ -18,14 +18,18 @@
 )]
 
 mod frames;
+mod http_reference;
+mod messages;
 mod proxy_header;
 pub(crate) mod reference;
 mod requests;
+mod responses;
 
 pub use crate::relay::schedule::tunnel;
 pub use frames::frames;
 pub use proxy_header::proxy_header;
 pub use requests::requests;
+pub use responses::responses;
 
 /// A target: its name and its body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -35,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("frames", frames),
     ("proxy_header", proxy_header),
     ("requests", requests),
+    ("responses", responses),
     ("tunnel", tunnel),
 ];
 
@@ -171,6 +176,11 @@ mod tests {
         #[test]
         fn damaged_requests_break_no_rule(bytes in input("requests")) {
             body("requests")(&bytes);
+        }
+
+        #[test]
+        fn damaged_responses_break_no_rule(bytes in input("responses")) {
+            body("responses")(&bytes);
         }
 
         #[test]

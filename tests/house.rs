@@ -12,6 +12,8 @@ const PURE: &[&str] = &[
     "http/head.rs",
     "http/head",
     "http/framing.rs",
+    "http/framing",
+    "http/hop/listed.rs",
     "end.rs",
     "access_log/line.rs",
     "config",

@@ -1,9 +1,10 @@
-//! Any bytes of a client behind its PROXY header: the same messages however they are split, and no head
-//! passes that a simpler reader would read otherwise.
+//! Any bytes of a client behind its PROXY header: the same messages however they are split, and what a simpler reader
+//! finds in them as well.
 
 use super::Script;
-use crate::http::framing::{Follower, Step};
-use crate::http::head::{self, Framing, Limits, Version};
+use super::http_reference::{self, Verdict};
+use super::messages::{Body, limits, read_body};
+use crate::http::head::{Framing, Limits, Reader};
 
 /// Messages that are followed at most.
 const MOST: usize = 64;
@@ -13,100 +14,124 @@ const MOST: usize = 64;
 enum Said {
     /// A head of so many bytes, and how long its body is.
     Head(usize, Framing),
-    /// Bytes of the body behind it, as far as they are checked.
-    Body(usize),
-    /// It broke a rule. Which one can depend on how much has come: one may hide behind another.
-    Fault,
+    /// So many bytes of a body of some length.
+    Data(usize),
+    /// A chunked body.
+    Chunked(Body),
+    /// A rule that a head breaks, and the bytes of the message up to there.
+    Fault(String, usize),
 }
 
 /// The first byte says what limits there are, the second one how the others are split.
 pub fn requests(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let small = Limits { head: 300, fields: 6, target: 40 };
-    let limits = if script.byte().is_multiple_of(2) { Limits::DEFAULT } else { small };
+    let limits = limits(script.byte());
     let piece = usize::from(script.byte() % 40) + 1;
     let bytes = script.rest();
 
-    let whole = follow(bytes, bytes.len().max(1), limits);
-    for piece in [1, piece] {
-        let mut said = follow(bytes, piece, limits);
-        // A line that comes in pieces is looked at when it is whole: its fault may still be to come.
-        if whole.last() == Some(&Said::Fault) && said.last() != Some(&Said::Fault) {
-            said.push(Said::Fault);
+    let single = follow(bytes, 1, &limits);
+    for piece in [piece, bytes.len().max(1)] {
+        assert_eq!(follow(bytes, piece, &limits), single, "in pieces of {piece}");
+    }
+    let mut start = 0;
+    for said in &single {
+        let rest = &bytes[start..];
+        match said {
+            Said::Head(used, framing) => {
+                head_is_clear(rest, *used, *framing, &limits);
+                start += used;
+            }
+            Said::Data(used) => start += used,
+            Said::Chunked(body) => {
+                body.is_what_the_reference_reads(rest, &limits);
+                start += body.used;
+            }
+            Said::Fault(rule, length) => {
+                let verdict = http_reference::request(rest, &limits);
+                let is_right = matches!(verdict, Verdict::Whole(..));
+                assert!(!is_right, "{rule} at {length}, and the reference reads {verdict:?}");
+            }
         }
-        assert_eq!(said, whole, "in pieces of {piece}");
+    }
+    if let Some(rest) = bytes.get(start..)
+        && !matches!(
+            single.last(),
+            Some(Said::Fault(..) | Said::Chunked(Body { is_over: false, .. }))
+        )
+        && single.len() < MOST
+    {
+        // More bytes are waited for. (Behind a body of some length that is not whole nothing is left.)
+        let verdict = http_reference::request(rest, &limits);
+        assert!(matches!(verdict, Verdict::Part), "not whole, and the reference reads {verdict:?}");
     }
 }
 
-/// Follows the messages, with `piece` more bytes each time that more are asked for.
-fn follow(bytes: &[u8], piece: usize, limits: Limits) -> Vec<Said> {
-    let mut follower = Follower::new(limits);
+/// Follows the messages, with `piece` more bytes each time that more are asked for. None is begun behind the last one
+/// that is followed, so that where it ends does not depend on the pieces.
+fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
+    let mut reader = Reader::default();
     let mut said = Vec::new();
     let (mut start, mut came) = (0, 0);
     while said.len() < MOST {
-        match follower.step(&bytes[start..came]) {
-            Ok(Step::More) if came == bytes.len() => break,
-            Ok(Step::More) => came = bytes.len().min(came + piece),
-            Ok(Step::Head(head, used)) => {
-                head_is_clear(&bytes[start..start + used], &head, limits);
-                let framing = head.framing;
-                said.push(Said::Head(used, framing));
-                follower.enter(framing);
-                start += used;
+        let (framing, used) = match reader.request(&bytes[start..came], limits) {
+            Ok(None) if came == bytes.len() => break,
+            Ok(None) => {
+                came = bytes.len().min(came + piece);
+                continue;
             }
-            Ok(Step::Body(used)) => {
-                assert!(used > 0 && start + used <= came, "it passes what is not there");
-                match said.last_mut() {
-                    Some(Said::Body(length)) => *length += used,
-                    _ => said.push(Said::Body(used)),
-                }
-                start += used;
+            Ok(Some((head, used))) => {
+                assert!(used > 0 && start + used <= came, "it reads what is not there");
+                (head.framing, used)
             }
-            Err(_) => {
-                said.push(Said::Fault);
+            Err(fault) => {
+                let length = told_at(&bytes[start..came], limits);
+                said.push(Said::Fault(fault.to_string(), length));
                 break;
             }
+        };
+        said.push(Said::Head(used, framing));
+        start += used;
+        match framing {
+            Framing::Absent | Framing::Length(0) => {}
+            Framing::Length(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len() - start);
+                said.push(Said::Data(length));
+                start += length;
+            }
+            Framing::Chunked => {
+                let body = read_body(&bytes[start..], came.saturating_sub(start), piece, limits);
+                start += body.used;
+                let is_over = body.is_over;
+                said.push(Said::Chunked(body));
+                if !is_over {
+                    break;
+                }
+            }
+            Framing::UntilClose => panic!("a request has an end"),
         }
+        came = came.max(start);
     }
     said
 }
 
-/// A second reader that knows only lines finds the same.
-fn head_is_clear(own: &[u8], head: &head::Request<'_>, limits: Limits) {
-    assert!(own.len() <= limits.head && head.fields.len() <= limits.fields);
-    assert!(!own.contains(&0));
-    for (at, byte) in own.iter().enumerate() {
-        match byte {
-            b'\n' => assert_eq!(own[at - 1], b'\r', "a bare LF"),
-            b'\r' => assert_eq!(own[at + 1], b'\n', "a bare CR"),
-            _ => {}
-        }
+/// At which byte a fault stands: with one less there is none.
+fn told_at(bytes: &[u8], limits: &Limits) -> usize {
+    let is_wrong = |length: &usize| Reader::default().request(&bytes[..*length], limits).is_err();
+    // Faults stay: the first one is found by halves.
+    let (mut right, mut wrong) = (0, bytes.len());
+    while right + 1 < wrong {
+        let middle = usize::midpoint(right, wrong);
+        if is_wrong(&middle) { wrong = middle } else { right = middle }
     }
-    let text: Vec<_> = own.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
-    let mut lines = text.iter().skip_while(|line| line.is_empty());
-    let words = lines.next().unwrap().split(|byte| *byte == b' ').count();
-    assert_eq!(words, 3, "a request line has three words");
-    let fields: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
-    assert_eq!(fields.len(), head.fields.len());
-    let values = |name: &str| -> Vec<&[u8]> {
-        fields
-            .iter()
-            .filter_map(|line| {
-                let colon = line.iter().position(|byte| *byte == b':').unwrap();
-                let is_it = line[..colon].eq_ignore_ascii_case(name.as_bytes());
-                is_it.then(|| line[colon + 1..].trim_ascii())
-            })
-            .collect()
-    };
-    let hosts = values("host");
-    assert_eq!(hosts.first().copied(), head.host);
-    assert!(hosts.len() == 1 || hosts.is_empty() && head.version == Version::Http10);
-    match (head.framing, &values("content-length")[..], &values("transfer-encoding")[..]) {
-        (Framing::Absent, [], []) => {}
-        (Framing::Length(length), [value], []) => {
-            assert_eq!(std::str::from_utf8(value).unwrap().parse(), Ok(length));
-        }
-        (Framing::Chunked, [], [value]) => assert!(value.eq_ignore_ascii_case(b"chunked")),
-        other => panic!("its length can be read in two ways: {other:?}"),
-    }
+    assert!(is_wrong(&wrong) && !is_wrong(&right));
+    wrong
+}
+
+/// The reference finds the same in a head that passes.
+fn head_is_clear(bytes: &[u8], used: usize, framing: Framing, limits: &Limits) {
+    let (head, same) = Reader::default().request(bytes, limits).unwrap().unwrap();
+    assert_eq!((same, head.framing), (used, framing));
+    let fields = head.fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec()));
+    let expected = http_reference::Request { framing, fields: fields.collect() };
+    assert_eq!(http_reference::request(bytes, limits), Verdict::Whole(expected, used));
 }

@@ -19,7 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::framing::{Follower, Step};
+use super::framing::follower::{Follower, Step};
 use super::head::{Fault, Framing, Limits, Request};
 use super::{Front, ToClient, health, upgrade};
 use crate::client::Client;

@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::framing::{Follower, Step};
+use super::framing::follower::{Follower, Step};
 use super::head::{self, Fault, Target, Version};
 use super::{Front, ToClient, hop, reject};
 use crate::config::Config;

@@ -1,10 +1,15 @@
 //! Hop-by-hop fields: those that speak of one connection and must not pass (RFC 9110, section 7.6.1).
 
+#[allow(dead_code)] // The engine that calls it comes with the next commits.
+mod listed;
+
 use http::header::{
     CONNECTION, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+#[allow(unused_imports)]
+pub(crate) use self::listed::{Listed, wants_trailers};
 use super::forwarded::is_claim;
 use super::head::Field;
 

@@ -133,16 +133,34 @@ impl Application {
 /// Sends `bytes` behind a PROXY header and reads the answer as far as it goes: until a whole response,
 /// the end of the connection, or `patience` is over.
 fn exchange(proxy: SocketAddr, bytes: &[u8], patience: Duration) -> (Vec<u8>, Ended) {
-    exchange_bare(proxy, &[PROXY_V1, bytes].concat(), patience)
+    exchange_in(Pieces::Whole, proxy, &[PROXY_V1, bytes].concat(), patience)
+}
+
+/// How bytes are sent.
+#[derive(Clone, Copy, Debug)]
+enum Pieces {
+    Whole,
+    /// Each byte by itself; of very many bytes, more at a time.
+    Single,
 }
 
 /// The same without the header.
-fn exchange_bare(proxy: SocketAddr, bytes: &[u8], patience: Duration) -> (Vec<u8>, Ended) {
+fn exchange_in(
+    pieces: Pieces,
+    proxy: SocketAddr,
+    bytes: &[u8],
+    patience: Duration,
+) -> (Vec<u8>, Ended) {
     let mut socket = TcpStream::connect(proxy).unwrap();
+    socket.set_nodelay(true).unwrap();
     socket.set_read_timeout(Some(patience)).unwrap();
     socket.set_write_timeout(Some(patience)).unwrap();
+    let length = match pieces {
+        Pieces::Whole => bytes.len().max(1),
+        Pieces::Single => 1 + bytes.len() / 2_000,
+    };
     // Who refuses early may have closed by now.
-    let _ = socket.write_all(bytes);
+    let _ = bytes.chunks(length).try_for_each(|piece| socket.write_all(piece));
     let mut answer = Vec::new();
     let mut buffer = vec![0; 65_536];
     loop {
@@ -180,8 +198,19 @@ fn status(answer: &[u8]) -> Option<u16> {
 
 /// What a proxy makes of a request, in a word or two.
 fn of_request(proxy: SocketAddr, app: &Application, case: &Case, patience: Duration) -> String {
+    of_request_in(Pieces::Whole, proxy, app, case, patience)
+}
+
+/// The same of one that is sent in such pieces.
+fn of_request_in(
+    pieces: Pieces,
+    proxy: SocketAddr,
+    app: &Application,
+    case: &Case,
+    patience: Duration,
+) -> String {
     app.seen();
-    let (answer, ended) = exchange(proxy, &case.bytes, patience);
+    let (answer, ended) = exchange_in(pieces, proxy, &[PROXY_V1, &case.bytes].concat(), patience);
     let seen = app.seen();
     let whole: Vec<_> = seen
         .iter()
@@ -241,9 +270,13 @@ fn requests_have_one_meaning_or_are_refused() {
     for (topic, cases) in cases::requests() {
         for case in cases {
             number += 1;
-            let did = of_request(elbows.address, &app, &case, PATIENCE);
-            if did != required(case.expected) {
-                writeln!(wrong, "{topic}: {}: {did}, not {:?}", case.name, case.expected).unwrap();
+            for pieces in [Pieces::Whole, Pieces::Single] {
+                let did = of_request_in(pieces, elbows.address, &app, &case, PATIENCE);
+                if did != required(case.expected) {
+                    let Case { name, expected, .. } = &case;
+                    writeln!(wrong, "{topic}: {name}, {pieces:?}: {did}, not {expected:?}")
+                        .unwrap();
+                }
             }
         }
     }
@@ -324,6 +357,34 @@ fn each_broken_rule_is_counted_and_logged_by_name() {
     }
 }
 
+/// A head that is wrong already, before its line ends, is not waited for.
+#[test]
+fn wrong_head_is_refused_at_once_however_it_comes() {
+    let app = Application::start();
+    let elbows = Elbows::start(app.address, &[]);
+    for (bytes, refused) in [
+        (&b"GET / HTTP/5.6"[..], 505),
+        (b"GET / HTTP/1.10", 400),
+        (b"GET /#", 400),
+        (b"GET /\x01", 400),
+        (b"\x16\x03\x01", 400),
+        (b"GET / HTTP/1.1\r\n Host: a", 400),
+        (b"GET / HTTP/1.1\r\nX: b\x01", 400),
+        (b"GET / HTTP/1.1\r\nX ", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\rY", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy", 400),
+    ] {
+        for pieces in [Pieces::Whole, Pieces::Single] {
+            // One that was waited for would be answered with 408.
+            let sent = [PROXY_V1, bytes].concat();
+            let (answer, _) = exchange_in(pieces, elbows.address, &sent, PATIENCE);
+            let name = bytes.escape_ascii();
+            assert_eq!(status(&answer), Some(refused), "{name}, {pieces:?}");
+        }
+    }
+}
+
 #[test]
 fn health_port_refuses_by_the_same_rules_and_counts_them() {
     let health = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
@@ -335,7 +396,7 @@ fn health_port_refuses_by_the_same_rules_and_counts_them() {
         for case in cases::requests().into_iter().flat_map(|(_, cases)| cases) {
             let Expected::Refused(status) = case.expected else { continue };
             let (answer, _) = if on_health_port {
-                exchange_bare(health, &case.bytes, PATIENCE)
+                exchange_in(Pieces::Whole, health, &case.bytes, PATIENCE)
             } else {
                 exchange(elbows.address, &case.bytes, PATIENCE)
             };

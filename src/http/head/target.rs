@@ -1,9 +1,11 @@
 //! Request targets and hosts (RFC 9112, section 3.2; RFC 9110, sections 4.2 and 7.2).
 //!
 //! A target passes byte for byte, `//`, `..` and `%2F` included: what its path means is for the upstream
-//! to say. What is refused are bytes at which readers cut or turn it differently.
+//! to say. What no target may hold is said where its bytes are read: controls, space, DEL and `#`.
 
 use std::net::Ipv6Addr;
+
+use super::bytes::end_of_host;
 
 /// A request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub enum Target<'a> {
 /// Takes a target apart; none if it has no form that is served here.
 pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
     if target.starts_with(b"/") {
-        return is_path_and_query(target).then_some(Target::Origin(target));
+        return Some(Target::Origin(target));
     }
     if target == b"*" {
         return is_options.then_some(Target::Asterisk);
@@ -31,8 +33,7 @@ pub(super) fn parse(target: &[u8], is_options: bool) -> Option<Target<'_>> {
     let (authority, path) = rest.split_at_checked(end)?;
     // RFC 9110, section 4.2.1: an http URI with an empty host is invalid.
     let named = !authority.is_empty() && !authority.starts_with(b":");
-    let well_formed = named && is_host(authority) && is_path_and_query(path);
-    well_formed.then_some(Target::Absolute(authority, path))
+    (named && is_host(authority)).then_some(Target::Absolute(authority, path))
 }
 
 fn without_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
@@ -40,27 +41,11 @@ fn without_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
-/// Visible ASCII, but for what no URI holds and somebody gives a meaning: `#` ends a target for some, `\`
-/// is `/` in a path for some. The others are what hyper does not take, which reads all but upgrades after us.
-fn is_path_and_query(bytes: &[u8]) -> bool {
-    let mut in_query = false;
-    bytes.iter().all(|byte| match byte {
-        b'?' => {
-            in_query = true;
-            true
-        }
-        b'#' | b'<' | b'>' => false,
-        b'\\' | b'`' => in_query,
-        b'"' => !in_query,
-        byte => byte.is_ascii_graphic(),
-    })
-}
-
 /// Whether it can be a host and a port (RFC 3986, section 3.2; a comma would make two of it). Empty is
 /// well-formed: of a target without authority.
 #[must_use]
 pub fn is_host(host: &[u8]) -> bool {
-    let (name, port) = if let [b'[', rest @ ..] = host {
+    let port = if let [b'[', rest @ ..] = host {
         let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
         let (Some(address), Some(port)) = (rest.get(..end), rest.get(end + 1..)) else {
             return false;
@@ -69,41 +54,28 @@ pub fn is_host(host: &[u8]) -> bool {
         if !address.is_some_and(|_: Ipv6Addr| true) {
             return false;
         }
-        (&b""[..], port)
+        port
     } else {
-        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-        host.split_at(end)
+        behind_name(host)
     };
-    let port_is_fine = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    port_is_fine && is_name(name)
+    }
 }
 
-/// RFC 3986, section 3.2.2: unreserved, percent-encoded, delimiters (not the comma).
-fn is_name(mut name: &[u8]) -> bool {
+/// What follows the name of a host, percent-encoded bytes included.
+fn behind_name(mut host: &[u8]) -> &[u8] {
     loop {
-        let Some(other) = name.iter().position(|byte| !is_plain(*byte)) else { return true };
-        name = match name.get(other..) {
+        let end = end_of_host(host).unwrap_or(host.len());
+        host = match host.get(end..) {
             Some([b'%', high, low, rest @ ..])
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
                 rest
             }
-            _ => return false,
+            rest => return rest.unwrap_or_default(),
         };
     }
-}
-
-const fn is_plain(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'a'..=b'z'
-            | b'A'..=b'Z'
-            | b'0'..=b'9'
-            | b'-' | b'.' | b'_' | b'~'
-            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
-    )
 }

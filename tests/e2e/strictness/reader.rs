@@ -26,10 +26,11 @@ pub fn request(bytes: &[u8]) -> Read {
         let [method, target, version] = line.split(' ').collect::<Vec<_>>()[..] else {
             return Err(format!("request line {line:?}"));
         };
-        if !is_token(method) || target.is_empty() || !target.bytes().all(|b| b.is_ascii_graphic()) {
+        let ends_a_target = |c: char| c <= ' ' || matches!(c, '\x7f' | '#');
+        if !is_token(method) || target.is_empty() || target.contains(ends_a_target) {
             return Err(format!("request line {line:?}"));
         }
-        if target.contains('#') || !["HTTP/1.1", "HTTP/1.0"].contains(&version) {
+        if !["HTTP/1.1", "HTTP/1.0"].contains(&version) {
             return Err(format!("request line {line:?}"));
         }
         // A server takes the absolute form; what it says of the host must be said once (section 3.2.2).
