@@ -41,6 +41,8 @@ pub mod log;
 pub mod metrics;
 pub mod panics;
 mod summary;
+#[allow(dead_code)] // The front still warns by itself.
+mod warnings;
 
 pub mod demo;
 
