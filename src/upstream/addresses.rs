@@ -215,7 +215,7 @@ async fn ask_once(shared: Arc<Shared>) {
         shared.warn(&fault, now);
     } else {
         let mut state = shared.state();
-        if state.failing.over().is_some() {
+        if state.failing.over() {
             let host = state.answers.host().to_owned();
             drop(state);
             tracing::info!("{host} resolves again");
