@@ -25,6 +25,7 @@ mod limits;
 mod listener;
 mod socket;
 mod stall;
+mod words;
 
 pub mod http;
 pub mod proxy_protocol;
