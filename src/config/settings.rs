@@ -1,7 +1,7 @@
 //! The table of all settings: each is a flag and an environment variable of one definition.
 //!
 //! A row has the field of [`Config`] with its type, the variable, how help calls the value, what holds where it is
-//! not given, and its [kind](super::kind), which knows the bounds. From the table come the flags, the variables, help,
+//! not given, and its kind (`kind.rs`), which knows the bounds. From the table come the flags, the variables, help,
 //! the check, what `elbows check` prints, and what the documents are held against.
 //!
 //! What was typed stays text ([`Settings`]) until all of it is read, so that every fault is told at once.
