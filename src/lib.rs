@@ -25,6 +25,7 @@ mod limits;
 mod listener;
 mod socket;
 mod stall;
+mod words;
 
 pub mod http;
 pub mod proxy_protocol;
@@ -41,6 +42,8 @@ pub mod log;
 pub mod metrics;
 pub mod panics;
 mod summary;
+#[allow(dead_code)] // The front still warns by itself.
+mod warnings;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -70,7 +70,7 @@ fn check(settings: &Settings) -> ExitCode {
     }
     let addresses = match runtime(&config) {
         Ok(runtime) => runtime.block_on(async {
-            Upstream::new(&config.destination, config.connect_timeout, config.stall_timeout)
+            Upstream::new(&config.destination(), config.connect_timeout, config.stall_timeout)
                 .addresses()
                 .await
         }),
@@ -78,7 +78,7 @@ fn check(settings: &Settings) -> ExitCode {
     };
     if let Ok(addresses) = &addresses {
         let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        let _ = writeln!(lines, "{} resolves to {}", config.destination, addresses.join(", "));
+        let _ = writeln!(lines, "{} resolves to {}", config.destination(), addresses.join(", "));
     }
     // Somebody may have read enough (`elbows check | head`).
     let _ = io::stdout().write_all(lines.as_bytes());

@@ -16,6 +16,8 @@ mod v2;
 
 use std::net::SocketAddr;
 
+use crate::words::words;
+
 pub use tlv::{Ssl, Tlvs};
 pub use v1::MAX_V1_HEADER;
 pub use v2::{MAX_V2_HEADER, MAX_V2_LENGTH};
@@ -117,121 +119,65 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The rule of the specification that a header breaks. Whoever sent it is wrong; the connection has to be closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Fault {
-    /// Version 1: neither `TCP4 `, `TCP6 ` nor `UNKNOWN` and the end of the word.
-    #[error("the protocol of a version 1 header is not TCP4, TCP6 or UNKNOWN")]
-    V1Protocol,
-    /// Version 1: a CR without LF, or a LF without CR.
-    #[error("the line of a version 1 header does not end with CR LF")]
-    V1LineEnd,
-    /// Version 1: longer than [`MAX_V1_HEADER`].
-    #[error("a version 1 header is longer than 107 bytes")]
-    V1TooLong,
-    /// Version 1: not exactly two addresses and two ports, each behind exactly one space.
-    #[error("a version 1 header does not hold two addresses and two ports, one space before each")]
-    V1Fields,
-    /// Version 1: not an address, or one of the other family.
-    #[error("an address in a version 1 header is not one of the announced family")]
-    V1Address,
-    /// Version 1: not a decimal number from 0 to 65535 without sign or leading zeros.
-    #[error(
-        "a port in a version 1 header is not a decimal number from 0 to 65535 without leading zeros"
-    )]
-    V1Port,
-    /// Version 2: the signature is followed by another version than 2.
-    #[error("the version behind the version 2 signature is not 2")]
-    V2Version,
-    /// Version 2: neither `LOCAL` nor `PROXY`.
-    #[error("the command of a version 2 header is not LOCAL or PROXY")]
-    V2Command,
-    /// Version 2: an address family that is not assigned.
-    #[error("the address family of a version 2 header is not assigned")]
-    V2Family,
-    /// Version 2: a transport protocol that is not assigned.
-    #[error("the transport protocol of a version 2 header is not assigned")]
-    V2Transport,
-    /// Version 2: longer than [`MAX_V2_LENGTH`], a limit of elbows.
-    #[error("a version 2 header announces more than 4080 bytes")]
-    V2TooLong,
-    /// Version 2: the announced length does not hold the addresses of the family.
-    #[error("a version 2 header is shorter than the addresses of its family")]
-    V2AddressBlock,
-    /// Version 2: a TLV goes over the end of what it is in.
-    #[error("a TLV goes over the end of the header")]
-    TlvOverrun,
-    /// Version 2: a TLV with one meaning comes twice.
-    #[error("a TLV comes twice")]
-    TlvRepeated,
-    /// Version 2: a `CRC32c` TLV that is not 4 bytes long.
-    #[error("the CRC32c TLV is not 4 bytes long")]
-    Crc32cLength,
-    /// Version 2: the `CRC32c` TLV and the header differ.
-    #[error("the CRC32c of the header is wrong")]
-    Crc32cMismatch,
-    /// Version 2: a unique id of more than 128 bytes.
-    #[error("the unique id is longer than 128 bytes")]
-    UniqueIdTooLong,
-    /// Version 2: a SSL TLV without room for its fixed fields.
-    #[error("the SSL TLV is shorter than 5 bytes")]
-    SslTooShort,
-}
-
-impl Fault {
-    /// Every fault, in the order of [`Fault::index`].
-    pub const ALL: &[Self] = &[
-        Self::V1Protocol,
-        Self::V1LineEnd,
-        Self::V1TooLong,
-        Self::V1Fields,
-        Self::V1Address,
-        Self::V1Port,
-        Self::V2Version,
-        Self::V2Command,
-        Self::V2Family,
-        Self::V2Transport,
-        Self::V2TooLong,
-        Self::V2AddressBlock,
-        Self::TlvOverrun,
-        Self::TlvRepeated,
-        Self::Crc32cLength,
-        Self::Crc32cMismatch,
-        Self::UniqueIdTooLong,
-        Self::SslTooShort,
-    ];
-
-    /// How many faults there are: the length of a table of counters.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// The fault's place in a table of counters, below [`Fault::COUNT`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The fault's name in logs and counters.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::V1Protocol => "v1_protocol",
-            Self::V1LineEnd => "v1_line_end",
-            Self::V1TooLong => "v1_too_long",
-            Self::V1Fields => "v1_fields",
-            Self::V1Address => "v1_address",
-            Self::V1Port => "v1_port",
-            Self::V2Version => "v2_version",
-            Self::V2Command => "v2_command",
-            Self::V2Family => "v2_family",
-            Self::V2Transport => "v2_transport",
-            Self::V2TooLong => "v2_too_long",
-            Self::V2AddressBlock => "v2_address_block",
-            Self::TlvOverrun => "tlv_overrun",
-            Self::TlvRepeated => "tlv_repeated",
-            Self::Crc32cLength => "crc32c_length",
-            Self::Crc32cMismatch => "crc32c_mismatch",
-            Self::UniqueIdTooLong => "unique_id_too_long",
-            Self::SslTooShort => "ssl_too_short",
-        }
+words! {
+    /// The rule of the specification that a header breaks. Whoever sent it is wrong; the connection has to be closed.
+    #[derive(Hash, thiserror::Error)]
+    pub enum Fault {
+        /// Version 1: neither `TCP4 `, `TCP6 ` nor `UNKNOWN` and the end of the word.
+        #[error("the protocol of a version 1 header is not TCP4, TCP6 or UNKNOWN")]
+        V1Protocol = "v1_protocol",
+        /// Version 1: a CR without LF, or a LF without CR.
+        #[error("the line of a version 1 header does not end with CR LF")]
+        V1LineEnd = "v1_line_end",
+        /// Version 1: longer than [`MAX_V1_HEADER`].
+        #[error("a version 1 header is longer than 107 bytes")]
+        V1TooLong = "v1_too_long",
+        /// Version 1: not exactly two addresses and two ports, each behind exactly one space.
+        #[error("a version 1 header does not hold two addresses and two ports, one space before each")]
+        V1Fields = "v1_fields",
+        /// Version 1: not an address, or one of the other family.
+        #[error("an address in a version 1 header is not one of the announced family")]
+        V1Address = "v1_address",
+        /// Version 1: not a decimal number from 0 to 65535 without sign or leading zeros.
+        #[error(
+            "a port in a version 1 header is not a decimal number from 0 to 65535 without leading zeros"
+        )]
+        V1Port = "v1_port",
+        /// Version 2: the signature is followed by another version than 2.
+        #[error("the version behind the version 2 signature is not 2")]
+        V2Version = "v2_version",
+        /// Version 2: neither `LOCAL` nor `PROXY`.
+        #[error("the command of a version 2 header is not LOCAL or PROXY")]
+        V2Command = "v2_command",
+        /// Version 2: an address family that is not assigned.
+        #[error("the address family of a version 2 header is not assigned")]
+        V2Family = "v2_family",
+        /// Version 2: a transport protocol that is not assigned.
+        #[error("the transport protocol of a version 2 header is not assigned")]
+        V2Transport = "v2_transport",
+        /// Version 2: longer than [`MAX_V2_LENGTH`], a limit of elbows.
+        #[error("a version 2 header announces more than 4080 bytes")]
+        V2TooLong = "v2_too_long",
+        /// Version 2: the announced length does not hold the addresses of the family.
+        #[error("a version 2 header is shorter than the addresses of its family")]
+        V2AddressBlock = "v2_address_block",
+        /// Version 2: a TLV goes over the end of what it is in.
+        #[error("a TLV goes over the end of the header")]
+        TlvOverrun = "tlv_overrun",
+        /// Version 2: a TLV with one meaning comes twice.
+        #[error("a TLV comes twice")]
+        TlvRepeated = "tlv_repeated",
+        /// Version 2: a `CRC32c` TLV that is not 4 bytes long.
+        #[error("the CRC32c TLV is not 4 bytes long")]
+        Crc32cLength = "crc32c_length",
+        /// Version 2: the `CRC32c` TLV and the header differ.
+        #[error("the CRC32c of the header is wrong")]
+        Crc32cMismatch = "crc32c_mismatch",
+        /// Version 2: a unique id of more than 128 bytes.
+        #[error("the unique id is longer than 128 bytes")]
+        UniqueIdTooLong = "unique_id_too_long",
+        /// Version 2: a SSL TLV without room for its fixed fields.
+        #[error("the SSL TLV is shorter than 5 bytes")]
+        SslTooShort = "ssl_too_short",
     }
 }

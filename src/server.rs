@@ -109,7 +109,8 @@ pub async fn run(
     let counters = Arc::<Counters>::default();
     let limits = Limits::new(&config);
     let relay = start_relay(&config, &access_log, &census, &limits, &drain, &counters)?;
-    let upstream = Upstream::new(&config.destination, config.connect_timeout, config.stall_timeout);
+    let upstream =
+        Upstream::new(&config.destination(), config.connect_timeout, config.stall_timeout);
     let front = Arc::new(Front {
         pool: upstream.pool(),
         upstream,
@@ -123,7 +124,7 @@ pub async fn run(
         config,
     });
 
-    tracing::info!("listening on {listening_on}, passing on to {}", front.config.destination);
+    tracing::info!("listening on {listening_on}, passing on to {}", front.config.destination());
     tokio::spawn(warn_if_unresolved(Arc::clone(&front)));
     front.relay.listen(listeners.main, Arc::new(Porch::new(Arc::clone(&front))));
     let checking = health.map(|health| tokio::spawn(serve_health(health, Arc::clone(&front))));

@@ -4,6 +4,8 @@
 //! one, for a handshake) or sends a request through `Upstream::pool` (kept alive between plain
 //! requests). Several endpoints and the choice between them come behind the same door.
 
+#[allow(dead_code)] // The front still asks `resolve`.
+mod addresses;
 mod pool;
 mod resolve;
 
@@ -28,7 +30,7 @@ const LEAST_PER_ADDRESS: Duration = Duration::from_millis(250);
 pub(crate) const MAX_BUFFER: usize = 64 * 1024;
 
 /// Why there is no connection to the upstream.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Fault {
     /// The name has no address now.
     #[error("{host} does not resolve: {source}")]
@@ -36,7 +38,7 @@ pub enum Fault {
         /// The name.
         host: String,
         /// The resolver's words.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No address took the connection; the last one's error.
     #[error("no connection to {address}: {source}")]
@@ -44,7 +46,7 @@ pub enum Fault {
         /// The address that was tried last.
         address: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No address answered in time.
     #[error("no connection to {address} within {limit:?}")]
@@ -60,7 +62,7 @@ pub enum Fault {
         /// The address that was tried last.
         address: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The same, before the name had an address.
     #[error("no room to resolve {host}: {source}")]
@@ -68,7 +70,7 @@ pub enum Fault {
         /// The name.
         host: String,
         /// What the kernel said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
 }
 
@@ -172,9 +174,11 @@ impl Upstream {
                 }
                 Ok(Err(source)) if socket::is_no_room(&source) => {
                     // No other address would change that.
-                    return Err(Fault::NoRoom { address, source });
+                    return Err(Fault::NoRoom { address, source: Arc::new(source) });
                 }
-                Ok(Err(source)) => last = Some(Fault::Unreachable { address, source }),
+                Ok(Err(source)) => {
+                    last = Some(Fault::Unreachable { address, source: Arc::new(source) });
+                }
                 Err(_) => last = Some(Fault::Timeout { address, limit: self.connect_timeout }),
             }
             if Instant::now() >= deadline {

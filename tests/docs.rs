@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::{Args, Command, FromArgMatches};
+use elbows::config::settings::{self, Unset};
 use elbows::config::{Config, Settings};
 use elbows::end::{Phase, Reason, Side};
 
@@ -69,20 +70,35 @@ fn with(variable: &str, value: &str) -> Result<Config, String> {
 }
 
 #[test]
-fn every_setting_is_documented_with_its_flag_and_default() {
+fn every_setting_is_documented_with_its_flag_default_and_bounds() {
     let mut rows = rows();
-    for arg in command().get_arguments() {
-        let variable = arg.get_env().expect("each setting has a variable").to_str().unwrap();
+    for setting in settings::all() {
+        let variable = setting.variable;
         let row = rows.remove(variable).unwrap_or_else(|| panic!("{variable} is not documented"));
-        assert_eq!(row[1], format!("`--{}`", arg.get_long().unwrap()), "{variable}");
-        let default = arg.get_default_values().first().map_or_else(
-            || String::from("must be set"),
-            |value| format!("`{}`", value.to_str().unwrap()),
-        );
+        assert_eq!(row[1], format!("`--{}`", setting.flag), "{variable}");
+        let default = match setting.unset {
+            Unset::Default(value) => format!("`{value}`"),
+            Unset::Missing(_) => String::from("must be set"),
+        };
         assert_eq!(row[3], default, "{variable}");
+        assert_eq!(row[4], setting.bounds, "{variable}");
         assert!(row[2].len() > 10, "{variable} has a meaning");
     }
     assert!(rows.is_empty(), "documented and not there: {rows:?}");
+}
+
+/// What the command line takes is the table, whole and in its order.
+#[test]
+fn every_setting_is_a_flag_and_a_variable() {
+    let command = command();
+    let taken: Vec<_> = command
+        .get_arguments()
+        .map(|arg| (arg.get_env().unwrap().to_str().unwrap(), arg.get_long().unwrap()))
+        .collect();
+    let all = settings::all();
+    let defined: Vec<_> =
+        all.iter().map(|setting| (setting.variable, setting.flag.as_str())).collect();
+    assert_eq!(taken, defined);
 }
 
 #[test]
@@ -129,16 +145,14 @@ fn documented_bounds_are_the_bounds() {
             checked += 1;
         }
     }
-    assert!(checked >= 31, "{checked}");
+    assert!(checked >= 33, "{checked}");
 }
 
 #[test]
 fn effective_settings_are_all_settings_in_their_order() {
     let config = with("THREADS", "2").unwrap();
     let effective: Vec<_> = config.effective().into_iter().map(|(variable, _)| variable).collect();
-    let command = command();
-    let defined: Vec<_> =
-        command.get_arguments().map(|arg| arg.get_env().unwrap().to_str().unwrap()).collect();
+    let defined: Vec<_> = settings::all().iter().map(|setting| setting.variable).collect();
     assert_eq!(effective, defined);
     for (variable, value) in config.effective() {
         assert_eq!(with(variable, &value).map(|_| ()), Ok(()), "{variable}={value} is taken back");

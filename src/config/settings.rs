@@ -1,132 +1,290 @@
-//! What was typed: each setting is a flag and an environment variable of one definition.
+//! The table of all settings: each is a flag and an environment variable of one definition.
 //!
-//! Values are text here, so that [`Config::from_settings`](super::Config::from_settings) can report
-//! every fault at once instead of stopping at the first.
+//! A row has the field of [`Config`] with its type, the variable, how help calls the value, what holds where it is
+//! not given, and its kind (`kind.rs`), which knows the bounds. From the table come the flags, the variables, help,
+//! the check, what `elbows check` prints, and what the documents are held against.
+//!
+//! What was typed stays text ([`Settings`]) until all of it is read, so that every fault is told at once.
 
-use clap::Args;
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
-/// The settings as they were given.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Settings (each is also an environment variable)")]
-pub struct Settings {
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use ipnet::IpNet;
+
+use super::kind::{
+    BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS, Host, Kind,
+    LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES, PONG_TIMES, Path,
+    Port, RateOf, SocketToListenOn, TUNNEL_TIMES, Threads, TlvHeaders, WordOf,
+};
+use super::{
+    AccessLogFormat, Fault, Forwarded, FrameCheck, ListenOn, MissingOrigin, Origins, ProxyProtocol,
+    Rate, Sandbox, TlvHeader,
+};
+
+/// What holds where a setting is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unset {
+    /// This value.
+    Default(&'static str),
+    /// Nothing: it must be given, and this says what.
+    Missing(&'static str),
+}
+
+/// One row, as help and the documents show it.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The long flag, without dashes.
+    pub flag: String,
+    /// What help calls the value.
+    pub value: &'static str,
+    /// What holds where it is not given.
+    pub unset: Unset,
+    /// What it does, in a line.
+    pub help: String,
+    /// Which values it takes, as docs/configuration.md writes it.
+    pub bounds: String,
+}
+
+/// The settings as they were given: text by variable.
+#[derive(Clone, Debug, Default)]
+pub struct Settings(BTreeMap<&'static str, String>);
+
+impl Settings {
+    /// What was given for `variable`.
+    pub(super) fn get(&self, variable: &str) -> Option<&str> {
+        self.0.get(variable).map(String::as_str)
+    }
+
+    /// What a setting came to; `None` where its faults were told.
+    fn read<K: Kind>(
+        &self,
+        variable: &'static str,
+        unset: Unset,
+        kind: &K,
+        faults: &mut Vec<Fault>,
+    ) -> Option<K::Value> {
+        let text = match (self.get(variable), unset) {
+            (Some(text), _) | (None, Unset::Default(text)) => text,
+            (None, Unset::Missing(rule)) => {
+                faults.push(Fault::Missing { variable, rule });
+                return None;
+            }
+        };
+        match kind.read(text, "") {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                let fault = |(value, rule)| Fault::Invalid { variable, value, rule };
+                faults.extend(wrong.into_iter().map(fault));
+                None
+            }
+        }
+    }
+}
+
+/// The bounds of a kind that is read into a `T`.
+fn bounds<T, K: Kind<Value = T>>(kind: &K) -> String {
+    kind.bounds()
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $help:literal])+
+        $field:ident: $type:ty = $variable:literal, $value:literal, $unset:expr, $kind:expr;
+    )+) => {
+        /// Settings that hold together.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $(
+                #[doc = concat!("`", $variable, "`:")]
+                $(#[doc = $help])+
+                pub $field: $type,
+            )+
+        }
+
+        /// What each setting came to; `None` where its faults were told.
+        pub(super) struct Readings {
+            $(pub(super) $field: Option<$type>,)+
+        }
+
+        impl Readings {
+            /// Reads every setting, and adds what is wrong with each to `faults`.
+            pub(super) fn of(settings: &Settings, faults: &mut Vec<Fault>) -> Self {
+                Self { $($field: settings.read($variable, $unset, &$kind, faults),)+ }
+            }
+
+            /// All of them, if all could be read.
+            pub(super) fn config(self) -> Option<Config> {
+                Some(Config { $($field: self.$field?,)+ })
+            }
+        }
+
+        impl Config {
+            /// The settings in effect, by variable, in the order of the documentation.
+            #[must_use]
+            pub fn effective(&self) -> Vec<(&'static str, String)> {
+                vec![$(($variable, $kind.write(&self.$field)),)+]
+            }
+        }
+
+        /// Every setting, in the order of the documentation.
+        #[must_use]
+        pub fn all() -> Vec<Setting> {
+            vec![$(Setting {
+                variable: $variable,
+                flag: $variable.to_lowercase().replace('_', "-"),
+                value: $value,
+                unset: $unset,
+                help: concat!($($help),+).trim().to_owned(),
+                bounds: bounds::<$type, _>(&$kind),
+            },)+]
+        }
+    };
+}
+
+settings! {
     /// Where load balancers connect: a port, or an address and a port
-    #[arg(long, env, value_name = "[ADDRESS:]PORT", allow_hyphen_values = true)]
-    pub listen_on: Option<String>,
+    listen_on: ListenOn = "LISTEN_ON", "[ADDRESS:]PORT",
+        Unset::Missing("give a port, as 45400, or an address and a port"),
+        SocketToListenOn { bounds: "ports 1 to 65535, as `45400`, `127.0.0.1:45400`, `[::1]:45400`" };
     /// The application's host name or IP address
-    #[arg(long, env, value_name = "HOST", allow_hyphen_values = true)]
-    pub destination_hostname: Option<String>,
+    destination_hostname: String = "DESTINATION_HOSTNAME", "HOST",
+        Unset::Missing("give the application's host name or IP address"), Host;
     /// The application's port
-    #[arg(long, env, value_name = "PORT", allow_hyphen_values = true)]
-    pub destination_port: Option<String>,
+    destination_port: u16 = "DESTINATION_PORT", "PORT",
+        Unset::Missing("give the port that the application listens on"), Port;
     /// Whether connections begin with a PROXY header: required, optional or off
-    #[arg(long, env, value_name = "MODE", default_value = "required")]
-    pub proxy_protocol: String,
+    proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "MODE", Unset::Default("required"), WordOf::new();
     /// Whose PROXY headers are believed: networks or addresses, comma separated, or everyone
-    #[arg(long, env, value_name = "CIDR,...", default_value = "everyone")]
-    pub trusted_proxies: String,
-    /// TLVs that become request headers: alpn, authority, unique-id, ssl, aws-vpce-id, azure-link-id, gcp-psc-id, all or none
-    #[arg(long, env, value_name = "TLV,...", default_value = "none")]
-    pub proxy_tlv_headers: String,
+    trusted_proxies: Vec<IpNet> = "TRUSTED_PROXIES", "CIDR,...", Unset::Default("everyone"), Networks;
+    /// TLVs that become request headers: alpn, authority, unique-id, ssl, aws-vpce-id, azure-link-id, gcp-psc-id, all
+    /// or none
+    proxy_tlv_headers: Vec<TlvHeader> =
+        "PROXY_TLV_HEADERS", "TLV,...", Unset::Default("none"), TlvHeaders;
     /// The path that elbows answers itself, for health checks
-    #[arg(long, env, value_name = "PATH", default_value = "/ping")]
-    pub health_path: String,
+    health_path: String = "HEALTH_PATH", "PATH", Unset::Default("/ping"), Path;
     /// A further port for health checks alone, without PROXY header, or none
-    #[arg(long, env, value_name = "[ADDRESS:]PORT", default_value = "none")]
-    pub health_listen_on: String,
+    health_listen_on: Option<ListenOn> = "HEALTH_LISTEN_ON", "[ADDRESS:]PORT",
+        Unset::Default("none"), Or("none", SocketToListenOn { bounds: "as `LISTEN_ON` but another port: `45401`" });
     /// Forwarded headers from the client: set (replace them) or append (keep them and add)
-    #[arg(long, env, value_name = "MODE", default_value = "set")]
-    pub forwarded: String,
+    forwarded: Forwarded = "FORWARDED", "MODE", Unset::Default("set"), WordOf::new();
     /// Send Forwarded (RFC 7239) as well as X-Forwarded-*: on or off
-    #[arg(long, env, value_name = "on|off", default_value = "off")]
-    pub forwarded_header: String,
+    forwarded_header: bool = "FORWARDED_HEADER", "on|off", Unset::Default("off"), OnOff;
     /// From accept until the PROXY header is complete
-    #[arg(long, env, value_name = "TIME", default_value = "10s", allow_hyphen_values = true)]
-    pub proxy_header_timeout: String,
+    proxy_header_timeout: Duration = "PROXY_HEADER_TIMEOUT", "TIME", Unset::Default("10s"), LIMITS;
     /// For a request head, the wait for it on an idle connection included
-    #[arg(long, env, value_name = "TIME", default_value = "60s", allow_hyphen_values = true)]
-    pub request_head_timeout: String,
+    request_head_timeout: Duration = "REQUEST_HEAD_TIMEOUT", "TIME", Unset::Default("60s"), LIMITS;
     /// For a connection to the application, its name and all its addresses together
-    #[arg(long, env, value_name = "TIME", default_value = "5s", allow_hyphen_values = true)]
-    pub connect_timeout: String,
+    connect_timeout: Duration = "CONNECT_TIMEOUT", "TIME", Unset::Default("5s"), LIMITS;
     /// For a response head, counted from the last byte of the request
-    #[arg(long, env, value_name = "TIME", default_value = "60s", allow_hyphen_values = true)]
-    pub response_head_timeout: String,
+    response_head_timeout: Duration = "RESPONSE_HEAD_TIMEOUT", "TIME", Unset::Default("60s"), LIMITS;
     /// Connections of clients at once, tunnels among them; or off
-    #[arg(long, env, value_name = "NUMBER", default_value = "off", allow_hyphen_values = true)]
-    pub max_connections: String,
+    max_connections: Option<NonZeroUsize> =
+        "MAX_CONNECTIONS", "NUMBER", Unset::Default("off"), Or("off", Number::CONNECTIONS);
     /// Connections at once of one client, an IPv4 address or an IPv6 /64; or off
-    #[arg(long, env, value_name = "NUMBER", default_value = "off", allow_hyphen_values = true)]
-    pub max_connections_per_client: String,
+    max_connections_per_client: Option<NonZeroU32> =
+        "MAX_CONNECTIONS_PER_CLIENT", "NUMBER", Unset::Default("off"), Or("off", Number::CONNECTIONS);
     /// How often one client may ask for an upgrade, as 10/s, 100/min or 10/s burst=50; or off
-    #[arg(long, env, value_name = "RATE", default_value = "off", allow_hyphen_values = true)]
-    pub handshake_rate_per_client: String,
+    handshake_rate_per_client: Option<Rate> =
+        "HANDSHAKE_RATE_PER_CLIENT", "RATE", Unset::Default("off"), Or("off", RateOf);
     /// The largest request head
-    #[arg(long, env, value_name = "SIZE", default_value = "64KiB", allow_hyphen_values = true)]
-    pub max_header_size: String,
+    max_header_size: usize = "MAX_HEADER_SIZE", "SIZE", Unset::Default("64KiB"), HEADER_SIZES;
     /// The most fields of a request head
-    #[arg(long, env, value_name = "NUMBER", default_value = "100", allow_hyphen_values = true)]
-    pub max_headers: String,
+    max_headers: usize = "MAX_HEADERS", "NUMBER", Unset::Default("100"), HEADERS;
     /// The largest request body; or off
-    #[arg(long, env, value_name = "SIZE", default_value = "off", allow_hyphen_values = true)]
-    pub max_body_size: String,
+    max_body_size: Option<u64> =
+        "MAX_BODY_SIZE", "SIZE", Unset::Default("off"), Or("off", BODY_SIZES);
+    /// Bytes a second that a request body has to come with, on average and after 10 s; or off
+    min_body_rate: Option<u64> =
+        "MIN_BODY_RATE", "SIZE", Unset::Default("64"), Or("off", BODY_RATES);
     /// Pages that may open WebSockets: origins, comma separated, as app.example.com or *.example.com, or any
-    #[arg(long, env, value_name = "ORIGIN,...", default_value = "any", allow_hyphen_values = true)]
-    pub allowed_origins: String,
+    allowed_origins: Option<Origins> =
+        "ALLOWED_ORIGINS", "ORIGIN,...", Unset::Default("any"), Or("any", OriginList);
     /// Handshakes without Origin, where origins are listed: allow or refuse
-    #[arg(long, env, value_name = "MODE", default_value = "allow")]
-    pub missing_origin: String,
+    missing_origin: MissingOrigin = "MISSING_ORIGIN", "MODE", Unset::Default("allow"), WordOf::new();
     /// After so much silence a client is sent a Ping; or off
-    #[arg(long, env, value_name = "TIME", default_value = "50s", allow_hyphen_values = true)]
-    pub ping_interval: String,
+    ping_interval: Option<Duration> =
+        "PING_INTERVAL", "TIME", Unset::Default("50s"), Or("off", TUNNEL_TIMES);
     /// From a Ping until its side must have sent anything
-    #[arg(long, env, value_name = "TIME", default_value = "20s", allow_hyphen_values = true)]
-    pub pong_timeout: String,
+    pong_timeout: Duration = "PONG_TIMEOUT", "TIME", Unset::Default("20s"), PONG_TIMES;
     /// After so much silence the application is sent a Ping; or off
-    #[arg(long, env, value_name = "TIME", default_value = "off", allow_hyphen_values = true)]
-    pub ping_upstream_interval: String,
+    ping_upstream_interval: Option<Duration> =
+        "PING_UPSTREAM_INTERVAL", "TIME", Unset::Default("off"), Or("off", TUNNEL_TIMES);
     /// WebSocket streams that break the rules of framing: observe (count and pass on) or strict (end with 1002)
-    #[arg(long, env, value_name = "MODE", default_value = "observe")]
-    pub frame_check: String,
+    frame_check: FrameCheck = "FRAME_CHECK", "MODE", Unset::Default("observe"), WordOf::new();
     /// The largest payload of one data frame, as on the wire; or off
-    #[arg(long, env, value_name = "SIZE", default_value = "off", allow_hyphen_values = true)]
-    pub max_frame_size: String,
+    max_frame_size: Option<u64> =
+        "MAX_FRAME_SIZE", "SIZE", Unset::Default("off"), Or("off", PAYLOAD_SIZES);
     /// The largest payload of one message, all its frames together, as on the wire; or off
-    #[arg(long, env, value_name = "SIZE", default_value = "off", allow_hyphen_values = true)]
-    pub max_message_size: String,
+    max_message_size: Option<u64> =
+        "MAX_MESSAGE_SIZE", "SIZE", Unset::Default("off"), Or("off", PAYLOAD_SIZES);
     /// How long a tunnel may go without data of either side; or off
-    #[arg(long, env, value_name = "TIME", default_value = "off", allow_hyphen_values = true)]
-    pub idle_timeout: String,
+    idle_timeout: Option<Duration> =
+        "IDLE_TIMEOUT", "TIME", Unset::Default("off"), Or("off", TUNNEL_TIMES);
     /// How old a tunnel may become; or off
-    #[arg(long, env, value_name = "TIME", default_value = "off", allow_hyphen_values = true)]
-    pub max_lifetime: String,
+    max_lifetime: Option<Duration> =
+        "MAX_LIFETIME", "TIME", Unset::Default("off"), Or("off", LIFETIMES);
     /// How long a side may take no byte while bytes wait for it
-    #[arg(long, env, value_name = "TIME", default_value = "60s", allow_hyphen_values = true)]
-    pub stall_timeout: String,
+    stall_timeout: Duration = "STALL_TIMEOUT", "TIME", Unset::Default("60s"), TUNNEL_TIMES;
     /// From SIGTERM until new connections are no longer taken
-    #[arg(long, env, value_name = "TIME", default_value = "2s", allow_hyphen_values = true)]
-    pub drain_delay: String,
+    drain_delay: Duration = "DRAIN_DELAY", "TIME", Unset::Default("2s"), DRAIN_TIMES;
     /// From then until the last WebSocket is sent its Close; they go out evenly
-    #[arg(long, env, value_name = "TIME", default_value = "5s", allow_hyphen_values = true)]
-    pub drain_period: String,
+    drain_period: Duration = "DRAIN_PERIOD", "TIME", Unset::Default("5s"), DRAIN_TIMES;
     /// The code in those: 1001, 1012, 1013, or one of your own, 4000 to 4999
-    #[arg(long, env, value_name = "CODE", default_value = "1001", allow_hyphen_values = true)]
-    pub drain_close_code: String,
+    drain_close_code: u16 = "DRAIN_CLOSE_CODE", "CODE", Unset::Default("1001"), CloseCode;
     /// How long an unfinished message has to end, and a client to answer its Close
-    #[arg(long, env, value_name = "TIME", default_value = "2s", allow_hyphen_values = true)]
-    pub drain_grace: String,
+    drain_grace: Duration = "DRAIN_GRACE", "TIME", Unset::Default("2s"), DRAIN_TIMES;
     /// The access log on standard output: text, json or off
-    #[arg(long, env, value_name = "FORMAT", default_value = "text")]
-    pub access_log: String,
+    access_log: AccessLogFormat = "ACCESS_LOG", "FORMAT", Unset::Default("text"), WordOf::new();
     /// Queries (behind the ?) in the access log, where they may be secrets: on or off
-    #[arg(long, env, value_name = "on|off", default_value = "off")]
-    pub access_log_query: String,
+    access_log_query: bool = "ACCESS_LOG_QUERY", "on|off", Unset::Default("off"), OnOff;
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs
-    #[arg(long, env, value_name = "FILTER", default_value = "info")]
-    pub log: String,
+    log: String = "LOG", "FILTER", Unset::Default("info"), Filter;
     /// Give up writing files and starting programs: auto (where the kernel has Landlock), required or off
-    #[arg(long, env, value_name = "MODE", default_value = "auto")]
-    pub sandbox: String,
+    sandbox: Sandbox = "SANDBOX", "MODE", Unset::Default("auto"), WordOf::new();
     /// Threads, or auto for one per core
-    #[arg(long, env, value_name = "NUMBER", default_value = "auto", allow_hyphen_values = true)]
-    pub threads: String,
+    threads: NonZeroUsize = "THREADS", "NUMBER", Unset::Default("auto"), Threads;
+}
+
+impl Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        let arguments = all().into_iter().map(|setting| {
+            let argument = Arg::new(setting.variable)
+                .long(setting.flag)
+                .env(setting.variable)
+                .value_name(setting.value)
+                .help(setting.help)
+                // A value that begins with a dash is a fault that the check tells.
+                .allow_hyphen_values(true);
+            match setting.unset {
+                Unset::Default(value) => argument.default_value(value),
+                Unset::Missing(_) => argument,
+            }
+        });
+        command.next_help_heading("Settings (each is also an environment variable)").args(arguments)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut settings = Self::default();
+        settings.update_from_arg_matches(matches)?;
+        Ok(settings)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for Setting { variable, .. } in all() {
+            if let Some(text) = matches.get_one::<String>(variable) {
+                self.0.insert(variable, text.clone());
+            }
+        }
+        Ok(())
+    }
 }

@@ -5,17 +5,15 @@
 //! (getaddrinfo(3) blocks a thread), so it outlives whoever asked it: a resolver that hangs holds one
 //! thread, however many connections wait and give up.
 
-use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::lookup_host;
 use tokio::sync::Mutex;
 
 use super::Fault;
+use super::addresses::{Lookup, once_each, system_lookup};
 use crate::config::Destination;
 use crate::socket;
 
@@ -37,9 +35,6 @@ struct Failure {
     /// It is that this machine has too little of something, and nothing is said of the name.
     is_no_room: bool,
 }
-
-/// Asks the system.
-type Lookup = fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 #[derive(Debug)]
 pub(super) struct Resolver {
@@ -66,12 +61,7 @@ impl Answer {
 
 impl Resolver {
     pub(super) fn new(destination: &Destination) -> Self {
-        Self::asking(destination, |host, port| {
-            Box::pin(async move {
-                let found = lookup_host((host, port)).await;
-                Ok(found.map_err(named)?.collect())
-            })
-        })
+        Self::asking(destination, system_lookup)
     }
 
     /// A resolver that asks `lookup`.
@@ -87,7 +77,7 @@ impl Resolver {
             return Ok(Arc::clone(literal));
         }
         self.answer().await.map_err(|Failure { kind, words, is_no_room }| {
-            let source = io::Error::new(kind, words);
+            let source = Arc::new(io::Error::new(kind, words));
             if is_no_room {
                 Fault::NoRoomToAsk { host: self.host.clone(), source }
             } else {
@@ -108,7 +98,10 @@ impl Resolver {
 
     /// The fault of a resolver that did not answer in time.
     pub(super) fn too_slow(&self) -> Fault {
-        self.unresolved(io::Error::new(io::ErrorKind::TimedOut, "the resolver did not answer"))
+        self.unresolved(Arc::new(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the resolver did not answer",
+        )))
     }
 
     /// The last answer, or a new one.
@@ -119,14 +112,14 @@ impl Resolver {
         }
         let question = (self.lookup)(self.host.clone(), self.port);
         let asked = tokio::spawn(async move {
-            let addresses = sorted_out(question.await);
+            let addresses = question.await.and_then(once_each).map_err(Failure::from);
             *last = Some(Answer { at: Instant::now(), addresses: addresses.clone() });
             addresses
         });
         asked.await.unwrap_or_else(|error| Err(io::Error::other(error.to_string()).into()))
     }
 
-    fn unresolved(&self, source: io::Error) -> Fault {
+    fn unresolved(&self, source: Arc<io::Error>) -> Fault {
         Fault::Unresolved { host: self.host.clone(), source }
     }
 }
@@ -139,34 +132,6 @@ impl From<io::Error> for Failure {
             is_no_room: socket::is_no_room(&error),
         }
     }
-}
-
-/// The kernel's fault behind one of the resolver's. getaddrinfo(3) tells it (`EAI_SYSTEM`) or not:
-/// glibc says of a file that it finds no descriptor for, or a question that it finds no socket for, also
-/// that the name is not known, or to try again. So the kernel is asked for a socket then.
-fn named(error: io::Error) -> io::Error {
-    if error.raw_os_error().is_some() {
-        return error;
-    }
-    match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
-        Err(refusal) if socket::is_no_room(&refusal) => refusal,
-        _ => error,
-    }
-}
-
-/// Each address once, and at least one.
-fn sorted_out(found: io::Result<Vec<SocketAddr>>) -> Addresses {
-    let found = found?;
-    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
-    for address in found {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address").into());
-    }
-    Ok(addresses.into())
 }
 
 #[cfg(test)]

@@ -80,6 +80,13 @@ const BAD: &[(&str, &str, &str)] = &[
     ("HEALTH_PATH", "", "begins with '/'"),
     ("HEALTH_PATH", "/ping?x", "without '?'"),
     ("HEALTH_PATH", "/p ng", "visible ASCII"),
+    ("HEALTH_PATH", "/ping#x", "without '?' and '#'"),
+    ("HEALTH_PATH", "/a<b", "that a URI may hold"),
+    ("HEALTH_PATH", "/a\\b", "that a URI may hold"),
+    ("HEALTH_PATH", "/a\"b", "that a URI may hold"),
+    ("HEALTH_PATH", "/{id}", "that a URI may hold"),
+    ("HEALTH_PATH", "/a%2", "two hexadecimal digits behind each '%'"),
+    ("HEALTH_PATH", "/a%zz", "two hexadecimal digits behind each '%'"),
     ("HEALTH_LISTEN_ON", "0", "from 1 to 65535"),
     ("HEALTH_LISTEN_ON", "", "give a port"),
     ("HEALTH_LISTEN_ON", "x", "give a port"),
@@ -115,6 +122,9 @@ const BAD: &[(&str, &str, &str)] = &[
     ("MAX_HEADERS", "off", "must be a number from 20 to 1000"),
     ("MAX_BODY_SIZE", "0", "must be off, or from 1 to 1TiB"),
     ("MAX_BODY_SIZE", "1GB", "give off, or a size"),
+    ("MIN_BODY_RATE", "0", "must be off, or from 1 to 1MiB"),
+    ("MIN_BODY_RATE", "2MiB", "must be off, or from 1 to 1MiB"),
+    ("MIN_BODY_RATE", "64/s", "give off, or a size"),
     ("ALLOWED_ORIGINS", "", "give any, or origins"),
     ("ALLOWED_ORIGINS", "*", "give any, or origins"),
     ("ALLOWED_ORIGINS", "https://app.example/", "no path"),
@@ -184,7 +194,7 @@ fn each_bad_value_is_named_with_its_variable_and_rule_and_ends_with_78() {
             assert_eq!(output.status.code(), Some(78), "{variable}={value}: {said}");
             assert_eq!(said.lines().count(), 1, "{variable}={value}: {said}");
             // Of a list, the item that is wrong is named.
-            assert!(said.starts_with(&format!("elbows: {variable}=\"{value}\": ")), "{said}");
+            assert!(said.starts_with(&format!("elbows: {variable}={value:?}: ")), "{said}");
             assert!(said.contains(rule), "{variable}={value}: {said}");
             assert_eq!(stdout(&output), "");
         }
@@ -353,7 +363,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 40);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 41);
 }
 
 #[test]

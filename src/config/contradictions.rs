@@ -1,0 +1,89 @@
+//! Rules between settings: what each one alone cannot know. Pure.
+
+use std::net::IpAddr;
+
+use super::settings::Readings;
+use super::{Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings};
+
+/// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
+pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<Fault>) {
+    // As they were typed.
+    let typed =
+        |variable: &str| format!("{variable}={}", settings.get(variable).unwrap_or_default());
+    let mut contradict = |one, other, rule| faults.push(Fault::Contradiction { one, other, rule });
+
+    let everyone = readings.trusted_proxies.as_ref().map(Vec::is_empty);
+    match (readings.proxy_protocol, everyone) {
+        (Some(ProxyProtocol::Optional), Some(true)) => contradict(
+            typed("PROXY_PROTOCOL"),
+            typed("TRUSTED_PROXIES"),
+            "where the header is optional any client could write its own; \
+             list the load balancer's networks",
+        ),
+        (Some(ProxyProtocol::Off), Some(false)) => contradict(
+            typed("PROXY_PROTOCOL"),
+            typed("TRUSTED_PROXIES"),
+            "no header is read, so nobody is believed",
+        ),
+        _ => {}
+    }
+    if readings.proxy_protocol == Some(ProxyProtocol::Off)
+        && readings.proxy_tlv_headers.as_ref().is_some_and(|tlvs| !tlvs.is_empty())
+    {
+        let rule = "TLVs come only in PROXY headers";
+        contradict(typed("PROXY_PROTOCOL"), typed("PROXY_TLV_HEADERS"), rule);
+    }
+    if readings.missing_origin == Some(MissingOrigin::Refuse)
+        && matches!(readings.allowed_origins, Some(None))
+    {
+        contradict(
+            typed("MISSING_ORIGIN"),
+            typed("ALLOWED_ORIGINS"),
+            "where every origin is allowed nobody asks for one; list yours",
+        );
+    }
+    if let (Some(Some(frame)), Some(Some(message))) =
+        (readings.max_frame_size, readings.max_message_size)
+        && frame > message
+    {
+        contradict(
+            typed("MAX_FRAME_SIZE"),
+            typed("MAX_MESSAGE_SIZE"),
+            "a frame is part of a message, so that the frames' larger limit never counts",
+        );
+    }
+    if let (Some(traffic), Some(Some(health))) = (&readings.listen_on, &readings.health_listen_on)
+        && traffic.overlaps(health)
+    {
+        contradict(
+            format!("LISTEN_ON={traffic}"),
+            format!("HEALTH_LISTEN_ON={health}"),
+            "each listener needs a port of its own",
+        );
+    }
+    if let (Some(listen_on), Some(host), Some(port)) =
+        (&readings.listen_on, &readings.destination_hostname, readings.destination_port)
+        && port == listen_on.port
+        && is_here(host, listen_on)
+    {
+        contradict(
+            format!("LISTEN_ON={listen_on}"),
+            format!("DESTINATION_HOSTNAME={host} DESTINATION_PORT={port}"),
+            "elbows would pass everything on to itself",
+        );
+    }
+}
+
+/// Whether `host` is plainly where we listen.
+fn is_here(host: &str, listen_on: &ListenOn) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => match listen_on.address {
+            Some(own) => own == address || (own.is_unspecified() && address.is_loopback()),
+            None => address.is_loopback(),
+        },
+        Err(_) => {
+            host == "localhost"
+                && listen_on.address.is_none_or(|own| own.is_unspecified() || own.is_loopback())
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Kinds of values that say where: sockets, hosts, networks, paths.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::{Kind, ListenOn, Wrong, each, list, parse_number, wrong};
+
+const PORT_RULE: &str = "a port is a number from 1 to 65535";
+
+/// A port to listen on, and perhaps an address.
+pub(in crate::config) struct SocketToListenOn {
+    /// What the documents say.
+    pub(in crate::config) bounds: &'static str,
+}
+
+impl Kind for SocketToListenOn {
+    type Value = ListenOn;
+
+    fn read(&self, text: &str, _: &str) -> Result<ListenOn, Vec<Wrong>> {
+        let parsed = match text.parse::<SocketAddr>() {
+            Ok(address) => Some((Some(address.ip()), address.port())),
+            Err(_) => parse_number(text).map(|port| (None, port)),
+        };
+        match parsed {
+            Some((address, port)) if port != 0 => Ok(ListenOn { address, port }),
+            _ => wrong(
+                text,
+                format!(
+                    "give a port, or an IP address and a port, as 45400, 127.0.0.1:45400 \
+                     or [::1]:45400; {PORT_RULE}"
+                ),
+            ),
+        }
+    }
+
+    fn write(&self, value: &ListenOn) -> String {
+        value.to_string()
+    }
+
+    fn bounds(&self) -> String {
+        self.bounds.to_owned()
+    }
+}
+
+pub(in crate::config) struct Port;
+
+impl Kind for Port {
+    type Value = u16;
+
+    fn read(&self, text: &str, _: &str) -> Result<u16, Vec<Wrong>> {
+        match parse_number(text) {
+            Some(port) if port != 0 => Ok(port),
+            _ => wrong(text, PORT_RULE),
+        }
+    }
+
+    fn write(&self, value: &u16) -> String {
+        value.to_string()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("from `1` to `65535`")
+    }
+}
+
+/// RFC 1035, section 2.3.4, as text without the root's dot.
+const LONGEST_HOST: usize = 253;
+const LONGEST_LABEL: usize = 63;
+
+/// A host name or an IP address, which loses its brackets.
+pub(in crate::config) struct Host;
+
+impl Kind for Host {
+    type Value = String;
+
+    fn read(&self, text: &str, _: &str) -> Result<String, Vec<Wrong>> {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        if bare.parse::<IpAddr>().is_ok() {
+            return Ok(bare.to_owned());
+        }
+        if is_host_name(text) {
+            return Ok(text.to_owned());
+        }
+        wrong(
+            text,
+            "give a host name (letters, digits, '-', '_' and '.') or an IP address, without \
+             scheme, port or path",
+        )
+    }
+
+    fn write(&self, value: &String) -> String {
+        value.clone()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("a host name or address, as `app`, `app.internal`, `10.0.0.5`, `[fd00::5]`")
+    }
+}
+
+fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    name.len() <= LONGEST_HOST
+        && name.split('.').all(|label| {
+            (1..=LONGEST_LABEL).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        })
+        // All digits and dots is an address that did not parse, never a name (RFC 1123, 2.1).
+        && !name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+/// Networks whose headers are believed; none means everyone's.
+pub(in crate::config) struct Networks;
+
+impl Networks {
+    const EVERYONE: &str = "everyone";
+
+    fn one(item: &str) -> Result<IpNet, String> {
+        let network = item.parse::<IpNet>().or_else(|_| item.parse::<IpAddr>().map(IpNet::from));
+        match network {
+            Ok(network) if network.addr().to_canonical() != network.addr() => {
+                Err(String::from("is an IPv4 network in the spelling of IPv6; write it as IPv4"))
+            }
+            Ok(network) if network == network.trunc() => Ok(network),
+            Ok(network) => {
+                Err(format!("has bits beyond its prefix; did you mean {}", network.trunc()))
+            }
+            Err(_) => Err(String::from(
+                "give networks or addresses, comma separated, as 10.0.0.0/8,fd00::/8, or everyone",
+            )),
+        }
+    }
+}
+
+impl Kind for Networks {
+    type Value = Vec<IpNet>;
+
+    fn read(&self, text: &str, _: &str) -> Result<Vec<IpNet>, Vec<Wrong>> {
+        if text == Self::EVERYONE { Ok(Vec::new()) } else { each(text, Self::one) }
+    }
+
+    fn write(&self, value: &Vec<IpNet>) -> String {
+        list(value, Self::EVERYONE)
+    }
+
+    fn bounds(&self) -> String {
+        String::from("`everyone`, or networks and addresses, as `10.0.0.0/8,fd00::/8,192.0.2.1`")
+    }
+}
+
+/// No load balancer takes a longer one for its checks (AWS, `HealthCheckPath`).
+const LONGEST_PATH: usize = 1024;
+
+/// The path of a URI (RFC 3986, section 3.3): a check with another one could be asked for by nobody.
+pub(in crate::config) struct Path;
+
+impl Kind for Path {
+    type Value = String;
+
+    fn read(&self, text: &str, _: &str) -> Result<String, Vec<Wrong>> {
+        if text.starts_with('/') && text.len() <= LONGEST_PATH && is_path(text.as_bytes()) {
+            return Ok(text.to_owned());
+        }
+        wrong(
+            text,
+            format!(
+                "a path begins with '/' and has visible ASCII characters that a URI may hold (RFC 3986, \
+                 section 3.3), so without '?' and '#', and with two hexadecimal digits behind each '%'; \
+                 {LONGEST_PATH} characters at most"
+            ),
+        )
+    }
+
+    fn write(&self, value: &String) -> String {
+        value.clone()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("a path, as `/ping`, `/health/live`")
+    }
+}
+
+/// Whether these are segments and the slashes between them.
+fn is_path(mut text: &[u8]) -> bool {
+    loop {
+        text = match text {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
+            [byte, rest @ ..]
+                if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(byte) =>
+            {
+                rest
+            }
+            _ => return false,
+        };
+    }
+}
