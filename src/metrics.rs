@@ -97,6 +97,15 @@ impl FrameFaults {
         }
     }
 
+    /// Counts several, each at its fault's place.
+    pub(crate) fn add_all(&self, faults: &[u32; frame::Fault::COUNT]) {
+        for (counter, number) in self.0.iter().zip(faults) {
+            if *number > 0 {
+                counter.add((*number).into());
+            }
+        }
+    }
+
     /// The rules that were broken, and how often.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
         frame::Fault::ALL

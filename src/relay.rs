@@ -38,7 +38,7 @@ use crate::tunnel::Tunnel;
 
 use arrivals::{Arrival, Listening, Reception};
 use options::Rulebook;
-use scanner::{Rules, Scanner, Then, Until};
+use scanner::{Rules, Scanner, Tally, Then, Until};
 use worker::Worker;
 
 pub use options::Options;
@@ -277,12 +277,14 @@ impl Door {
 pub fn count_messages<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> u64 {
     let rules = Rules::new(None, None, false);
     let mut scanner = Scanner::new(Side::Client);
+    let mut tally = Tally::default();
     for mut read in reads {
         if scanner.is_one_message(read, &rules) {
             continue;
         }
         loop {
-            let scan = scanner.scan(read, &rules, Until::End, |_| false);
+            let none = None::<fn([u8; 8]) -> bool>;
+            let scan = scanner.scan(read, &rules, Until::End, &mut tally, none);
             match read.get(scan.pass..) {
                 Some(rest) if scan.then != Then::More => read = rest,
                 _ => break,

@@ -11,7 +11,7 @@ use super::bulk::{Bulk, Carried};
 use super::frame::{ControlFrame, Masking};
 use super::keepalive::Keepalive;
 use super::options::{Rulebook, nonces, stamp};
-use super::scanner::{MAX_HELD, Rules, Scan, Then, Until};
+use super::scanner::{MAX_KEPT, Rules, Scan, Tally, Then, Until};
 use crate::end::{Reason, Side};
 use crate::tunnel::{Close, Course, Flow, Sink, Source, Wants};
 
@@ -20,11 +20,16 @@ use crate::tunnel::{Close, Course, Flow, Sink, Source, Wants};
 /// 64 KiB is where a larger read saves next to nothing any more (a call costs about as much as
 /// copying 4 KiB) and where the buffer still stays in the second-level cache.
 /// In front of it is room for what a scanner holds between two reads.
-pub(super) const READ_BUFFER: usize = MAX_HELD + 64 * 1024;
+pub(super) const READ_BUFFER: usize = MAX_KEPT + 64 * 1024;
 
 /// Reads that one direction gets before others have their turn. With full buffers that is 256 KiB:
 /// well below a millisecond of copying, so that a bulk transfer does not hold up a chat. A guess.
 const READS_PER_TURN: usize = 4;
+
+/// Frames of one direction behind which others have their turn. Small messages that break no rule are not
+/// among them: one costs about as much as copying it. A full buffer of the smallest other frames has 32,768,
+/// which take less than a millisecond.
+const FRAMES_PER_TURN: u32 = if cfg!(any(test, fuzzing)) { 512 } else { 8192 };
 
 /// From so many bytes of payload on that are still to come of a frame, they pass without a look at them.
 const MUCH: u64 = if cfg!(any(test, fuzzing)) { 16 } else { 32 * 1024 };
@@ -187,6 +192,7 @@ fn pass_all(
     watch: &mut Watch<'_>,
 ) -> Stop {
     let mut reads_left = READS_PER_TURN;
+    let mut frames_left = FRAMES_PER_TURN;
     loop {
         if flow.course != Course::Passes {
             return discard(flow, source, from, sink, to, buffer);
@@ -199,7 +205,15 @@ fn pass_all(
         }
         if !flow.waiting.is_empty() {
             match write(&mut sink, &flow.waiting, to) {
-                Ok(taken) => drop_front(flow, taken),
+                Ok(taken) => {
+                    drop_front(flow, taken);
+                    if taken > 0
+                        && let Some(alive) = &mut watch.sink.alive
+                    {
+                        // It takes what stands before a Ping, or the Ping: its time begins here.
+                        alive.put_off(watch.now);
+                    }
+                }
                 Err(fault) => return sink_broke(flow, &fault),
             }
             continue;
@@ -251,7 +265,13 @@ fn pass_all(
             let length = bytes.len();
             let passed = pass_frames(flow, &mut sink, to, buffer, length, watch);
             match passed {
-                Ok(()) => continue,
+                Ok(frames) => {
+                    frames_left = frames_left.saturating_sub(frames);
+                    if frames_left == 0 {
+                        reads_left = 0;
+                    }
+                    continue;
+                }
                 Err(stop) => return stop,
             }
         }
@@ -338,7 +358,8 @@ pub(super) fn scan_early(flow: &mut Flow, watch: &mut Watch<'_>) -> Result<(), S
     follow(flow, &early, watch, |flow, piece| {
         flow.waiting.push(piece);
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 /// Asks for something of ours to go out: at once, if it may stand there, else as soon as it may. It
@@ -354,7 +375,7 @@ pub(super) fn want(flow: &mut Flow, wants: Wants, watch: &mut Watch<'_>) {
     put_wanted(flow, watch);
 }
 
-/// Passes on what was read, frame by frame.
+/// Passes on what was read, as far as it may pass. Says how many frames were followed.
 fn pass_frames(
     flow: &mut Flow,
     sink: &mut impl Write,
@@ -362,12 +383,12 @@ fn pass_frames(
     buffer: &mut [u8],
     length: usize,
     watch: &mut Watch<'_>,
-) -> Result<(), Stop> {
-    let mut start = MAX_HELD;
+) -> Result<u32, Stop> {
+    let mut start = MAX_KEPT;
     if let Some(room) = buffer.first_chunk_mut() {
         start -= flow.scanner.give_back(room);
     }
-    let bytes = buffer.get(start..MAX_HELD + length).unwrap_or_default();
+    let bytes = buffer.get(start..MAX_KEPT + length).unwrap_or_default();
     follow(flow, bytes, watch, |flow, piece| {
         if flow.is_deaf() {
             return Ok(());
@@ -384,11 +405,25 @@ fn pass_frames(
     })
 }
 
-/// Passes on by `put` what may pass of `bytes`, and puts in what is wanted.
+/// Passes on by `put` what may pass of `bytes`, and puts in what is wanted. Says how many frames were
+/// followed.
 fn follow(
+    flow: &mut Flow,
+    bytes: &[u8],
+    watch: &mut Watch<'_>,
+    put: impl FnMut(&mut Flow, &[u8]) -> Result<(), Stop>,
+) -> Result<u32, Stop> {
+    let mut tally = Tally::default();
+    let followed = follow_all(flow, bytes, watch, &mut tally, put);
+    watch.rulebook.counters.frame_faults.add_all(&tally.faults);
+    followed.map(|()| tally.frames)
+}
+
+fn follow_all(
     flow: &mut Flow,
     mut bytes: &[u8],
     watch: &mut Watch<'_>,
+    tally: &mut Tally,
     mut put: impl FnMut(&mut Flow, &[u8]) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     loop {
@@ -403,33 +438,30 @@ fn follow(
             Wants::Ping | Wants::Close { .. } => Until::Boundary,
         };
         let Peer { alive, stream, .. } = &mut watch.source;
-        let is_ours = |nonce| {
-            alive
-                .as_mut()
-                .is_some_and(|alive| alive.is_answered_by(nonce, stamp(), *stream, nonces()))
-        };
-        let Scan { pass, then } = flow.scanner.scan(bytes, &watch.rulebook.rules, until, is_ours);
-        if let Some(piece @ [_, ..]) = bytes.get(..pass) {
+        let unanswered = alive.as_deref_mut().filter(|alive| alive.is_unanswered());
+        let own_pong =
+            unanswered.map(|alive| |nonce| alive.is_answered_by(nonce, stamp(), *stream, nonces()));
+        let passed = flow.scanner.passed_of_head();
+        let Scan { pass, then } =
+            flow.scanner.scan(bytes, &watch.rulebook.rules, until, tally, own_pong);
+        if let Some(piece @ [_, ..]) = bytes.get(passed..pass) {
             put(flow, piece)?;
         }
         bytes = bytes.get(pass..).unwrap_or_default();
         match then {
             Then::More => return Ok(()),
-            Then::Reached | Then::Closed => {}
+            Then::Reached => {}
+            Then::Closed => {
+                let code = flow.scanner.close_code().unwrap_or_default();
+                watch.close.get_or_insert(Close { by: watch.source.side, code });
+                *watch.rearm = true;
+            }
             Then::OwnPong { length } => bytes = bytes.get(length.into()..).unwrap_or_default(),
             Then::OverLimit(_) => return Err(Stop::Refused(Reason::TooBig)),
             Then::Fault(fault) => {
                 watch.rulebook.counters.frame_faults.add(fault);
-                if watch.rulebook.strict {
-                    return Err(Stop::Refused(Reason::Malformed));
-                }
+                return Err(Stop::Refused(Reason::Malformed));
             }
-        }
-        if matches!(then, Then::Closed | Then::Fault(_))
-            && let Some(code) = flow.scanner.close_code()
-        {
-            watch.close.get_or_insert(Close { by: watch.source.side, code });
-            *watch.rearm = true;
         }
         if flow.ends_behind_close && flow.scanner.is_behind_close() {
             flow.course = Course::Finishes;
@@ -472,9 +504,9 @@ fn release(flow: &mut Flow) {
     if flow.sink == Sink::Broken {
         return;
     }
-    let mut room = [0; MAX_HELD];
+    let mut room = [0; MAX_KEPT];
     let held = flow.scanner.finish(&mut room);
-    flow.waiting.push(room.get(MAX_HELD - held..).unwrap_or_default());
+    flow.waiting.push(room.get(MAX_KEPT - held..).unwrap_or_default());
 }
 
 /// Nothing passes any more: what waits goes out, then the end of the stream where it is to be told,
@@ -523,7 +555,7 @@ fn discard(
 }
 
 fn behind_room(buffer: &mut [u8]) -> &mut [u8] {
-    buffer.get_mut(MAX_HELD..).unwrap_or_default()
+    buffer.get_mut(MAX_KEPT..).unwrap_or_default()
 }
 
 /// Why a read gave no bytes.
@@ -839,7 +871,7 @@ mod tests {
             }
             let early = self.flow.waiting.len().max(BUFFER).max(BULK);
             let passed = self.flow.passed;
-            let mut buffer = [0xff; MAX_HELD + BUFFER];
+            let mut buffer = [0xff; MAX_KEPT + BUFFER];
             let rulebook = Rulebook::new(&Options::default());
             let rules = &rulebook;
             let peer = |side| Peer { side, alive: None, stream: 0 };
@@ -1000,7 +1032,7 @@ mod tests {
         ) {
             let world = World::default();
             world.no_way.set(no_way);
-            world.may_hold.set(MAX_HELD);
+            world.may_hold.set(MAX_KEPT);
             let mut run = Run::new(&world, 0);
             run.flow.scanner = Scanner::new(Side::Client);
             let sent = frames(&lengths);
@@ -1035,7 +1067,7 @@ mod tests {
         run.flow.scanner = Scanner::new(Side::Client);
         let sent = frames(&[100]);
         let (begun, rest) = sent.split_at(20);
-        world.may_hold.set(MAX_HELD);
+        world.may_hold.set(MAX_KEPT);
         for (came, wants) in [
             (begun, Wants::Nothing),
             (rest, Wants::Close { code: 1001, after_message: true, then: Course::Discards }),

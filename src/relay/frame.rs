@@ -188,6 +188,12 @@ impl Masking {
     }
 }
 
+/// Whether a Close frame may carry this code (RFC 6455, section 7.4, and the registry that it founds):
+/// 1004 has no meaning yet, 1005, 1006 and 1015 say that there was no Close or no code.
+pub(crate) const fn may_be_sent(close_code: u16) -> bool {
+    matches!(close_code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
 /// Masks or unmasks payload from its first byte on (RFC 6455, section 5.3). Without a key it stays.
 pub(crate) fn apply_mask<const N: usize>(mut payload: [u8; N], mask: Option<[u8; 4]>) -> [u8; N] {
     for (byte, key) in payload.iter_mut().zip(mask.unwrap_or_default().iter().cycle()) {
@@ -272,6 +278,15 @@ pub(crate) enum Fault {
     /// A text or binary frame where a message is unfinished (section 5.4).
     #[error("a message begins inside an unfinished one")]
     MessageInsideMessage,
+    /// A Close with one byte of payload: half a code (section 5.5.1).
+    #[error("a Close has half a code")]
+    CloseTooShort,
+    /// A Close with a code that may not be sent (section 7.4).
+    #[error("a Close has a code that may not be sent")]
+    InvalidCloseCode,
+    /// A data frame behind a Close (section 5.5.1).
+    #[error("a data frame stands behind a Close")]
+    DataBehindClose,
 }
 
 impl Fault {
@@ -286,6 +301,9 @@ impl Fault {
         Self::LengthNotMinimal,
         Self::ContinuationWithoutStart,
         Self::MessageInsideMessage,
+        Self::CloseTooShort,
+        Self::InvalidCloseCode,
+        Self::DataBehindClose,
     ];
 
     /// How many faults there are: the length of a table of counters.
@@ -308,6 +326,9 @@ impl Fault {
             Self::LengthNotMinimal => "length_not_minimal",
             Self::ContinuationWithoutStart => "continuation_without_start",
             Self::MessageInsideMessage => "message_inside_message",
+            Self::CloseTooShort => "close_too_short",
+            Self::InvalidCloseCode => "invalid_close_code",
+            Self::DataBehindClose => "data_behind_close",
         }
     }
 }

@@ -72,7 +72,6 @@ const LAST_ANSWER: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub(super) struct Rulebook {
     pub(super) rules: Rules,
-    pub(super) strict: bool,
     pub(super) ping_client: Option<Times>,
     pub(super) ping_upstream: Option<Times>,
     pub(super) idle: Option<u32>,
@@ -98,7 +97,6 @@ impl Rulebook {
         };
         Self {
             rules: Rules::new(options.max_frame_size, options.max_message_size, options.strict),
-            strict: options.strict,
             ping_client: times(options.ping_interval),
             ping_upstream: times(options.ping_upstream_interval),
             idle: options.idle_timeout.map(ticks),

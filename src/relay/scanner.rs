@@ -1,10 +1,11 @@
 //! The scanner: follows WebSocket frames in one direction of a tunnel as the bytes go by.
 //!
 //! Pure: it gets what was read and says how much of it may be passed on. Payload is skipped, never
-//! looked at. A head is passed on when it is whole, since a limit has to act before any byte of the
-//! frame has gone; so the scanner holds an unfinished one (or the pong to a ping of ours) until the
-//! next read and gives it back to be put in front of that: what is passed on is one slice either
-//! way. A message of up to 125 bytes in one frame and one read is what proxies carry most: it has a
+//! looked at. The scanner keeps the bytes of an unfinished head until the next read and gives them
+//! back to be put in front of that, so that a head is always read as one slice. Where a limit or a rule
+//! may refuse the frame, those bytes are held: they pass when the head is whole. Otherwise they have
+//! passed already when they are given back, and only what may become the Pong to a Ping of ours is held.
+//! A message of up to 125 bytes in one frame and one read is what proxies carry most: it has a
 //! path of its own, of 33 instructions. It is as small as it can be: an idle tunnel has two of them.
 
 use std::num::NonZeroU16;
@@ -12,9 +13,9 @@ use std::num::NonZeroU16;
 use super::frame::{self, Fault, Head, MAX_CONTROL_PAYLOAD, MAX_HEAD, Masking, Opcode};
 use crate::end::Side;
 
-/// Bytes that are held between two reads at most: all but the last of the longest head, or of a
+/// Bytes that are kept between two reads at most: all but the last of the longest head, or of a
 /// masked Pong with eight bytes of payload, or of a masked Close up to its code.
-pub(crate) const MAX_HELD: usize = MAX_HEAD - 1;
+pub(crate) const MAX_KEPT: usize = MAX_HEAD - 1;
 
 /// The longest head of a control frame that breaks no rule.
 const LONGEST_CONTROL_HEAD: usize = 2 + 4;
@@ -31,6 +32,8 @@ pub(crate) struct Rules {
     max_frame: u64,
     max_message: u64,
     is_strict: bool,
+    /// A frame may be refused: no byte of its head passes before that is decided.
+    holds_heads: bool,
     /// The smaller one of the two limits: the one that a message in one frame meets first.
     max_whole: u64,
 }
@@ -57,8 +60,9 @@ pub(crate) struct Scanner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    /// A head is next. `have` bytes of it came and are held: the last ones of `held`.
-    Head { have: u8, held: [u8; MAX_HELD] },
+    /// A head is next. `have` bytes of it are kept, the last ones of `kept`, and `passed` of the head have
+    /// passed: as many as are kept or were given back, or none.
+    Head { have: u8, passed: u8, kept: [u8; MAX_KEPT] },
     /// `left` bytes of payload are next, one at least. A control frame's are not counted, nor are those
     /// of a frame whose opcode is reserved.
     Payload { left: u64, is_control: bool },
@@ -66,11 +70,21 @@ enum Position {
     Lost,
 }
 
+/// What a scan met on its way, for the caller to add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Frames, but for small messages that break no rule: what a scan costs beside them.
+    pub(crate) frames: u32,
+    /// Rules that were broken by frames that pass all the same, by [`Fault::index`].
+    pub(crate) faults: [u32; Fault::COUNT],
+}
+
 /// How a scan went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Scan {
-    /// How many bytes, from the first, are to be passed on.
+    /// How many bytes, from the first, may pass. The first ones may have passed before: see
+    /// [`Scanner::passed_of_head`].
     pub(crate) pass: usize,
     /// What is behind them.
     pub(crate) then: Then,
@@ -92,7 +106,7 @@ pub(crate) enum Until {
 /// What is behind the bytes that a scan lets pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// Nothing, or what is held until more bytes come.
+    /// Nothing, or what is kept until more bytes come.
     More,
     /// The place that was asked for. The rest of the bytes is to be scanned.
     Reached,
@@ -104,9 +118,9 @@ pub(crate) enum Then {
     Closed,
     /// A frame that exceeds a limit. No byte of it may be passed on, and no more be scanned.
     OverLimit(Limit),
-    /// A frame that breaks a rule. Strict: no byte of it may be passed on, and no more be scanned.
-    /// Otherwise the last bytes that pass are of it, its Close's code is known as of any other, and the
-    /// rest is to be scanned. Behind a length that cannot be, all passes as it comes.
+    /// A frame that breaks a rule, where that is refused: no byte of it may be passed on, and no more be
+    /// scanned. Where it is not, the frame passes and is followed by what it says of itself, and the
+    /// [`Tally`] has it. Behind a length that cannot be, all passes as it comes.
     Fault(Fault),
 }
 
@@ -140,7 +154,9 @@ impl Rules {
     pub(crate) fn new(max_frame: Option<u64>, max_message: Option<u64>, is_strict: bool) -> Self {
         let max_frame = max_frame.unwrap_or(u64::MAX);
         let max_message = max_message.unwrap_or(u64::MAX);
-        Self { max_frame, max_message, is_strict, max_whole: max_frame.min(max_message) }
+        let max_whole = max_frame.min(max_message);
+        let holds_heads = is_strict || max_whole < u64::MAX;
+        Self { max_frame, max_message, is_strict, holds_heads, max_whole }
     }
 }
 
@@ -167,7 +183,7 @@ impl Scanner {
     }
 
     /// Whether the bytes that were read may all be passed on: they are one small message, and nothing
-    /// is held. Otherwise nothing happened, and [`Scanner::scan`] is to be asked.
+    /// is kept. Otherwise nothing happened, and [`Scanner::scan`] is to be asked.
     ///
     /// This is the path of most reads, to be inlined where they are passed on.
     #[inline]
@@ -185,20 +201,22 @@ impl Scanner {
         true
     }
 
-    /// Follows the frames in `bytes`: what was held and given back, and the bytes that came since.
+    /// Follows the frames in `bytes`: what was kept and given back, and the bytes that came since.
     ///
     /// Says what may be passed on, up to the first thing that the caller has to know. If that is not
     /// [`Then::More`], it is to be called again with the bytes behind it, as [`Then`] says. At
-    /// [`Then::More`] the bytes behind `pass`, [`MAX_HELD`] at most, are held: get them with
+    /// [`Then::More`] the bytes behind `pass`, [`MAX_KEPT`] at most, are held: get them with
     /// [`Scanner::give_back`] when more have come, or the stream has ended.
     ///
-    /// `is_ours` says whether the payload of a Pong, unmasked, is that of an unanswered Ping of ours.
+    /// `own_pong` says whether the payload of a Pong, unmasked, is that of an unanswered Ping of ours. It
+    /// is there while there is such a Ping.
     pub(crate) fn scan(
         &mut self,
         bytes: &[u8],
         rules: &Rules,
         until: Until,
-        is_ours: impl FnMut([u8; NONCE]) -> bool,
+        tally: &mut Tally,
+        own_pong: Option<impl FnMut([u8; NONCE]) -> bool>,
     ) -> Scan {
         let mut at = 0;
         if matches!(until, Until::End | Until::Close) && self.is_between_messages() {
@@ -211,33 +229,43 @@ impl Scanner {
                 rest = behind;
             }
         }
-        self.follow(bytes, at, rules, until, is_ours)
+        self.follow(bytes, at, rules, until, tally, own_pong)
     }
 
-    /// Puts the bytes that are held at the end of `front`, to stand right before the next ones. Says
-    /// how many they are; they are not held any more.
+    /// Puts the bytes that are kept at the end of `front`, to stand right before the next ones. Says
+    /// how many they are; they are not kept any more. Some of them may have passed, see
+    /// [`Scanner::passed_of_head`].
     #[inline]
-    pub(crate) fn give_back(&mut self, front: &mut [u8; MAX_HELD]) -> usize {
-        let Position::Head { have: have @ 1.., held } = self.position else {
+    pub(crate) fn give_back(&mut self, front: &mut [u8; MAX_KEPT]) -> usize {
+        let Position::Head { have: have @ 1.., passed, kept } = self.position else {
             return 0;
         };
-        *front = held;
-        self.position = Position::BOUNDARY;
+        *front = kept;
+        self.position = Position::Head { have: 0, passed, kept: [0; MAX_KEPT] };
         have.into()
     }
 
+    /// How many bytes of the unfinished head have passed, and so of those that were given back.
+    pub(crate) fn passed_of_head(&self) -> usize {
+        match self.position {
+            Position::Head { passed, .. } => passed.into(),
+            _ => 0,
+        }
+    }
+
     /// The stream has ended: what is held passes, see [`Scanner::give_back`], and nothing may follow it.
-    pub(crate) fn finish(&mut self, front: &mut [u8; MAX_HELD]) -> usize {
-        let held = self.give_back(front);
-        if held > 0 {
+    pub(crate) fn finish(&mut self, front: &mut [u8; MAX_KEPT]) -> usize {
+        let passed = self.passed_of_head();
+        let kept = self.give_back(front);
+        if kept > 0 {
             self.position = Position::Lost;
         }
-        held
+        kept.saturating_sub(passed)
     }
 
     /// The first Close has passed in full.
     pub(crate) const fn is_behind_close(&self) -> bool {
-        self.close.is_some() && matches!(self.position, Position::Head { .. })
+        self.close.is_some() && matches!(self.position, Position::Head { passed: 0, .. })
     }
 
     /// How the frames of the sender are masked.
@@ -248,7 +276,7 @@ impl Scanner {
     /// What passed so far ends where a frame does, and not behind a Close: a frame of ours may
     /// follow, a control frame at least. What is held has not passed.
     pub(crate) const fn at_boundary(&self) -> bool {
-        matches!(self.position, Position::Head { .. }) && self.close.is_none()
+        matches!(self.position, Position::Head { passed: 0, .. }) && self.close.is_none()
     }
 
     /// A message has begun whose final frame has not; control frames may be put in at a boundary.
@@ -307,7 +335,9 @@ impl Scanner {
 
     #[inline]
     fn is_between_messages(&self) -> bool {
-        !self.is_in_message && matches!(self.position, Position::Head { have: 0, .. })
+        !self.is_in_message
+            && self.close.is_none()
+            && matches!(self.position, Position::Head { have: 0, passed: 0, .. })
     }
 
     /// The end and the length of the first frame, if it is a text or binary message in one frame with
@@ -341,7 +371,8 @@ impl Scanner {
         mut at: usize,
         rules: &Rules,
         until: Until,
-        mut is_ours: impl FnMut([u8; NONCE]) -> bool,
+        tally: &mut Tally,
+        mut own_pong: Option<impl FnMut([u8; NONCE]) -> bool>,
     ) -> Scan {
         loop {
             match self.position {
@@ -359,74 +390,93 @@ impl Scanner {
                 return Scan { pass: at, then: Then::More };
             }
 
-            let found = match self.check_order(rest) {
-                Ok(()) => frame::parse(rest, self.masking),
-                Err(fault) => Err(fault),
-            };
-            let mut broken = None;
-            let (head, used) = match found {
+            // Of a Pong that had begun to pass before, the Ping cannot be ours.
+            let may_be_own_pong =
+                own_pong.is_some() && self.passed_of_head() == 0 && may_be_own_pong(rest);
+            let holds = rules.holds_heads || may_be_own_pong;
+            let (head, used, mut fault) = match self.next_head(rest, rules.is_strict) {
                 Ok(Some(found)) => found,
-                Ok(None) => return self.hold(at, rest),
+                Ok(None) => return self.keep(at, rest, holds),
                 Err(fault) if rules.is_strict => {
                     return Scan { pass: at, then: Then::Fault(fault) };
                 }
-                // Most receivers are not so strict: it is followed by what it says of itself.
-                Err(fault) => match frame::announced(rest) {
-                    Ok(Some(found)) => {
-                        broken = Some(fault);
-                        found
-                    }
-                    Ok(None) => return self.hold(at, rest),
-                    Err(_) => {
-                        self.position = Position::Lost;
-                        return Scan { pass: at, then: Then::Fault(fault) };
-                    }
-                },
+                Err(fault) => {
+                    tally.count(Some(fault));
+                    self.position = Position::Lost;
+                    continue;
+                }
             };
             if let Err(limit) = self.check_limits(&head, rules) {
                 return Scan { pass: at, then: Then::OverLimit(limit) };
             }
             let payload = rest.get(used..).unwrap_or_default();
             let mut is_first_close = false;
-            // Behind a longer head, which breaks a rule, there is no room to hold more.
-            let is_short = used <= LONGEST_CONTROL_HEAD;
             match head.opcode {
-                Opcode::Pong if head.length == NONCE as u64 && is_short => {
+                Opcode::Pong if may_be_own_pong => {
                     let Some(nonce) = payload.first_chunk() else {
-                        return self.hold(at, rest);
+                        return self.keep(at, rest, holds);
                     };
-                    if is_ours(frame::apply_mask(*nonce, head.mask)) {
+                    let nonce = frame::apply_mask(*nonce, head.mask);
+                    if own_pong.as_mut().is_some_and(|is_ours| is_ours(nonce)) {
                         #[allow(clippy::cast_possible_truncation)]
                         // At most the longest head and 8.
                         let then = Then::OwnPong { length: (used + NONCE) as u8 };
                         return Scan { pass: at, then };
                     }
                 }
-                Opcode::Close if self.close.is_none() => {
+                Opcode::Close => {
                     let code = match payload.first_chunk() {
-                        Some(code) if head.length >= 2 && is_short => {
-                            u16::from_be_bytes(frame::apply_mask(*code, head.mask))
-                        }
-                        None if head.length >= 2 && is_short => return self.hold(at, rest),
-                        _ => 0,
+                        // Behind a longer head, which breaks a rule, there is no room to keep more.
+                        _ if head.length < 2 || used > LONGEST_CONTROL_HEAD => None,
+                        Some(code) => Some(u16::from_be_bytes(frame::apply_mask(*code, head.mask))),
+                        None => return self.keep(at, rest, holds),
                     };
-                    self.close = Some(NonZeroU16::new(code).unwrap_or(NO_STATUS));
-                    is_first_close = true;
+                    fault = fault.or(match code {
+                        Some(code) if !frame::may_be_sent(code) => Some(Fault::InvalidCloseCode),
+                        None if head.length == 1 => Some(Fault::CloseTooShort),
+                        _ => None,
+                    });
+                    if let Some(fault) = fault
+                        && rules.is_strict
+                    {
+                        return Scan { pass: at, then: Then::Fault(fault) };
+                    }
+                    if self.close.is_none() {
+                        self.close = code.and_then(NonZeroU16::new).or(Some(NO_STATUS));
+                        is_first_close = true;
+                    }
                 }
                 _ => {}
             }
 
+            tally.count(fault);
             self.begin(&head);
             at = self.skip(bytes, at + used, head.length, !head.opcode.is_of_message());
-            if let Some(fault) = broken {
-                return Scan { pass: at, then: Then::Fault(fault) };
-            }
             if is_first_close {
                 return Scan { pass: at, then: Then::Closed };
             }
             if self.has_reached(until) {
                 return Scan { pass: at, then: Then::Reached };
             }
+        }
+    }
+
+    /// The head that the bytes begin with, how long it is, and the rule that it breaks. Most receivers
+    /// are not strict: what breaks a rule is followed by what it says of itself, if we are not either.
+    fn next_head(
+        &self,
+        rest: &[u8],
+        is_strict: bool,
+    ) -> Result<Option<(Head, usize, Option<Fault>)>, Fault> {
+        let found = self.check_order(rest).and_then(|()| frame::parse(rest, self.masking));
+        match found {
+            Ok(found) => Ok(found.map(|(head, used)| (head, used, None))),
+            Err(fault) if is_strict => Err(fault),
+            Err(fault) => match frame::announced(rest) {
+                Ok(Some((head, used))) => Ok(Some((head, used, Some(fault)))),
+                Ok(None) => Ok(None),
+                Err(_) => Err(fault),
+            },
         }
     }
 
@@ -454,12 +504,15 @@ impl Scanner {
         at + left
     }
 
-    /// The order of frames (RFC 6455, section 5.4), by the opcode of the next one.
+    /// The order of frames (RFC 6455, sections 5.4 and 5.5.1), by the opcode of the next one.
     fn check_order(&self, head: &[u8]) -> Result<(), Fault> {
         const CONTINUATION: u8 = Opcode::Continuation as u8;
         const TEXT: u8 = Opcode::Text as u8;
         const BINARY: u8 = Opcode::Binary as u8;
         match head.first().map(|first| first & 0x0f) {
+            Some(CONTINUATION | TEXT | BINARY) if self.close.is_some() => {
+                Err(Fault::DataBehindClose)
+            }
             Some(CONTINUATION) if !self.is_in_message => Err(Fault::ContinuationWithoutStart),
             Some(TEXT | BINARY) if self.is_in_message => Err(Fault::MessageInsideMessage),
             _ => Ok(()),
@@ -501,17 +554,37 @@ impl Scanner {
         }
     }
 
+    /// Keeps what came of a head, or of what decides on its frame, until more comes.
     #[cold]
-    fn hold(&mut self, at: usize, rest: &[u8]) -> Scan {
-        let mut held = [0; MAX_HELD];
+    fn keep(&mut self, at: usize, rest: &[u8], holds: bool) -> Scan {
+        let mut kept = [0; MAX_KEPT];
         let mut have = 0;
-        for (place, byte) in held.iter_mut().rev().zip(rest.iter().rev()) {
+        for (place, byte) in kept.iter_mut().rev().zip(rest.iter().rev()) {
             *place = *byte;
             have += 1;
         }
-        self.position = Position::Head { have, held };
-        Scan { pass: at, then: Then::More }
+        // Once some of it has passed, nothing is left to decide.
+        let passes = !holds || self.passed_of_head() > 0;
+        self.position = Position::Head { have, passed: if passes { have } else { 0 }, kept };
+        Scan { pass: if passes { at + rest.len() } else { at }, then: Then::More }
     }
+}
+
+impl Tally {
+    /// Counts a frame, and the rule that it breaks.
+    fn count(&mut self, fault: Option<Fault>) {
+        self.frames += 1;
+        if let Some(count) = fault.and_then(|fault| self.faults.get_mut(fault.index())) {
+            *count += 1;
+        }
+    }
+}
+
+/// Whether the bytes begin a Pong as long as one to a Ping of ours, or may do so when more have come.
+fn may_be_own_pong(bytes: &[u8]) -> bool {
+    const PONG: u8 = Opcode::Pong as u8;
+    let is_pong = bytes.first().is_some_and(|first| first & 0x0f == PONG);
+    is_pong && bytes.get(1).is_none_or(|second| usize::from(second & 0x7f) == NONCE)
 }
 
 /// One that is off.
@@ -523,12 +596,12 @@ impl Default for Scanner {
 
 impl Position {
     /// A head is next and nothing of it came.
-    const BOUNDARY: Self = Self::Head { have: 0, held: [0; MAX_HELD] };
+    const BOUNDARY: Self = Self::Head { have: 0, passed: 0, kept: [0; MAX_KEPT] };
 }
 
-// What is held always fits: nothing shorter than these is ever undecided.
+// What is kept always fits: nothing shorter than these is ever undecided.
 const _: () =
-    assert!(LONGEST_CONTROL_HEAD + NONCE <= MAX_HELD + 1 && NONCE as u64 <= MAX_CONTROL_PAYLOAD);
+    assert!(LONGEST_CONTROL_HEAD + NONCE <= MAX_KEPT + 1 && NONCE as u64 <= MAX_CONTROL_PAYLOAD);
 
 #[cfg(test)]
 mod tests {
@@ -553,6 +626,7 @@ mod tests {
         /// What came behind the end that a rule or limit put to it.
         refused: Option<Vec<u8>>,
         told: Vec<Then>,
+        faults: [u32; Fault::COUNT],
         until: Until,
         /// Bytes that had passed where it was told that the place is reached.
         reached: Vec<usize>,
@@ -567,6 +641,7 @@ mod tests {
                 cut: Vec::new(),
                 refused: None,
                 told: Vec::new(),
+                faults: Default::default(),
                 until: Until::End,
                 reached: Vec::new(),
             }
@@ -581,13 +656,19 @@ mod tests {
                 self.passed.extend(read);
                 return;
             }
-            let mut buffer = self.take_held();
+            let mut buffer = self.take_kept();
             buffer.extend(read);
             let mut rest = &buffer[..];
             loop {
+                let mut tally = Tally::default();
+                let passed = self.scanner.passed_of_head();
+                let own_pong = Some(|nonce| nonce == OURS);
                 let Scan { pass, then } =
-                    self.scanner.scan(rest, &self.rules, self.until, |nonce| nonce == OURS);
-                self.passed.extend(&rest[..pass]);
+                    self.scanner.scan(rest, &self.rules, self.until, &mut tally, own_pong);
+                for (sum, more) in self.faults.iter_mut().zip(tally.faults) {
+                    *sum += more;
+                }
+                self.passed.extend(&rest[passed..pass]);
                 rest = &rest[pass..];
                 if then != Then::More {
                     self.told.push(then);
@@ -606,7 +687,6 @@ mod tests {
                         self.reached.push(self.passed.len());
                     }
                     Then::Closed => {}
-                    Then::Fault(_) if !self.rules.is_strict => {}
                     Then::OverLimit(_) | Then::Fault(_) => {
                         assert!(self.scanner.at_boundary() || self.scanner.close.is_some());
                         self.refused = Some(rest.to_vec());
@@ -614,16 +694,30 @@ mod tests {
                     }
                 }
             }
-            // It keeps exactly what it did not let pass.
-            assert!(rest.len() <= MAX_HELD);
-            let mut copy = self.clone();
-            assert_eq!(copy.take_held(), rest);
+            // It holds exactly what it did not let pass.
+            assert!(rest.len() <= MAX_KEPT);
+            let kept = self.clone().take_kept();
+            match self.scanner.passed_of_head() {
+                0 => assert_eq!(kept, rest),
+                _ => assert!(rest.is_empty() && self.passed.ends_with(&kept)),
+            }
         }
 
+        /// The rules that were broken by what passed.
+        fn broken(&self) -> Vec<Fault> {
+            Fault::ALL.iter().copied().filter(|fault| self.faults[fault.index()] > 0).collect()
+        }
+
+        /// What is held back.
         fn take_held(&mut self) -> Vec<u8> {
-            let mut front = [0xee; MAX_HELD];
+            let passed = self.scanner.passed_of_head();
+            self.take_kept().split_off(passed)
+        }
+
+        fn take_kept(&mut self) -> Vec<u8> {
+            let mut front = [0xee; MAX_KEPT];
             let held = self.scanner.give_back(&mut front);
-            front[MAX_HELD - held..].to_vec()
+            front[MAX_KEPT - held..].to_vec()
         }
 
         fn feed_all(mut self, bytes: &[u8]) -> Self {
@@ -739,10 +833,13 @@ mod tests {
     /// Frames that break no rule.
     fn stream() -> impl Strategy<Value = Vec<Sent>> {
         let part = prop_oneof![message(), control_frame().prop_map(|frame| vec![frame])];
-        let close = prop::option::of(any::<[u8; 4]>());
+        let code = prop_oneof![1000..=1003_u16, 1007..=1014_u16, 3000..=4999_u16];
+        let close = prop::option::of((code, any::<[u8; 2]>()));
         (prop::collection::vec(part, 0..6), close).prop_map(|(parts, close)| {
             let mut sent = parts.concat();
-            sent.extend(close.map(|payload| control(Control::Close, &payload)));
+            sent.extend(close.map(|(code, reason)| {
+                control(Control::Close, &[code.to_be_bytes(), reason].concat())
+            }));
             sent
         })
     }
@@ -893,8 +990,7 @@ mod tests {
                     OpCode::Control(Control::Pong) => expected.pongs += 1,
                     OpCode::Control(_) => {
                         told.push(Then::Closed);
-                        let sent = u16::from_be_bytes([frame.payload[0], frame.payload[1]]);
-                        code = Some(if sent == 0 { 1005 } else { sent });
+                        code = Some(u16::from_be_bytes([frame.payload[0], frame.payload[1]]));
                     }
                 }
             }
@@ -1057,7 +1153,8 @@ mod tests {
             assert!(refusing.scanner.at_boundary(), "a Close could not go out");
 
             let observing = Follower::new(Side::Upstream, lenient()).feed_all(&bytes);
-            assert_eq!(observing.told[0], Then::Fault(*fault));
+            assert_eq!(observing.broken()[0], *fault);
+            assert!(observing.told.is_empty());
             assert_eq!(observing.passed, bytes);
             let is_lost = *fault == Fault::LengthTopBit;
             assert_eq!(observing.scanner.is_on(), !is_lost, "{fault}");
@@ -1087,11 +1184,11 @@ mod tests {
         ];
         for (bad, fault) in cases {
             let mut bytes = [bad, &ours[..], &too_big].concat();
-            let told =
-                [Then::Fault(*fault), Then::OwnPong { length: 14 }, Then::OverLimit(Limit::Frame)];
+            let told = [Then::OwnPong { length: 14 }, Then::OverLimit(Limit::Frame)];
             for cuts in [vec![], (0..bytes.len()).collect()] {
                 let follower = Follower::new(Side::Client, rules).feed_pieces(&bytes, &cuts);
                 assert_eq!(follower.told, told, "{fault}");
+                assert_eq!(follower.broken(), [*fault]);
                 assert_eq!(follower.passed, *bad, "{fault}");
                 assert!(follower.scanner.at_boundary());
             }
@@ -1189,7 +1286,7 @@ mod tests {
     #[test]
     fn a_close_goes_at_once_with_its_code() {
         let close = control(Control::Close, b"\x03\xe9away").encode(Side::Client);
-        let mut follower = Follower::new(Side::Client, lenient());
+        let mut follower = Follower::new(Side::Client, strict());
         follower.feed(&close[..7]);
         assert!(follower.passed.is_empty(), "its code is half there");
         follower.feed(&close[7..8]);
@@ -1200,9 +1297,17 @@ mod tests {
         assert_eq!(follower.passed, close);
         assert!(!follower.scanner.at_boundary(), "nothing may follow a Close");
 
+        let mut follower = Follower::new(Side::Client, lenient());
+        for (place, byte) in close.iter().enumerate() {
+            assert_eq!(follower.scanner.close_code().is_some(), place >= 8);
+            follower.feed(&[*byte]);
+            assert_eq!(follower.passed, close[..=place], "held for nothing");
+        }
+        assert_eq!(follower.scanner.close_code(), Some(1001));
+
         for without in [&b"\x88\x00"[..], b"\x88\x01!", b"\x88\x02\0\0"] {
             let bytes = [without, b"\x8a\x01!"].concat();
-            let follower = Follower::new(Side::Upstream, strict()).feed_all(&bytes);
+            let follower = Follower::new(Side::Upstream, lenient()).feed_all(&bytes);
             assert_eq!(follower.scanner.close_code(), Some(1005));
             assert_eq!(follower.passed, bytes);
         }

@@ -26,13 +26,13 @@ use super::Options;
 use super::bulk::ByHand;
 use super::direction::EndWrite;
 use super::options::{Rulebook, stamp};
-use super::scanner::MAX_HELD;
+use super::scanner::MAX_KEPT;
 use super::slot::{News, Next, Slot};
 use super::sockets::Sockets;
 use super::wheel::{TICK, is_reached};
 use crate::end::{Reason, Side};
 use crate::fuzzing::Script;
-use crate::fuzzing::reference::{self, CLOSE, Limits, PING, PONG, Reading, Tail};
+use crate::fuzzing::reference::{self, CLOSE, Frame, Limits, PING, PONG, Reading, Tail};
 use crate::tunnel::{Course, Flow, Identity, Protocol, Sink, Source, Tunnel, Wants};
 
 /// Bytes that all sides together send in one schedule at most, so that one run stays short.
@@ -70,6 +70,8 @@ struct Wire {
     /// A write was not taken whole, so that room is news.
     was_full: Cell<bool>,
     taken: RefCell<Vec<u8>>,
+    /// How often it was written to.
+    writes: Cell<usize>,
     /// Its end of the stream was told.
     is_told: Cell<bool>,
     /// Something happened that the poll has not told.
@@ -165,6 +167,7 @@ impl Write for &Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.interrupt()?;
         assert!(!bytes.is_empty(), "nothing is written");
+        self.writes.set(self.writes.get() + 1);
         assert!(!self.is_told.get(), "written to behind the end of the stream");
         match self.reset.get() {
             Reset::No => {}
@@ -288,6 +291,7 @@ impl Run {
             frame: limit(1, script.byte()),
             message: limit(2, script.byte()),
             is_strict: switches & 1 != 0,
+            awaits_pong: switches >> 3 & 3 != 0,
         };
         let options = Options {
             strict: limits.is_strict,
@@ -303,7 +307,7 @@ impl Run {
             ..Options::default()
         };
         let protocol = if switches & 1 << 7 == 0 { Protocol::WebSocket } else { Protocol::Other };
-        let buffer = vec![0xff; MAX_HELD + 8 + usize::from(script.byte())];
+        let buffer = vec![0xff; MAX_KEPT + 8 + usize::from(script.byte())];
         let early = script.byte();
         let early = [early & 15, early >> 4].map(|count| script.bytes(count.into()).to_vec());
         Self::start(&options, limits, protocol, buffer, early)
@@ -627,16 +631,23 @@ impl Run {
             if !is_passing {
                 continue;
             }
-            let (explained, reading_end) = self.explain_towards(side);
-            let expected = match (self.protocol, reading_end) {
-                (Protocol::WebSocket, Some(held_at))
-                    if !is_at_end && flow.source == Source::Open =>
-                {
-                    held_at
-                }
-                _ => self.told[index(other(side))].sent.len(),
-            };
-            assert_eq!(explained, expected, "bytes are left behind towards {side:?}: {flow:?}");
+            let (explained, reading) = self.explain_towards(side);
+            let all = self.told[index(other(side))].sent.len();
+            let mut expected = [all, all];
+            if let (Protocol::WebSocket, Some(reading)) = (self.protocol, reading)
+                && !is_at_end
+                && flow.source == Source::Open
+            {
+                let sent = &self.told[index(other(side))].sent;
+                let held_at =
+                    |awaits_pong| reading.held_at(sent, Limits { awaits_pong, ..self.limits });
+                // It may have begun to pass before the Ping that it could answer.
+                expected = [held_at(self.limits.awaits_pong), held_at(false)];
+            }
+            assert!(
+                expected.contains(&explained),
+                "bytes are left behind towards {side:?}: {explained} of {expected:?}: {flow:?}"
+            );
         }
     }
 
@@ -660,9 +671,9 @@ impl Run {
         }
     }
 
-    /// Explains each byte that `side` got. Says up to where what was sent to it is explained, and where
-    /// what is held begins, if the frames are still followed.
-    fn explain_towards(&self, side: Side) -> (usize, Option<usize>) {
+    /// Explains each byte that `side` got. Says up to where what was sent to it is explained, and what was
+    /// read in it, if the frames are still followed.
+    fn explain_towards(&self, side: Side) -> (usize, Option<Reading<'_>>) {
         let sender = other(side);
         let sent = &self.told[index(sender)].sent;
         let got = self.wires.of(side).taken.borrow();
@@ -678,16 +689,18 @@ impl Run {
             sent,
             sender,
             own: 0,
+            either: 0,
             is_closed: false,
             answers: self.told[index(sender)].payloads.clone(),
         };
-        let upto = explained.walk(&reading, self.rulebook.strict);
+        let upto = explained.walk(&reading, self.limits.is_strict);
         assert!(explained.own <= flow.own as usize, "it made more than it knows of");
         if flow.waiting.is_empty() && flow.sink != Sink::Broken {
-            assert_eq!(explained.own, flow.own as usize, "it knows of more than it made");
+            let known = [explained.own, explained.own + explained.either];
+            assert!(known.contains(&(flow.own as usize)), "it knows of more than it made");
         }
-        let is_lost = reading.tail == Tail::Fault && !self.rulebook.strict;
-        (upto, (!is_lost).then_some(reading.tail_at))
+        let is_lost = reading.tail == Tail::Fault && !self.limits.is_strict;
+        (upto, (!is_lost).then_some(reading))
     }
 }
 
@@ -699,6 +712,9 @@ struct Explained<'g> {
     sender: Side,
     /// Bytes of ours so far.
     own: usize,
+    /// Bytes of a last frame that is the sender's next one, and as a Close of ours would be: either may have
+    /// gone out.
+    either: usize,
     /// A Close went out, the sender's or ours.
     is_closed: bool,
     /// Payloads of our pings that the sender got, whose answers have not been met.
@@ -711,7 +727,7 @@ impl Explained<'_> {
         for frame in &reading.frames {
             let end = frame.end(self.sent);
             let bytes = &self.sent[frame.start..end];
-            let is_answer = frame.opcode == PONG && frame.is_whole() && frame.is_short;
+            let is_answer = frame.may_answer_us();
             let answered =
                 self.answers.iter().position(|ping| is_answer && *ping == frame.unmasked());
             if let Some(answered) = answered {
@@ -732,6 +748,10 @@ impl Explained<'_> {
                 return frame.start + came;
             }
             self.is_closed |= frame.opcode == CLOSE;
+            self.either = 0;
+            if frame.opcode == CLOSE && self.at == self.got.len() && is_code_of_ours(frame) {
+                self.either = bytes.len();
+            }
             if !frame.is_whole() {
                 self.is_all();
                 return end;
@@ -798,12 +818,16 @@ impl Explained<'_> {
         let whole = 2 + usize::from(mask_bit >> 5) + usize::from(payload);
         if is_close && bytes.len() >= whole {
             let read = reference::read(&bytes[..whole], self.sender, Limits::default());
-            let code = read.frames.first()?.unmasked();
-            let code = u16::from_be_bytes([code[0], code[1]]);
-            assert!(matches!(code, 1001 | 1002 | 1009), "a Close with {code}");
+            assert!(is_code_of_ours(read.frames.first()?), "a Close with another code");
         }
         Some((whole.min(bytes.len()), is_close))
     }
+}
+
+/// Whether a Close of ours could have this payload.
+fn is_code_of_ours(close: &Frame<'_>) -> bool {
+    let code = close.unmasked();
+    [1001_u16, 1002, 1009].iter().any(|ours| code == ours.to_be_bytes())
 }
 
 /// A frame as the script wants it: first byte, length, and a payload of its own.
@@ -886,7 +910,7 @@ mod tests {
         }
 
         fn of(protocol: Protocol, options: &Options) -> Self {
-            let buffer = vec![0xff; MAX_HELD + 4096];
+            let buffer = vec![0xff; MAX_KEPT + 4096];
             let early = <[Vec<u8>; 2]>::default();
             let mut run = Self::start(options, Limits::default(), protocol, buffer, early);
             for side in BOTH {
@@ -1286,5 +1310,191 @@ mod tests {
         run.wait(seconds(100));
         assert!(run.got(Side::Client).is_empty());
         assert!(!run.is_over);
+    }
+
+    /// Frames of two or six bytes that each break a rule, by the side that sends them.
+    fn faulty(side: Side) -> [(&'static str, Vec<u8>); 4] {
+        let raw = |first: u8, is_masked: bool| {
+            if is_masked { vec![first, 0x80, 1, 2, 3, 4] } else { vec![first, 0] }
+        };
+        let is_client = side == Side::Client;
+        [
+            ("mask", raw(0x82, !is_client)),
+            ("opcode", raw(0x83, is_client)),
+            ("continuation", raw(0x80, is_client)),
+            ("control in pieces", raw(0x09, is_client)),
+        ]
+    }
+
+    #[test]
+    fn faulty_frames_are_written_together_as_good_ones_are() {
+        for side in BOTH {
+            for (fault, frame) in faulty(side) {
+                let options = silent();
+                let mut run = Run::with(&options);
+                let sent = frame.repeat((1 << 14) / frame.len());
+                let writes = run.wires.of(other(side)).writes.get();
+                run.says(side, &sent);
+                assert_eq!(run.got(other(side)), sent, "{fault}");
+                let writes = run.wires.of(other(side)).writes.get() - writes;
+                assert!(writes <= sent.len() / 4096 + 1, "{fault}: {writes} writes");
+                let counted: u64 = options.counters.frame_faults.broken().map(|(_, n)| n).sum();
+                assert_eq!(counted, (sent.len() / frame.len()) as u64, "{fault}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_has_fewer_bytes_where_frames_break_rules() {
+        for side in BOTH {
+            let (_, faulty) = faulty(side).into_iter().next().unwrap();
+            for (frame, is_faulty) in [(faulty, true), (encode(side, 0x82, &[7; 8]), false)] {
+                let mut run = Run::with(&silent());
+                let sent = frame.repeat(12_000 / frame.len());
+                run.send(side, &sent, false);
+                let news = run.wires.of(side).news().unwrap();
+                let now = run.now;
+                run.slot().note(side, news, now);
+                let Run { slot, wires, buffer, rulebook, now, .. } = &mut run;
+                let next = slot.as_mut().unwrap().turn(wires, buffer, rulebook, *now);
+                let got = run.got(other(side)).len();
+                assert_eq!(got < 5000, is_faulty, "{got}");
+                assert_eq!(next == Next::Again, is_faulty);
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_half_of_a_message_that_is_refused_is_told_between_its_frames_at_once() {
+        for side in BOTH {
+            for is_limit in [true, false] {
+                let mut run = Run::with(&Options {
+                    max_message_size: is_limit.then_some(1000),
+                    strict: !is_limit,
+                    ..silent()
+                });
+                let first = encode(side, 1, &[7; 600]);
+                run.says(side, &first);
+                let second = if is_limit { 0x80 } else { TEXT };
+                run.says(side, &encode(side, second, &[7; 401]));
+                let (to_it, to_other) = if is_limit { (1009, 1001) } else { (1002, 1002) };
+                assert_eq!(run.last_close(side), Some(to_it));
+                assert_eq!(run.last_close(other(side)), Some(to_other));
+                assert!(run.got(other(side)).starts_with(&first));
+                assert!(run.is_told(side) && run.is_told(other(side)));
+            }
+        }
+    }
+
+    #[test]
+    fn strict_refuses_a_close_that_breaks_a_rule_and_data_behind_one() {
+        let code = |code: u16| code.to_be_bytes().to_vec();
+        let wrong = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535];
+        let right = [1000, 1003, 1007, 1014, 3000, 4999];
+        for side in BOTH {
+            let payloads = wrong.map(code).into_iter().chain([vec![3], b"\x03\xedwhy".to_vec()]);
+            for payload in payloads {
+                for piece in [1, 200] {
+                    let options = Options { strict: true, ..silent() };
+                    let mut run = Run::with(&options);
+                    for piece in encode(side, CLOSED, &payload).chunks(piece) {
+                        run.says(side, piece);
+                    }
+                    assert_eq!(run.last_close(side), Some(1002), "{payload:?}");
+                    assert_eq!(run.last_close(other(side)), Some(1002), "{payload:?}");
+                    assert_eq!(options.counters.frame_faults.broken().count(), 1);
+                }
+            }
+            for payload in right.map(code).into_iter().chain([vec![]]) {
+                let mut run = Run::with(&Options { strict: true, ..silent() });
+                let close = encode(side, CLOSED, &payload);
+                // What is no data may follow.
+                let all = [&close[..], &encode(side, 0x80 | PING, b"?")].concat();
+                run.says(side, &all);
+                assert_eq!(run.got(other(side)), all);
+                run.says(side, &encode(side, TEXT, b"more"));
+                assert_eq!(run.got(other(side)), all, "data passed behind a Close");
+                assert!(run.is_told(other(side)));
+                assert_eq!(run.last_close(side), Some(1002));
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_has_the_time_of_a_pong_once() {
+        let options =
+            Options { ping_interval: Some(seconds(1)), pong_timeout: seconds(1), ..silent() };
+        let mut run = Run::with(&options);
+        let start = run.now;
+        while run.slot().tunnel.ended.is_none() {
+            run.now = run.look_at;
+            run.look();
+        }
+        let took = TICK * run.now.wrapping_sub(start);
+        assert!(took >= seconds(2) && took <= seconds(2) + 4 * TICK, "{took:?}");
+    }
+
+    #[test]
+    fn what_is_only_observed_passes_byte_by_byte() {
+        for side in BOTH {
+            let frames = [
+                encode(side, TEXT, &[7; 300]),
+                encode(side, 0x80 | PONG, b"8 bytes."),
+                encode(side, 0x09, b"in pieces"),
+                close(side, 1000),
+            ];
+            let large = encode(side, 2, &[7; 70_000])[..20].to_vec();
+            for (sent, is_closed) in [(frames.concat(), true), (large, false)] {
+                let mut run = Run::with(&silent());
+                for (place, byte) in sent.iter().enumerate() {
+                    run.says(side, &[*byte]);
+                    assert!(run.got(other(side)) == sent[..=place], "{place}");
+                }
+                let first = run.slot().tunnel.close.map(|close| (close.by, close.code));
+                assert_eq!(first, is_closed.then_some((side, 1000)));
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_can_be_a_pong_of_ours_is_held_and_only_while_a_ping_has_none() {
+        let options =
+            Options { ping_interval: Some(seconds(1)), pong_timeout: seconds(100), ..silent() };
+        let mut run = Run::with(&options);
+        run.wait(seconds(2));
+        let (_, ping) = run.frames(Side::Client).pop().unwrap();
+        let mut sent = Vec::new();
+        let ours = encode(Side::Client, 0x80 | PONG, &ping);
+        let others = [
+            encode(Side::Client, 0x80 | PONG, b"not eight"),
+            encode(Side::Client, TEXT, &[7; 200]),
+            encode(Side::Client, 0x80 | PONG, b"8 others"),
+        ];
+        for other in &others[..2] {
+            for (place, byte) in other.iter().enumerate() {
+                run.says(Side::Client, &[*byte]);
+                sent.push(*byte);
+                // The first byte of any Pong may be the first one of ours.
+                let is_held = place == 0 && *byte == 0x80 | PONG;
+                assert_eq!(run.got(Side::Upstream).len() + usize::from(is_held), sent.len());
+            }
+        }
+        for byte in &others[2][..13] {
+            run.says(Side::Client, &[*byte]);
+        }
+        assert!(run.got(Side::Upstream) == sent);
+        run.says(Side::Client, &others[2][13..]);
+        sent.extend(&others[2]);
+        assert!(run.got(Side::Upstream) == sent);
+        for byte in ours {
+            run.says(Side::Client, &[byte]);
+        }
+        assert!(run.got(Side::Upstream) == sent, "our pong leaked");
+        // Nothing is asked any more.
+        for byte in &others[2] {
+            run.says(Side::Client, &[*byte]);
+            sent.push(*byte);
+            assert!(run.got(Side::Upstream) == sent);
+        }
     }
 }

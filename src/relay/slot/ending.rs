@@ -186,17 +186,10 @@ impl Slot {
         self.close_both(End::new(side, Phase::Relay, why), rulebook, now);
     }
 
-    /// `side` sent what may not pass: it is told so, and the other one gets a proper end.
+    /// `side` sent what may not pass: it is told so, and the other one is told by a Close as well, which may
+    /// stand between the frames of a message (RFC 6455, section 5.4).
     pub(super) fn refuse(&mut self, side: Side, why: Reason, rulebook: &Rulebook, now: u32) {
         let end = End::new(side, Phase::Relay, why);
-        let from = match side {
-            Side::Upstream => &mut self.tunnel.from_upstream,
-            _ => &mut self.tunnel.from_client,
-        };
-        if from.scanner.in_message() {
-            // Half a message and a proper end would look like more than there is.
-            from.course = Course::Discards;
-        }
         if let Some(code) = why.close_codes().to_it {
             // The one that tells the reason, whichever goes out first.
             self.tunnel.close.get_or_insert(Close { by: Side::Elbows, code });

@@ -191,21 +191,16 @@ impl Slot {
         let mut given_up = None;
         for (place, side) in [Side::Upstream, Side::Client].into_iter().enumerate() {
             let Self { tunnel, client, upstream, stalled, .. } = &mut *self;
-            let (flow, from, to, alive) = if side == Side::Upstream {
-                let alive = tunnel.upstream_alive.as_deref_mut();
-                (&mut tunnel.from_client, client, upstream, alive)
+            let (flow, from, to) = if side == Side::Upstream {
+                (&mut tunnel.from_client, client, upstream)
             } else {
-                (&mut tunnel.from_upstream, upstream, client, Some(&mut tunnel.client_alive))
+                (&mut tunnel.from_upstream, upstream, client)
             };
             let Some(since) = stalled.get_mut(place) else {
                 continue;
             };
             let waits = !flow.waiting.is_empty() || from.readable;
             let has_moved = std::mem::take(&mut flow.has_moved);
-            if has_moved && let Some(alive) = alive {
-                // It takes what stands before a Ping: it is slow, and there.
-                alive.put_off(now);
-            }
             if flow.sink != Sink::Open || to.writable || !waits || has_moved {
                 *since = now;
             }
