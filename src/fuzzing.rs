@@ -22,7 +22,7 @@ mod proxy_header;
 pub(crate) mod reference;
 mod requests;
 
-pub use crate::relay::schedule::tunnel;
+pub use crate::tunnel::schedule::tunnel;
 pub use frames::frames;
 pub use proxy_header::proxy_header;
 pub use requests::requests;

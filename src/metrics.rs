@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::http::head;
 use crate::limits::Over;
 use crate::proxy_protocol;
-use crate::relay::frame;
+use crate::websocket::frame;
 
 /// One number that only grows.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 
 use super::Script;
 use super::reference::{self, CLOSE, Frame, Limits, PING, PONG, Reading, Tail};
-use crate::end::Side;
-use crate::relay::scanner::{Counts, MAX_KEPT, Rules, Scan, Scanner, Tally, Then, Until};
+use crate::peer::Peer;
+use crate::websocket::scanner::{Counts, MAX_KEPT, Rules, Scan, Scanner, Tally, Then, Until};
 
 /// The payload of the Pong that counts as an answer to a Ping of ours.
 const OURS: [u8; 8] = *b"our ping";
@@ -12,7 +12,7 @@ const OURS: [u8; 8] = *b"our ping";
 /// What the first bytes ask for.
 #[derive(Clone, Copy, Debug)]
 struct Setup {
-    sender: Side,
+    sender: Peer,
     limits: Limits,
     until: Until,
 }
@@ -24,7 +24,7 @@ pub fn frames(bytes: &[u8]) {
     let limits = [script.byte(), script.byte()].map(u64::from);
     let limit = |bit: u8, limit: u64| (switches & 1 << bit != 0).then_some(limit);
     let setup = Setup {
-        sender: if switches & 1 == 0 { Side::Client } else { Side::Upstream },
+        sender: if switches & 1 == 0 { Peer::Client } else { Peer::Upstream },
         limits: Limits {
             frame: limit(2, limits[0]),
             message: limit(3, limits[1]),

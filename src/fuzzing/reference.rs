@@ -3,7 +3,7 @@
 //! Written from RFC 6455 alone and as plainly as it can be: it has the whole stream at once, keeps no
 //! state and knows nothing of reads. It tells a fault where the first byte is that shows it.
 
-use crate::end::Side;
+use crate::peer::Peer;
 
 /// What is asked of the frames beside RFC 6455: bytes of payload at most, per data frame and per message;
 /// and whether a stream is read on behind a frame that breaks a rule, by what that says of itself.
@@ -18,6 +18,7 @@ pub(crate) struct Limits {
 
 /// A frame whose head is whole.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each may hold with any other.
 pub(crate) struct Frame<'b> {
     /// Where its head begins.
     pub(crate) start: usize,
@@ -115,7 +116,8 @@ fn is_code(code: u16) -> bool {
 }
 
 /// Reads what `sender` sent so far.
-pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
+#[allow(clippy::too_many_lines)] // A frame, from its first byte to its last.
+pub(crate) fn read(stream: &[u8], sender: Peer, limits: Limits) -> Reading<'_> {
     let mut reading =
         Reading { frames: Vec::new(), tail_at: 0, tail: Tail::More, in_message: false };
     let (mut message, mut is_closed) = (0_u64, false);
@@ -138,7 +140,7 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
         };
         let is_masked = second & 0x80 != 0;
         let short = second & 0x7f;
-        is_wrong |= is_masked != (sender == Side::Client) || (opcode >= 8 && short > 125);
+        is_wrong |= is_masked != (sender == Peer::Client) || (opcode >= 8 && short > 125);
         if is_wrong && limits.is_strict {
             reading.tail = Tail::Fault;
             break;

@@ -159,8 +159,8 @@ fn long_streams_of_frames_pass_both_ways() {
         expect(&ends.upstream, &forth);
     });
     let tunnel = engine.relay.take_all().pop().unwrap();
-    assert_eq!(tunnel.from_client.delivered(), forth.len() as u64);
-    assert_eq!(tunnel.from_upstream.delivered(), back.len() as u64);
+    assert_eq!(tunnel.state.flows.client.delivered(), forth.len() as u64);
+    assert_eq!(tunnel.state.flows.upstream.delivered(), back.len() as u64);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_silent_client_is_pinged_and_its_pongs_are_kept_from_the_upstream() {
     (&ends.client).write_all(&text(Side::Client, b"on")).unwrap();
     expect(&ends.upstream, &text(Side::Client, b"on"));
     let tunnel = engine.relay.take_all().pop().unwrap();
-    assert!(tunnel.ping_round_trips().is_some());
+    assert!(tunnel.state.ping_round_trips().is_some());
 }
 
 #[test]
