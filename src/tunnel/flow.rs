@@ -132,7 +132,7 @@ impl Flow {
     }
 
     /// Its sink is gone and it is read on, to see the source's Close.
-    pub(super) fn is_deaf(&self) -> bool {
+    pub(super) fn awaits_close_only(&self) -> bool {
         self.ends_behind_close && self.sink == Sink::Broken
     }
 

@@ -62,7 +62,7 @@ pub fn tunnel(bytes: &[u8]) {
 
 /// Of each side, what has to be remembered of it.
 #[derive(Default)]
-struct Told {
+struct Transcript {
     /// All that it sent, before the tunnel opened too.
     sent: Vec<u8>,
     /// How much of what it was sent has been searched for our pings.
@@ -75,7 +75,7 @@ struct Told {
 
 struct Run {
     wires: Wires,
-    told: Pair<Told>,
+    transcripts: Pair<Transcript>,
     state: State,
     local: Local,
     rulebook: Rulebook,
@@ -133,12 +133,12 @@ impl Run {
         buffer: Vec<u8>,
         early: [Vec<u8>; 2],
     ) -> Self {
-        let mut told = Pair::<Told>::default();
+        let mut transcripts = Pair::<Transcript>::default();
         let [client, upstream] = early;
         let early = Pair { client, upstream };
         let wires = Wires::default();
         for side in BOTH {
-            told[side].sent.extend(&early[side]);
+            transcripts[side].sent.extend(&early[side]);
             // Found full by the registration.
             wires[side].was_full.set(true);
         }
@@ -146,7 +146,7 @@ impl Run {
         let now = 7;
         let mut run = Self {
             wires,
-            told,
+            transcripts,
             state: State::new(protocol, early, identity()),
             local: Local::default(),
             rulebook: Rulebook::new(options),
@@ -218,10 +218,10 @@ impl Run {
     /// `side` sends this.
     fn send(&mut self, side: Peer, bytes: &[u8], is_urgent: bool) {
         let wire = &self.wires[side];
-        let all: usize = self.told.both().iter().map(|told| told.sent.len()).sum();
+        let all: usize = self.transcripts.both().iter().map(|side| side.sent.len()).sum();
         if wire.can_send() && !bytes.is_empty() && all + bytes.len() <= MAX_SENT {
             wire.arrive(bytes, is_urgent);
-            self.told[side].sent.extend(bytes);
+            self.transcripts[side].sent.extend(bytes);
         }
     }
 
@@ -229,7 +229,7 @@ impl Run {
         let wire = &self.wires[side];
         if wire.can_send() {
             wire.has_ended.set(true);
-            wire.has_news.set(true);
+            wire.has_events.set(true);
         }
     }
 
@@ -237,7 +237,7 @@ impl Run {
         let wire = &self.wires[side];
         if !wire.is_reset() {
             wire.reset.set(Reset::Yes);
-            wire.has_news.set(true);
+            wire.has_events.set(true);
             self.is_cut = true;
         }
     }
@@ -245,11 +245,12 @@ impl Run {
     /// `side` answers our oldest ping, or the latest alone (RFC 6455, section 5.5.3).
     fn answer(&mut self, side: Peer, oldest: bool) {
         self.find_pings(side);
-        let told = &mut self.told[side];
-        let payload = if oldest { told.pings.pop_front() } else { told.pings.pop_back() };
+        let transcript = &mut self.transcripts[side];
+        let payload =
+            if oldest { transcript.pings.pop_front() } else { transcript.pings.pop_back() };
         if let Some(payload) = payload {
             if !oldest {
-                told.pings.clear();
+                transcript.pings.clear();
             }
             let pong = encode(side, 0x80 | PONG, &payload);
             self.send(side, &pong, false);
@@ -258,30 +259,30 @@ impl Run {
 
     /// Looks through what `side` got, frame by frame, for pings that the other side did not send.
     fn find_pings(&mut self, side: Peer) {
-        let (told, other) = self.told.split(side);
+        let (transcript, other) = self.transcripts.split(side);
         let sent = &other.sent;
         let taken = self.wires[side].taken.borrow();
         let got = reference::read(&taken, side.other(), Limits::default());
-        let seen = told.seen;
+        let seen = transcript.seen;
         for frame in got.frames.iter().filter(|frame| frame.start >= seen) {
             if !frame.is_whole() {
                 break;
             }
-            told.seen = frame.end(&taken);
-            let bytes = &taken[frame.start..told.seen];
+            transcript.seen = frame.end(&taken);
+            let bytes = &taken[frame.start..transcript.seen];
             let is_theirs = || sent.windows(bytes.len()).any(|window| window == bytes);
             if frame.opcode == PING && frame.length == 8 && !is_theirs() {
-                told.pings.push_back(frame.unmasked());
-                told.payloads.push(frame.unmasked());
+                transcript.pings.push_back(frame.unmasked());
+                transcript.payloads.push(frame.unmasked());
             }
         }
     }
 
-    /// Tells all news, and gives the turns that follow.
+    /// Tells all that happened, and gives the turns that follow.
     fn serve(&mut self) {
-        // News may come of it: a fault that one direction met is told of the other's socket, too.
+        // More may come of it: a fault that one direction met is told of the other's socket, too.
         for _ in 0..8 {
-            if !BOTH.iter().any(|side| self.wires[*side].has_news.get()) {
+            if !BOTH.iter().any(|side| self.wires[*side].has_events.get()) {
                 break;
             }
             for side in BOTH {
@@ -294,14 +295,14 @@ impl Run {
         if self.is_over {
             return;
         }
-        if let Some(news) = self.wires[side].news() {
-            self.moment().note(side, news);
+        if let Some(events) = self.wires[side].events() {
+            self.moment().note(side, events);
             self.turn();
         }
     }
 
     fn turn(&mut self) {
-        let all = self.told.both().iter().map(|told| told.sent.len()).sum::<usize>();
+        let all = self.transcripts.both().iter().map(|side| side.sent.len()).sum::<usize>();
         // Each turn with something left moves something.
         for _ in 0..all + 16 {
             match self.turn_once() {
@@ -372,7 +373,7 @@ impl Run {
         self.rearm();
         for side in BOTH {
             // The registration tells.
-            self.wires[side].has_news.set(true);
+            self.wires[side].has_events.set(true);
         }
     }
 
@@ -446,13 +447,13 @@ impl Run {
                 continue;
             }
             let (explained, reading) = self.explain_towards(side);
-            let all = self.told[side.other()].sent.len();
+            let all = self.transcripts[side.other()].sent.len();
             let mut expected = [all, all];
             if let (Protocol::WebSocket, Some(reading)) = (self.protocol, reading)
                 && !is_at_end
                 && flow.source == Source::Open
             {
-                let sent = &self.told[side.other()].sent;
+                let sent = &self.transcripts[side.other()].sent;
                 let held_at =
                     |awaits_pong| reading.held_at(sent, Limits { awaits_pong, ..self.limits });
                 // It may have begun to pass before the Ping that it could answer.
@@ -467,7 +468,7 @@ impl Run {
 
     /// A client's words before its own Close, or its end, are all at the upstream.
     fn all_before_the_answer_arrived(&self) {
-        let sent = &self.told[Peer::Client].sent;
+        let sent = &self.transcripts[Peer::Client].sent;
         let reading = reference::read(sent, Peer::Client, self.limits);
         let close = reading.frames.iter().find(|frame| frame.opcode == CLOSE);
         if let Some(close) = close.filter(|close| close.is_whole()) {
@@ -489,7 +490,7 @@ impl Run {
     /// read in it, if the frames are still followed.
     fn explain_towards(&self, side: Peer) -> (usize, Option<Reading<'_>>) {
         let sender = side.other();
-        let sent = &self.told[sender].sent;
+        let sent = &self.transcripts[sender].sent;
         let got = self.wires[side].taken.borrow();
         if self.protocol == Protocol::Other {
             assert!(sent.starts_with(&got), "other bytes came out");
@@ -505,7 +506,7 @@ impl Run {
             own: 0,
             either: 0,
             is_closed: false,
-            answers: self.told[sender].payloads.clone(),
+            answers: self.transcripts[sender].payloads.clone(),
         };
         let upto = explained.walk(&reading, self.limits.is_strict);
         assert!(explained.own <= flow.own as usize, "it made more than it knows of");

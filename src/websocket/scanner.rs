@@ -8,6 +8,7 @@
 //! A message of up to 125 bytes in one frame and one read is what proxies carry most: it has a
 //! path of its own, of 33 instructions. It is as small as it can be: an idle tunnel has two of them.
 
+mod counts;
 mod encoding;
 mod rules;
 mod scan;
@@ -17,6 +18,8 @@ use std::num::NonZeroU16;
 use super::frame::{self, Fault, Head, MAX_CONTROL_PAYLOAD, MAX_HEAD, Masking, Opcode};
 use crate::peer::Peer;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use counts::Counts;
 pub(crate) use rules::Rules;
 pub(crate) use scan::{Scan, Tally, Then, Until};
 
@@ -63,21 +66,6 @@ enum Position {
     Payload { left: u64, is_control: bool },
     /// There are no frames, or it is not known any more where they begin.
     Lost,
-}
-
-/// What passed in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    /// Text and binary messages that passed in full.
-    pub(crate) messages: u64,
-    /// Bytes of their payload, and of that of unfinished ones, as on the wire.
-    pub(crate) payload: u64,
-    /// Data frames: the last ones of messages when they passed in full, others from their heads on.
-    pub(crate) data_frames: u64,
-    /// Pings; wraps around.
-    pub(crate) pings: u32,
-    /// Pongs, without those to our Pings; wraps around.
-    pub(crate) pongs: u32,
 }
 
 impl Scanner {
@@ -238,23 +226,6 @@ impl Scanner {
             } else {
                 Position::BOUNDARY
             };
-        }
-    }
-
-    /// What passed so far.
-    pub(crate) fn counts(&self) -> Counts {
-        // Counted at the head, so what is still to come goes off again.
-        let (left, is_unfinished) = match self.position {
-            Position::Payload { left, is_control: false } => (left, !self.is_in_message),
-            _ => (0, false),
-        };
-        let messages = self.messages.wrapping_sub(is_unfinished.into());
-        Counts {
-            messages,
-            payload: self.payload.wrapping_sub(left),
-            data_frames: messages.wrapping_add(self.fragments.into()),
-            pings: self.pings,
-            pongs: self.pongs,
         }
     }
 

@@ -74,7 +74,7 @@ pub(super) fn pass_frames(
     }
     let bytes = buffer.get(start..MAX_KEPT + length).unwrap_or_default();
     follow(flow, bytes, context, |flow, piece| {
-        if flow.is_deaf() {
+        if flow.awaits_close_only() {
             return Ok(());
         }
         if flow.waiting.is_empty() && to.writable {

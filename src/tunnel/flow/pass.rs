@@ -40,7 +40,7 @@ pub(crate) fn can_pass(flow: &Flow, from: Readiness, to: Readiness) -> bool {
         let has_to_write = !flow.waiting.is_empty() || flow.passage == Passage::Finish;
         return can_read && from.readable || can_write && has_to_write;
     }
-    if flow.is_deaf() {
+    if flow.awaits_close_only() {
         return from.readable && flow.source != Source::Ended;
     }
     to.writable && (from.readable || !flow.waiting.is_empty() || flow.source == Source::Ended)
@@ -129,8 +129,8 @@ fn pass_all(
         }
         // Nothing is read for a sink that is full, even with nothing waiting: it would only have to
         // be kept here, and the kernel keeps it better.
-        let is_deaf = flow.is_deaf();
-        if !is_deaf && (flow.sink != Sink::Open || !to.writable) {
+        let awaits_close_only = flow.awaits_close_only();
+        if !awaits_close_only && (flow.sink != Sink::Open || !to.writable) {
             return Stop::Waits;
         }
         if !flow.waiting.is_empty() {
@@ -150,7 +150,7 @@ fn pass_all(
         }
         match flow.source {
             Source::Open | Source::Broken { .. } => {}
-            Source::Ended if is_deaf => return Stop::Waits,
+            Source::Ended if awaits_close_only => return Stop::Waits,
             Source::Ended => {
                 if let Err(fault) = sink.end() {
                     return sink_broke(flow, &fault);
@@ -169,7 +169,7 @@ fn pass_all(
 
         let has_much = flow.scanner.payload_left() >= LARGE_PAYLOAD && flow.scanner.is_on();
         if has_much
-            && !is_deaf
+            && !awaits_close_only
             && let Some(bulk) = context.bulk.as_deref_mut()
         {
             reads_left -= 1;
@@ -218,7 +218,7 @@ fn pass_all(
             }
             continue;
         }
-        if is_deaf {
+        if awaits_close_only {
             continue;
         }
         if let Err(stop) = write_or_wait(flow, &mut sink, bytes, to) {

@@ -478,8 +478,8 @@ fn a_turn_has_fewer_bytes_where_frames_break_rules() {
             let mut run = Run::with(&silent());
             let sent = frame.repeat(12_000 / frame.len());
             run.send(side, &sent, false);
-            let news = run.wires[side].news().unwrap();
-            run.moment().note(side, news);
+            let events = run.wires[side].events().unwrap();
+            run.moment().note(side, events);
             let next = run.turn_once();
             let got = run.got(side.other()).len();
             assert_eq!(got < 5000, is_faulty, "{got}");
@@ -617,5 +617,28 @@ fn only_what_can_be_a_pong_of_ours_is_held_and_only_while_a_ping_has_none() {
         run.says(Peer::Client, &[*byte]);
         sent.push(*byte);
         assert!(run.got(Peer::Upstream) == sent);
+    }
+}
+
+#[test]
+fn a_flow_of_large_frames_is_read_into_the_process_at_its_heads_alone() {
+    for side in BOTH {
+        let mut run = Run::with(&silent());
+        // The first read takes what the buffer holds; each head behind the first payload is read by itself.
+        let frame = encode(side, 0x82, &[7; BULK * 70]);
+        let sent = frame.repeat(8);
+        let head = frame.len() - BULK * 70;
+        for piece in sent.chunks(1000) {
+            run.says(side, piece);
+        }
+        assert!(run.got(side.other()) == sent);
+        let copied = run.wires[side].copied.get();
+        // What is left of a payload may be less than one call carries.
+        let most = 4096 + 7 * (14 + 14 + BULK);
+        assert!(copied >= 8 * head && copied <= most, "{copied} of {}", sent.len());
+        // A small message behind them comes whole.
+        let small = encode(side, TEXT, b"a small message");
+        run.says(side, &small);
+        assert!(run.got(side.other()).ends_with(&small));
     }
 }

@@ -21,15 +21,17 @@ pub(super) struct Wire {
     pub(super) reset: Cell<Reset>,
     pub(super) is_interrupted: Cell<bool>,
     pub(super) room: Cell<usize>,
-    /// A write was not taken whole, so that room is news.
+    /// A write was not taken whole, so that the poll tells of room.
     pub(super) was_full: Cell<bool>,
     pub(super) taken: RefCell<Vec<u8>>,
     /// How often it was written to.
     pub(super) writes: Cell<usize>,
+    /// Bytes that were read into the process, and not carried past it.
+    pub(super) copied: Cell<usize>,
     /// Its end of the stream was told.
     pub(super) is_told: Cell<bool>,
     /// Something happened that the poll has not told.
-    pub(super) has_news: Cell<bool>,
+    pub(super) has_events: Cell<bool>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -63,19 +65,19 @@ impl Wire {
             Some(piece) if !is_urgent => piece.extend(bytes),
             _ => arrived.push_back(bytes.iter().copied().collect()),
         }
-        self.has_news.set(true);
+        self.has_events.set(true);
     }
 
     pub(super) fn make_room(&self, bytes: usize) {
         self.room.set(self.room.get().saturating_add(bytes));
         if bytes > 0 && self.was_full.replace(false) {
-            self.has_news.set(true);
+            self.has_events.set(true);
         }
     }
 
-    /// What an edge-triggered poll tells, if there is news: all that holds now.
-    pub(super) fn news(&self) -> Option<SocketEvents> {
-        self.has_news.replace(false).then(|| {
+    /// What an edge-triggered poll tells, if something happened: all that holds now.
+    pub(super) fn events(&self) -> Option<SocketEvents> {
+        self.has_events.replace(false).then(|| {
             let arrived = self.arrived.borrow();
             // Whoever was told that there is no room is told when there is.
             self.was_full.set(self.was_full.get() || self.room.get() == 0);
@@ -109,6 +111,9 @@ impl Read for &Wire {
         let taken = piece.len().min(buffer.len());
         for (place, byte) in buffer.iter_mut().zip(piece.drain(..taken)) {
             *place = byte;
+        }
+        if buffer.len() != BULK {
+            self.copied.set(self.copied.get() + taken);
         }
         if piece.is_empty() {
             arrived.pop_front();
