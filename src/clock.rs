@@ -35,7 +35,8 @@ impl Stamp {
     /// The stamp `elapsed` after the start of the count.
     #[allow(clippy::cast_possible_truncation)] // Wraps around.
     pub(crate) const fn at(elapsed: Duration) -> Self {
-        Self(elapsed.as_micros() as u32)
+        let seconds = (elapsed.as_secs() as u32).wrapping_mul(1_000_000);
+        Self(seconds.wrapping_add(elapsed.subsec_micros()))
     }
 
     /// Microseconds from an earlier stamp to this one.

@@ -2,7 +2,8 @@
 //!
 //! Each value is written in the order of its fields, and each writer takes its value apart in full: a field
 //! that is forgotten does not compile. A tick is written as its distance from now, since another process may
-//! count others; a stamp is of the machine's clock and stays as it is; an instant is written as its age. What
+//! count others; a stamp stays as it is, so that a Pong is known for which another process sent the Ping: whoever
+//! reads it counts its own stamps on from there. An instant is written as its age. What
 //! is read is checked as a peer's bytes are: it allocates no more than came.
 
 use std::net::{IpAddr, SocketAddr};

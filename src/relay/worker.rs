@@ -15,14 +15,13 @@ use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Poll, Registry, Token};
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use slab::Slab;
 use socket2::SockRef;
 
@@ -506,12 +505,13 @@ fn secret(key: usize) -> Secret {
     Secret::new(RandomState::new().hash_one(key))
 }
 
-/// The time that ticks and stamps count: since the machine started, so that a tunnel can go from one worker
-/// to another, and to another process.
+/// The start of the count of ticks and stamps: one for the process, so that a tunnel can go from one
+/// worker to another.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Time since the start of the count.
 fn elapsed() -> Duration {
-    // Neither number is ever negative, or too large.
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
-    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or(0))
+    START.elapsed()
 }
 
 /// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is

@@ -130,7 +130,6 @@ impl Moment<'_> {
     }
 
     /// Moves what can be moved, both ways.
-    #[inline]
     pub(crate) fn turn(&mut self, transports: &impl Transports, buffer: &mut [u8]) -> Next {
         loop {
             let is_ending = !matches!(self.state.close_handshake, CloseHandshake::Open { .. });
@@ -163,21 +162,23 @@ impl Moment<'_> {
     }
 
     /// Passes what `source` sends.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // Once for each side, which is known then.
     fn pass(&mut self, source: Peer, transports: &impl Transports, buffer: &mut [u8]) -> Stop {
         let Self { state, local, rules, now } = self;
         let Local { ready, rearm } = &mut **local;
         let (from, to) = ready.split(source);
         let bulk = &mut transports.bulk(source);
-        let (flow, context) = state.flow(source, rules, *now, rearm);
-        let context = move || Context { bulk: Some(bulk), ..context };
+        let (flow, context) = state.flow(source, rules, *now, rearm, Some(bulk));
         let (read, write) = (transports.of(source), transports.of(source.other()));
         flow::pass(flow, read, from, write, to, buffer, &rules.frames, context)
     }
 
     /// The flow from `source`, and what it has to know.
     pub(super) fn flow(&mut self, source: Peer) -> (&mut Flow, Context<'_>) {
-        self.state.flow(source, self.rules, self.now, &mut self.local.rearm)
+        let rearm = &mut self.local.rearm;
+        let (flow, context) = self.state.flow(source, self.rules, self.now, rearm, None);
+        (flow, context())
     }
 
     /// Takes over what the direction from `source` found out. Whether that gives something to do.

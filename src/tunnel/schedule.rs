@@ -84,7 +84,7 @@ struct Run {
     buffer: Vec<u8>,
     early: usize,
     now: u32,
-    /// How far ahead of the machine's clock the ticks of its process are.
+    /// How far ahead of the stamps, which go on, the ticks of its process are.
     ahead: u32,
     look_at: u32,
     is_over: bool,

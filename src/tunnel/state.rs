@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::close_handshake::{Close, CloseHandshake};
-use super::flow::{Context, Flow};
+use super::flow::{Bulk, Context, Flow};
 use super::identity::Identity;
 use super::rules::Rulebook;
 use super::times::Mark;
@@ -122,28 +122,25 @@ impl State {
         }
     }
 
-    /// The flow from `source`, and all that it has to know.
-    #[inline]
+    /// The flow from `source`, and what makes all that it has to know, once that is asked for: the path of
+    /// most messages needs none of it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // Each message passes here.
     pub(super) fn flow<'s>(
         &'s mut self,
         source: Peer,
         rules: &'s Rulebook,
         now: Now,
         rearm: &'s mut bool,
-    ) -> (&'s mut Flow, Context<'s>) {
+        bulk: Option<&'s mut dyn Bulk>,
+    ) -> (&'s mut Flow, impl FnOnce() -> Context<'s>) {
         let Self { flows, client_alive, upstream_alive, close, secret, .. } = self;
-        let alive = Pair { client: Some(client_alive), upstream: upstream_alive.as_deref_mut() };
-        let (source_alive, sink_alive) = alive.into_split(source);
-        let context = Context {
-            rules,
-            now,
-            secret: secret.unwrap_or_default(),
-            source,
-            source_alive,
-            sink_alive,
-            close,
-            rearm,
-            bulk: None,
+        let context = move || {
+            let upstream = upstream_alive.as_deref_mut();
+            let alive = Pair { client: Some(client_alive), upstream };
+            let (source_alive, sink_alive) = alive.into_split(source);
+            let secret = secret.unwrap_or_default();
+            Context { rules, now, secret, source, source_alive, sink_alive, close, rearm, bulk }
         };
         (&mut flows[source], context)
     }

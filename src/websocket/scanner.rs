@@ -94,7 +94,8 @@ impl Scanner {
     /// is kept. Otherwise nothing happened, and [`Scanner::scan`] is to be asked.
     ///
     /// This is the path of most reads, to be inlined where they are passed on.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always)]
     pub(crate) fn is_one_message(&mut self, read: &[u8], rules: &Rules) -> bool {
         if !self.is_between_messages() {
             return false;
@@ -231,8 +232,8 @@ impl Scanner {
 
     #[inline]
     fn is_between_messages(&self) -> bool {
-        !self.is_in_message
-            && self.close.is_none()
+        // Both at once, without a branch between them.
+        (!self.is_in_message & self.close.is_none())
             && matches!(self.position, Position::Head { have: 0, passed: 0, .. })
     }
 

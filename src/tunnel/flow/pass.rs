@@ -53,7 +53,8 @@ pub(crate) fn can_pass(flow: &Flow, from: Readiness, to: Readiness) -> bool {
 ///
 /// The common case is here, to be inlined: one small message, or bytes without frames, in one read
 /// and one write. It needs no `context`, which is only made for everything else.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // Each message passes here, once for each side, which is known then.
 #[allow(clippy::too_many_arguments)] // Two ends, each with what is known of it.
 pub(crate) fn pass<'w>(
     flow: &mut Flow,
@@ -228,7 +229,8 @@ fn pass_all(
 }
 
 /// Writes what was read where nothing waits; what is not taken waits.
-#[inline]
+#[inline(always)]
+#[allow(clippy::inline_always)] // Each message passes here.
 pub(super) fn write_or_wait(
     flow: &mut Flow,
     sink: &mut impl Write,
@@ -411,6 +413,8 @@ fn read<'b>(
 }
 
 /// Writes once. A short write has filled the sink: the kernel tells when there is room again.
+#[inline(always)]
+#[allow(clippy::inline_always)] // Each message passes here.
 fn write(sink: &mut impl Write, bytes: &[u8], to: &mut Readiness) -> io::Result<usize> {
     let result = loop {
         match sink.write(bytes) {
