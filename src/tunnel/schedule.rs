@@ -29,7 +29,7 @@ use super::{
 use crate::clock::{Now, Stamp, TICK, is_reached};
 use crate::end::{Reason, Side};
 use crate::fuzzing::Script;
-use crate::fuzzing::reference::{self, CLOSE, Limits, PING, PONG, Reading, Tail};
+use crate::fuzzing::reference::{self, CLOSE, Limits, PING, PONG, Tail};
 use crate::websocket::keepalive::Secret;
 use crate::websocket::scanner::MAX_KEPT;
 use explained::Explained;
@@ -446,18 +446,23 @@ impl Run {
             if !is_passing {
                 continue;
             }
-            let (explained, reading) = self.explain_towards(side);
+            let (explained, is_followed) = self.explain_towards(side);
             let all = self.transcripts[side.other()].sent.len();
-            let mut expected = [all, all];
-            if let (Protocol::WebSocket, Some(reading)) = (self.protocol, reading)
+            let mut expected = [all, all, all];
+            if self.protocol == Protocol::WebSocket
+                && is_followed
                 && !is_at_end
                 && flow.source == Source::Open
             {
                 let sent = &self.transcripts[side.other()].sent;
-                let held_at =
-                    |awaits_pong| reading.held_at(sent, Limits { awaits_pong, ..self.limits });
-                // It may have begun to pass before the Ping that it could answer.
-                expected = [held_at(self.limits.awaits_pong), held_at(false)];
+                let held_at = |is_awaited: bool, is_held: bool| {
+                    let limits = |awaits_pong| Limits { awaits_pong, ..self.limits };
+                    let reading = reference::read(sent, side.other(), limits(is_awaited));
+                    reading.held_at(sent, limits(is_held))
+                };
+                // What may be a Pong may have come before the Ping that it could answer, or begun to.
+                let awaits = self.limits.awaits_pong;
+                expected = [held_at(awaits, awaits), held_at(awaits, false), held_at(false, false)];
             }
             assert!(
                 expected.contains(&explained),
@@ -486,15 +491,15 @@ impl Run {
         }
     }
 
-    /// Explains each byte that `side` got. Says up to where what was sent to it is explained, and what was
-    /// read in it, if the frames are still followed.
-    fn explain_towards(&self, side: Peer) -> (usize, Option<Reading<'_>>) {
+    /// Explains each byte that `side` got. Says up to where what was sent to it is explained, and whether
+    /// its frames are still followed.
+    fn explain_towards(&self, side: Peer) -> (usize, bool) {
         let sender = side.other();
         let sent = &self.transcripts[sender].sent;
         let got = self.wires[side].taken.borrow();
         if self.protocol == Protocol::Other {
             assert!(sent.starts_with(&got), "other bytes came out");
-            return (got.len(), None);
+            return (got.len(), false);
         }
         let reading = reference::read(sent, sender, self.limits);
         let flow = self.towards(side);
@@ -515,7 +520,7 @@ impl Run {
             assert!(known.contains(&(flow.own as usize)), "it knows of more than it made");
         }
         let is_lost = reading.tail == Tail::Fault && !self.limits.is_strict;
-        (upto, (!is_lost).then_some(reading))
+        (upto, !is_lost)
     }
 }
 
