@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::config::AccessLogFormat;
 use crate::end::{End, Phase, Reason, Side};
 use crate::line_writer::{self, Lines, Writer};
-use crate::tunnel::{Identity, Tunnel};
+use crate::tunnel::{Identity, State, Tunnel};
 
 /// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for as long as it is
 /// open: a target of 32 KiB would be what an idle tunnel costs, many times over.
@@ -97,34 +97,34 @@ impl AccessLog {
     /// Writes the line of a tunnel that has ended.
     pub(crate) fn tunnel(&self, tunnel: &Tunnel, end: End) {
         let Some(open) = &self.0 else { return };
-        let identity = &tunnel.identity;
+        let state = &tunnel.state;
+        let identity = &state.identity;
         open.write(&Line {
             client: identity.client(),
             balancer: identity.balancer(),
             request: identity.request_line(),
             status: Some(101),
-            from_client: tunnel.from_client.delivered(),
-            from_upstream: tunnel.from_upstream.delivered(),
+            from_client: state.flows.client.delivered(),
+            from_upstream: state.flows.upstream.delivered(),
             duration: identity.started().elapsed(),
             upstream: Some(identity.upstream()),
             end,
             request_id: identity.request_id(),
-            spoken: tunnel.is_websocket().then(|| Spoken::of(tunnel)),
+            spoken: state.is_websocket().then(|| Spoken::of(state)),
         });
     }
 }
 
 impl Spoken {
-    fn of(tunnel: &Tunnel) -> Self {
-        let (client, upstream) =
-            (tunnel.from_client.scanner.counts(), tunnel.from_upstream.scanner.counts());
+    fn of(state: &State) -> Self {
+        let [client, upstream] = state.flows.both().map(|flow| flow.scanner.counts());
         Self {
             messages_from_client: client.messages,
             messages_from_upstream: upstream.messages,
             payload_from_client: client.payload,
             payload_from_upstream: upstream.payload,
-            close: tunnel.close.map(|close| (close.code, close.by)),
-            ping: tunnel.ping_round_trips(),
+            close: state.close(),
+            ping: state.ping_round_trips(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) mod reference;
 mod requests;
 mod responses;
 
-pub use crate::relay::schedule::tunnel;
+pub use crate::tunnel::schedule::tunnel;
 pub use frames::frames;
 pub use proxy_header::proxy_header;
 pub use requests::requests;

@@ -33,6 +33,11 @@ pub mod upstream;
 
 pub mod relay;
 pub mod tunnel;
+mod websocket;
+
+mod clock;
+mod encoding;
+mod peer;
 
 pub mod access_log;
 mod drain;

@@ -9,7 +9,7 @@ use http::StatusCode;
 use crate::http::head;
 use crate::limits::Over;
 use crate::proxy_protocol;
-use crate::relay::frame;
+use crate::websocket::frame;
 
 /// One number that only grows.
 #[derive(Debug, Default)]
@@ -94,6 +94,15 @@ impl FrameFaults {
     pub(crate) fn add(&self, fault: frame::Fault) {
         if let Some(counter) = self.0.get(fault.index()) {
             counter.add(1);
+        }
+    }
+
+    /// Counts several, each at its fault's place.
+    pub(crate) fn add_all(&self, faults: &[u32; frame::Fault::COUNT]) {
+        for (counter, number) in self.0.iter().zip(faults) {
+            if *number > 0 {
+                counter.add((*number).into());
+            }
         }
     }
 

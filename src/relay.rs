@@ -4,19 +4,12 @@
 //! that its tunnels share. A tunnel stays on its thread, so that moving a message takes no lock, no
 //! allocation and no other thread; an idle tunnel is one slot of a slab. One task per tunnel would
 //! cost more of both (`docs/architecture.md`). This file is the handle, the one door into the
-//! engine; `worker` is a thread, `slot` a tunnel on it, `direction` the one place where bytes go by.
+//! engine; `worker` is a thread, `slot` a tunnel on it; what happens to a tunnel is in `tunnel`.
 //! `arrivals` has connections that may become tunnels on their thread, without a way through the door.
 
 pub(crate) mod arrivals;
 mod bulk;
-mod direction;
-pub(crate) mod frame;
-pub(crate) mod keepalive;
-mod options;
 mod room;
-pub(crate) mod scanner;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod schedule;
 mod slot;
 mod sockets;
 mod wheel;
@@ -35,13 +28,13 @@ use mio::{Poll, Waker};
 
 use crate::end::{End, Phase, Reason, Side};
 use crate::tunnel::Tunnel;
+use crate::tunnel::rules::Rulebook;
 
 use arrivals::{Arrival, Listening, Reception};
-use options::Rulebook;
-use scanner::{Rules, Scanner, Then, Until};
 use worker::Worker;
 
-pub use options::Options;
+pub use crate::tunnel::Options;
+pub use crate::websocket::count_messages;
 
 /// The relay. A clone is another handle of the same threads.
 ///
@@ -269,27 +262,6 @@ impl Door {
         inbox.closed = true;
         mem::take(&mut inbox.orders)
     }
-}
-
-/// Follows the frames that a client sends as a tunnel does, and says how many messages they were: what
-/// that costs without sockets, for the bench. No read may end inside a head.
-#[doc(hidden)]
-pub fn count_messages<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    let rules = Rules::new(None, None, false);
-    let mut scanner = Scanner::new(Side::Client);
-    for mut read in reads {
-        if scanner.is_one_message(read, &rules) {
-            continue;
-        }
-        loop {
-            let scan = scanner.scan(read, &rules, Until::End, |_| false);
-            match read.get(scan.pass..) {
-                Some(rest) if scan.then != Then::More => read = rest,
-                _ => break,
-            }
-        }
-    }
-    scanner.counts().messages
 }
 
 /// No invariant spans the lock, so that a panic elsewhere has not spoiled what is inside.

@@ -176,7 +176,7 @@ fn start_relay(
             _ => {}
         }
         access_log.tunnel(&tunnel, end);
-        let (client, balancer) = (tunnel.identity.client(), tunnel.identity.balancer());
+        let (client, balancer) = (tunnel.state.identity.client(), tunnel.state.identity.balancer());
         // The sockets close before the tunnel is counted out.
         drop(tunnel);
         limits.leave(client, balancer);
@@ -242,7 +242,7 @@ async fn drain_when_told(
         front.counters.cut.add(1);
         let end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
         front.access_log.tunnel(&tunnel, end);
-        front.limits.leave(tunnel.identity.client(), tunnel.identity.balancer());
+        front.limits.leave(tunnel.state.identity.client(), tunnel.state.identity.balancer());
         drop(tunnel);
         front.census.leave();
     }

@@ -3,8 +3,8 @@
 
 use super::Script;
 use super::reference::{self, CLOSE, Frame, Limits, PING, PONG, Reading, Tail};
-use crate::end::Side;
-use crate::relay::scanner::{Counts, MAX_HELD, Rules, Scan, Scanner, Then, Until};
+use crate::peer::Peer;
+use crate::websocket::scanner::{Counts, MAX_KEPT, Rules, Scan, Scanner, Tally, Then, Until};
 
 /// The payload of the Pong that counts as an answer to a Ping of ours.
 const OURS: [u8; 8] = *b"our ping";
@@ -12,7 +12,7 @@ const OURS: [u8; 8] = *b"our ping";
 /// What the first bytes ask for.
 #[derive(Clone, Copy, Debug)]
 struct Setup {
-    sender: Side,
+    sender: Peer,
     limits: Limits,
     until: Until,
 }
@@ -24,11 +24,12 @@ pub fn frames(bytes: &[u8]) {
     let limits = [script.byte(), script.byte()].map(u64::from);
     let limit = |bit: u8, limit: u64| (switches & 1 << bit != 0).then_some(limit);
     let setup = Setup {
-        sender: if switches & 1 == 0 { Side::Client } else { Side::Upstream },
+        sender: if switches & 1 == 0 { Peer::Client } else { Peer::Upstream },
         limits: Limits {
             frame: limit(2, limits[0]),
             message: limit(3, limits[1]),
             is_strict: switches & 2 != 0,
+            awaits_pong: switches & 64 == 0,
         },
         until: match switches >> 4 & 3 {
             0 => Until::End,
@@ -70,6 +71,7 @@ struct Follower {
     /// What came from the frame on that may not pass.
     refused: Option<Vec<u8>>,
     told: Vec<Then>,
+    tally: Tally,
     /// Bytes that had passed at each place that was asked for.
     reached: Vec<usize>,
 }
@@ -84,6 +86,7 @@ impl Follower {
             cut: 0,
             refused: None,
             told: Vec::new(),
+            tally: Tally::default(),
             reached: Vec::new(),
         }
     }
@@ -113,13 +116,16 @@ impl Follower {
             self.passed.extend(read);
             return;
         }
-        let mut buffer = held(&mut self.scanner);
+        let mut buffer = kept(&mut self.scanner);
         buffer.extend(read);
         let mut rest = &buffer[..];
         loop {
-            let Scan { pass, then } =
-                self.scanner.scan(rest, &self.rules, self.setup.until, |nonce| nonce == OURS);
-            self.passed.extend(&rest[..pass]);
+            let own_pong = |nonce| nonce == OURS;
+            let own_pong = self.setup.limits.awaits_pong.then_some(own_pong);
+            let passed = self.scanner.passed_of_head();
+            let Self { scanner, rules, setup, tally, .. } = &mut *self;
+            let Scan { pass, then } = scanner.scan(rest, rules, setup.until, tally, own_pong);
+            self.passed.extend(&rest[passed..pass]);
             rest = &rest[pass..];
             match then {
                 Then::More => break,
@@ -131,7 +137,6 @@ impl Follower {
                     self.cut += usize::from(length);
                     rest = &rest[usize::from(length)..];
                 }
-                Then::Fault(_) if !self.setup.limits.is_strict => {}
                 Then::OverLimit(_) | Then::Fault(_) => self.refused = Some(rest.to_vec()),
                 Then::Closed => {}
             }
@@ -140,15 +145,19 @@ impl Follower {
                 return;
             }
         }
-        assert!(rest.len() <= MAX_HELD, "it holds {}", rest.len());
-        assert_eq!(held(&mut self.scanner.clone()), rest, "it holds what did not come");
+        assert!(rest.len() <= MAX_KEPT, "it holds {}", rest.len());
+        let kept = kept(&mut self.scanner.clone());
+        match self.scanner.passed_of_head() {
+            0 => assert_eq!(kept, rest, "it holds what did not come"),
+            _ => assert!(rest.is_empty() && self.passed.ends_with(&kept)),
+        }
     }
 }
 
-fn held(scanner: &mut Scanner) -> Vec<u8> {
-    let mut front = [0xee; MAX_HELD];
-    let held = scanner.give_back(&mut front);
-    front[MAX_HELD - held..].to_vec()
+fn kept(scanner: &mut Scanner) -> Vec<u8> {
+    let mut front = [0xee; MAX_KEPT];
+    let kept = scanner.give_back(&mut front);
+    front[MAX_KEPT - kept..].to_vec()
 }
 
 /// Everything but the places, which the path of small messages leaves out.
@@ -157,6 +166,7 @@ fn same(one: &Follower, other: &Follower) {
     assert_eq!(one.cut, other.cut);
     assert_eq!(one.refused, other.refused);
     assert_eq!(one.told, other.told);
+    assert_eq!(one.tally.faults, other.tally.faults);
     assert_eq!(one.scanner, other.scanner);
 }
 
@@ -169,7 +179,7 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
     for frame in &reading.frames {
         let bytes = &stream[frame.start..frame.end(stream)];
         let payload = frame.unmasked();
-        if is_ours(frame) {
+        if is_ours(frame, setup) {
             cut += bytes.len();
             continue;
         }
@@ -194,8 +204,11 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
     let behind = &stream[reading.tail_at..];
     let is_lost = reading.tail == Tail::Fault && !setup.limits.is_strict;
     let is_refused = reading.tail != Tail::More && !is_lost;
+    let held_at = reading.held_at(stream, setup.limits);
     if is_lost {
         passed.extend(behind);
+    } else if !is_refused {
+        passed.extend(&stream[reading.tail_at..held_at]);
     }
     assert_eq!(follower.passed, passed);
     assert_eq!(follower.cut, cut);
@@ -203,15 +216,17 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
     assert_eq!(follower.scanner.counts(), counts);
     assert_eq!(follower.scanner.close_code(), code);
     assert_eq!(follower.scanner.is_on(), !is_lost);
-    let is_between = reading.frames.last().is_none_or(|last| last.is_whole());
+    let is_in_head = reading.tail == Tail::More && held_at > reading.tail_at;
+    let is_between = reading.frames.last().is_none_or(|last| last.is_whole()) && !is_in_head;
     assert_eq!(follower.scanner.at_boundary(), is_between && !is_lost && code.is_none());
     assert_eq!(follower.scanner.is_behind_close(), is_between && !is_lost && code.is_some());
     assert_eq!(follower.scanner.in_message(), reading.in_message);
     let told = |is: fn(&Then) -> bool| follower.told.iter().filter(|then| is(then)).count();
-    let mut closes = reading.frames.iter().filter(|frame| frame.opcode == CLOSE);
-    let is_told_as_close = closes.next().is_some_and(|first| !first.is_wrong);
-    assert_eq!(told(|then| matches!(then, Then::Closed)), usize::from(is_told_as_close));
-    assert_eq!(told(|then| matches!(then, Then::Fault(_))), faults);
+    let is_closed = reading.frames.iter().any(|frame| frame.opcode == CLOSE);
+    assert_eq!(told(|then| matches!(then, Then::Closed)), usize::from(is_closed));
+    let counted = follower.tally.faults.iter().sum::<u32>() as usize;
+    assert_eq!(told(|then| matches!(then, Then::Fault(_))) + counted, faults);
+    assert!(counted == 0 || !setup.limits.is_strict);
     let over_limit = usize::from(reading.tail == Tail::OverLimit);
     assert_eq!(told(|then| matches!(then, Then::OverLimit(_))), over_limit);
     let places = places(reading, stream, setup);
@@ -222,7 +237,7 @@ fn is_what_was_read(follower: &Follower, reading: &Reading<'_>, stream: &[u8]) {
 fn places(reading: &Reading<'_>, stream: &[u8], setup: Setup) -> Vec<usize> {
     let (mut places, mut passed, mut is_closed, mut in_message) = (Vec::new(), 0, false, false);
     for frame in &reading.frames {
-        if is_ours(frame) {
+        if is_ours(frame, setup) {
             continue;
         }
         passed += frame.end(stream) - frame.start;
@@ -237,10 +252,9 @@ fn places(reading: &Reading<'_>, stream: &[u8], setup: Setup) -> Vec<usize> {
             Until::MessageEnd => !is_closed && !in_message,
             Until::Close => is_closed,
         };
-        // The first Close, and a frame that breaks a rule, are told of as themselves where they came whole
-        // with their heads, and as much more as is held.
-        let is_told = is_first_close || frame.is_wrong;
-        if is_place && frame.is_whole() && !(is_told && came_at_once(frame, is_first_close)) {
+        // The first Close is told of as itself where it came whole with its head and its code.
+        let is_told = is_first_close && came_at_once(frame);
+        if is_place && frame.is_whole() && !is_told {
             places.push(passed);
         }
     }
@@ -248,15 +262,10 @@ fn places(reading: &Reading<'_>, stream: &[u8], setup: Setup) -> Vec<usize> {
 }
 
 /// Byte by byte: it is told when it is whole.
-const fn came_at_once(frame: &Frame<'_>, is_first_close: bool) -> bool {
-    let held = match frame.opcode {
-        CLOSE if is_first_close && frame.is_short => 2,
-        PONG if frame.is_short => 8,
-        _ => 0,
-    };
-    matches!(frame.length, 0) || frame.length == held
+const fn came_at_once(close: &Frame<'_>) -> bool {
+    close.length == 0 || (close.length == 2 && close.is_short)
 }
 
-fn is_ours(frame: &Frame<'_>) -> bool {
-    frame.opcode == PONG && frame.is_short && frame.unmasked() == OURS
+fn is_ours(frame: &Frame<'_>, setup: Setup) -> bool {
+    setup.limits.awaits_pong && frame.may_answer_us() && frame.unmasked() == OURS
 }

@@ -3,7 +3,7 @@
 //! Written from RFC 6455 alone and as plainly as it can be: it has the whole stream at once, keeps no
 //! state and knows nothing of reads. It tells a fault where the first byte is that shows it.
 
-use crate::end::Side;
+use crate::peer::Peer;
 
 /// What is asked of the frames beside RFC 6455: bytes of payload at most, per data frame and per message;
 /// and whether a stream is read on behind a frame that breaks a rule, by what that says of itself.
@@ -12,10 +12,13 @@ pub(crate) struct Limits {
     pub(crate) frame: Option<u64>,
     pub(crate) message: Option<u64>,
     pub(crate) is_strict: bool,
+    /// A Ping of ours has no Pong yet: what may become one is held.
+    pub(crate) awaits_pong: bool,
 }
 
 /// A frame whose head is whole.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each may hold with any other.
 pub(crate) struct Frame<'b> {
     /// Where its head begins.
     pub(crate) start: usize,
@@ -26,6 +29,8 @@ pub(crate) struct Frame<'b> {
     pub(crate) is_wrong: bool,
     /// Its head is as long as that of a right control frame, no longer.
     pub(crate) is_short: bool,
+    /// Its length stands in its second byte.
+    has_short_length: bool,
     mask: [u8; 4],
     /// As much of it as came.
     pub(crate) payload: &'b [u8],
@@ -71,14 +76,48 @@ impl Frame<'_> {
         start + self.payload.len()
     }
 
+    /// It is as long as a Pong to a Ping of ours.
+    pub(crate) fn may_answer_us(self) -> bool {
+        self.opcode == PONG && self.length == 8 && self.has_short_length && self.is_whole()
+    }
+
     /// The payload without its mask.
     pub(crate) fn unmasked(self) -> Vec<u8> {
         self.payload.iter().zip(self.mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
     }
 }
 
+impl Reading<'_> {
+    /// Where what is held back begins, in the stream that was read.
+    pub(crate) fn held_at(&self, stream: &[u8], limits: Limits) -> usize {
+        let tail = &stream[self.tail_at..];
+        let may_be_refused = limits.is_strict || limits.frame.or(limits.message).is_some();
+        if may_be_refused || (limits.awaits_pong && may_begin_our_pong(tail)) {
+            self.tail_at
+        } else {
+            stream.len()
+        }
+    }
+}
+
+pub(crate) fn may_begin_our_pong(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => false,
+        [first] => first & 0x0f == PONG,
+        [first, second, ..] => first & 0x0f == PONG && second & 0x7f == 8,
+    }
+}
+
+/// Codes that may stand in a Close (RFC 6455, section 7.4).
+fn is_code(code: u16) -> bool {
+    let never = [1004, 1005, 1006, 1015];
+    (1000..3000).contains(&code) && code < 1016 && !never.contains(&code)
+        || (3000..5000).contains(&code)
+}
+
 /// Reads what `sender` sent so far.
-pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
+#[allow(clippy::too_many_lines)] // A frame, from its first byte to its last.
+pub(crate) fn read(stream: &[u8], sender: Peer, limits: Limits) -> Reading<'_> {
     let mut reading =
         Reading { frames: Vec::new(), tail_at: 0, tail: Tail::More, in_message: false };
     let (mut message, mut is_closed) = (0_u64, false);
@@ -86,6 +125,7 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
         let start = reading.tail_at;
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
         let mut is_wrong = match opcode {
+            0..3 if is_closed => true,
             0 => !reading.in_message,
             1 | 2 => reading.in_message,
             CLOSE | PING | PONG => !fin,
@@ -100,7 +140,7 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
         };
         let is_masked = second & 0x80 != 0;
         let short = second & 0x7f;
-        is_wrong |= is_masked != (sender == Side::Client) || (opcode >= 8 && short > 125);
+        is_wrong |= is_masked != (sender == Peer::Client) || (opcode >= 8 && short > 125);
         if is_wrong && limits.is_strict {
             reading.tail = Tail::Fault;
             break;
@@ -142,14 +182,34 @@ pub(crate) fn read(stream: &[u8], sender: Side, limits: Limits) -> Reading<'_> {
         let is_short = payload_at - start <= 6;
         let came = stream.len() - payload_at;
         let payload = &stream[payload_at..payload_at + length.min(came as u64) as usize];
+        let mask: [u8; 4] = key.try_into().unwrap_or_default();
         // Nobody can say yet whose answer it is, or what the code is.
-        let is_held = (opcode == PONG && length == 8 && came < 8)
-            || (opcode == CLOSE && length >= 2 && came < 2 && !is_closed);
-        if is_held && is_short {
+        let has_code = opcode == CLOSE && length >= 2 && is_short;
+        if (opcode == PONG && short == 8 && limits.awaits_pong && came < 8)
+            || (has_code && came < 2)
+        {
             break;
         }
-        let mask = key.try_into().unwrap_or_default();
-        let frame = Frame { start, fin, opcode, length, is_wrong, is_short, mask, payload };
+        if opcode == CLOSE {
+            let byte = |at: usize| u16::from(payload[at] ^ mask[at]);
+            is_wrong |= length == 1 || (has_code && !is_code(byte(0) << 8 | byte(1)));
+            if is_wrong && limits.is_strict {
+                reading.tail = Tail::Fault;
+                break;
+            }
+        }
+        let has_short_length = short < 126;
+        let frame = Frame {
+            start,
+            fin,
+            opcode,
+            length,
+            is_wrong,
+            is_short,
+            has_short_length,
+            mask,
+            payload,
+        };
         reading.frames.push(frame);
         reading.tail_at = payload_at + payload.len();
         if opcode < 3 {

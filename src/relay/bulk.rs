@@ -13,26 +13,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use crate::tunnel::Waiting;
-
-/// What a [`Bulk`] has done.
-#[derive(Debug)]
-pub(super) struct Carried {
-    /// Bytes that the source gave; 0 is the end of its stream.
-    pub(super) read: usize,
-    /// How many of them the sink took. The others wait.
-    pub(super) taken: usize,
-    /// The sink is broken.
-    pub(super) fault: Option<io::Error>,
-}
-
-/// A way from a source to a sink for bytes that nobody has to look at.
-pub(super) trait Bulk {
-    /// Moves up to `most` bytes once. What the sink does not take waits; nothing does before.
-    ///
-    /// # Errors
-    /// What a read of the source would give, or [`io::ErrorKind::Unsupported`]: this way is closed.
-    fn carry(&mut self, most: u64, waiting: &mut Waiting) -> io::Result<Carried>;
-}
+use crate::tunnel::flow::{Bulk, Carried};
 
 /// The pipe of a thread.
 #[derive(Debug, Default)]
@@ -118,43 +99,4 @@ fn rest_of(pipe: &OwnedFd, count: usize) -> io::Result<Vec<u8>> {
         }
     }
     Ok(bytes)
-}
-
-/// The same from any source to any sink, by reading and writing: for tests.
-#[cfg(any(test, fuzzing))]
-pub(super) struct ByHand<R, W> {
-    pub(super) from: R,
-    pub(super) into: W,
-    /// What one call moves at most.
-    pub(super) most: usize,
-}
-
-#[cfg(any(test, fuzzing))]
-impl<R: io::Read, W: io::Write> Bulk for ByHand<R, W> {
-    fn carry(&mut self, most: u64, waiting: &mut Waiting) -> io::Result<Carried> {
-        let mut bytes = vec![0; self.most.min(usize::try_from(most).unwrap_or(usize::MAX))];
-        let read = self.from.read(&mut bytes)?;
-        bytes.truncate(read);
-        let mut carried = Carried { read, taken: 0, fault: None };
-        while let Some(rest @ [_, ..]) = bytes.get(carried.taken..) {
-            match self.into.write(rest) {
-                Ok(taken) => {
-                    let is_full = taken < rest.len();
-                    carried.taken += taken;
-                    if is_full {
-                        break;
-                    }
-                }
-                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => break,
-                Err(fault) => {
-                    carried.fault = Some(fault);
-                    return Ok(carried);
-                }
-            }
-        }
-        bytes.drain(..carried.taken);
-        *waiting = bytes.into();
-        Ok(carried)
-    }
 }

@@ -1,4 +1,4 @@
-//! How bytes get out of a socket and into it: by the kernel's calls, or in memory where a test says so.
+//! How bytes get out of a socket and into it: by the kernel's calls.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -6,46 +6,41 @@ use std::net::{Shutdown, TcpStream};
 
 use rustix::net::{SendFlags, send};
 
-use super::bulk::{Bulk, Pipe, Splice};
-use super::direction::EndWrite;
-use crate::end::Side;
+use super::bulk::{Pipe, Splice};
+use crate::tunnel::flow::EndWrite;
+use crate::tunnel::{Pair, Peer, Transports};
 
-/// How bytes get out of a socket and into it. A tunnel's state needs none to be tried: a schedule of
-/// reads and writes in memory does (`relay/schedule.rs`).
-pub(super) trait Sockets {
-    type Reached<'s>: Read + EndWrite
-    where
-        Self: 's;
-
-    /// A way for much payload.
-    type Way<'s>: Bulk
-    where
-        Self: 's;
-
-    fn reach<'s>(&'s self, side: Side, socket: &'s TcpStream) -> Self::Reached<'s>;
-
-    fn way<'s>(&'s self, from: (Side, &'s TcpStream), into: (Side, &'s TcpStream))
-    -> Self::Way<'s>;
-}
-
-/// The kernel's. One is shared by all tunnels of a thread.
+/// The kernel's calls. One is shared by all tunnels of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
     pipe: RefCell<Pipe>,
 }
 
-impl Sockets for Kernel {
-    type Reached<'s> = Socket<'s>;
-    type Way<'s> = Splice<'s>;
+/// The sockets of one tunnel.
+pub(super) struct KernelSockets<'s> {
+    pub(super) sockets: Pair<&'s TcpStream>,
+    pub(super) kernel: &'s Kernel,
+}
+
+impl Transports for KernelSockets<'_> {
+    type Transport<'t>
+        = Socket<'t>
+    where
+        Self: 't;
+    type Bulk<'t>
+        = Splice<'t>
+    where
+        Self: 't;
 
     #[inline]
-    fn reach<'s>(&'s self, _: Side, socket: &'s TcpStream) -> Socket<'s> {
-        Socket(socket)
+    fn of(&self, peer: Peer) -> Socket<'_> {
+        Socket(self.sockets[peer])
     }
 
     #[inline]
-    fn way<'s>(&'s self, from: (Side, &'s TcpStream), into: (Side, &'s TcpStream)) -> Splice<'s> {
-        Splice { from: from.1, into: into.1, pipe: &self.pipe }
+    fn bulk(&self, from: Peer) -> Splice<'_> {
+        let (from, into) = (self.sockets[from], self.sockets[from.other()]);
+        Splice { from, into, pipe: &self.kernel.pipe }
     }
 }
 

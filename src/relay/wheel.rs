@@ -7,13 +7,8 @@
 //! setting, moving, removing and firing take a few steps, whatever the number of tunnels; a heap
 //! would take more, and one list per slot would keep the memory of its busiest moment.
 
-use std::time::Duration;
-
 use super::room;
-
-/// How fine time is. Intervals of 100 ms are legal; a wheel that turned much faster would wake its
-/// thread more often than the pings of many tunnels do.
-pub(crate) const TICK: Duration = Duration::from_millis(20);
+use crate::clock::is_reached;
 
 /// Slots: one turn is 20 s. What is due later stays in its slot for more turns, which costs a step
 /// each. A power of two, so that slots stay in order where the tick number wraps around.
@@ -45,40 +40,6 @@ struct Node {
     previous: u32,
     next: u32,
     at: u32,
-}
-
-/// The number of the tick that has begun, `elapsed` after the start of the count.
-#[allow(clippy::cast_possible_truncation)] // Wraps around.
-pub(crate) const fn tick(elapsed: Duration) -> u32 {
-    const PER_SECOND: u32 = 1_000_000_000 / TICK.subsec_nanos();
-    let seconds = (elapsed.as_secs() as u32).wrapping_mul(PER_SECOND);
-    seconds.wrapping_add(elapsed.subsec_nanos() / TICK.subsec_nanos())
-}
-
-/// Ticks to add to the tick in which something happened, for a tick that begins at least `interval`
-/// after it, and less than two ticks later than that. A year at most.
-#[allow(clippy::cast_possible_truncation)] // Less than a year of ticks.
-pub(crate) fn ticks(interval: Duration) -> u32 {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    let rounded_up = interval.min(YEAR).as_nanos().div_ceil(TICK.as_nanos());
-    // It happened within its tick, not at the beginning.
-    rounded_up as u32 + 1
-}
-
-/// Whether tick `now` has come to `at`.
-pub(crate) const fn is_reached(at: u32, now: u32) -> bool {
-    now.wrapping_sub(at) < 1 << 31
-}
-
-/// How long it is until tick `at` begins, `elapsed` after the start of the count: not at all if it
-/// has begun.
-pub(crate) fn until(at: u32, elapsed: Duration) -> Duration {
-    let now = tick(elapsed);
-    if is_reached(at, now) {
-        return Duration::ZERO;
-    }
-    let into_tick = elapsed.subsec_nanos() % TICK.subsec_nanos();
-    (TICK * at.wrapping_sub(now)).saturating_sub(Duration::from_nanos(into_tick.into()))
 }
 
 impl Wheel {
@@ -355,23 +316,6 @@ mod tests {
             let all: Vec<_> = std::iter::from_fn(|| wheel.pop(later)).collect();
             prop_assert!(all.contains(&first));
         }
-
-        /// A tick that is due is never before the interval is over, nor two ticks later.
-        #[test]
-        fn an_interval_is_waited_in_full(
-            happened in 0..10_000_000_000_000_u64,
-            interval in 0..100_000_000_000_u64,
-        ) {
-            let (happened, interval) =
-                (Duration::from_nanos(happened), Duration::from_nanos(interval));
-            let due = tick(happened).wrapping_add(ticks(interval));
-            let begins = TICK * due;
-            prop_assert!(begins >= happened + interval);
-            prop_assert!(begins < happened + interval + 2 * TICK);
-            // Whoever sleeps until then wakes up right then.
-            prop_assert_eq!(happened + until(due, happened), begins);
-            prop_assert_eq!(until(due, begins), Duration::ZERO);
-        }
     }
 
     #[test]
@@ -389,11 +333,5 @@ mod tests {
     #[test]
     fn a_key_costs_twelve_bytes() {
         assert_eq!(size_of::<Node>(), 12);
-    }
-
-    #[test]
-    fn an_endless_interval_is_a_year() {
-        assert_eq!(ticks(Duration::MAX), 365 * 24 * 60 * 60 * 50 + 1);
-        assert!(is_reached(u32::MAX, 0) && !is_reached(0, u32::MAX));
     }
 }

@@ -15,8 +15,8 @@ use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -26,15 +26,17 @@ use slab::Slab;
 use socket2::SockRef;
 
 use super::arrivals::{ALL, Arrivals, Opened};
-use super::direction::READ_BUFFER;
-use super::options::{self, Rulebook};
 use super::room;
-use super::slot::{Next, Slot};
+use super::slot::Slot;
 use super::sockets::Kernel;
-use super::wheel::{Wheel, is_reached, tick, ticks, until};
+use super::wheel::Wheel;
 use super::{Door, OnEnd, Order, STOPPED};
+use crate::clock::{Now, is_reached, ticks, until};
 use crate::end::{End, Phase, Reason, Side};
-use crate::tunnel::Tunnel;
+use crate::tunnel::flow::READ_BUFFER;
+use crate::tunnel::rules::Rulebook;
+use crate::tunnel::{Next, Peer, Tunnel};
+use crate::websocket::keepalive::Secret;
 
 /// The token of the waker. No tunnel has it: keys of the slab are far below half of it.
 pub(super) const WOKEN: Token = Token(usize::MAX);
@@ -80,7 +82,7 @@ pub(super) struct Worker {
     wheel: Wheel,
     /// The time of this wake-up, and its tick: the clock is asked once.
     woken_at: Duration,
-    now: u32,
+    now: Now,
     /// When the period of the drain is over, once there is one.
     drained_at: Option<u32>,
 }
@@ -94,12 +96,12 @@ struct Farewell {
 
 impl Worker {
     pub(super) fn new(poll: Poll, door: Arc<Door>, on_end: Arc<OnEnd>, rulebook: Rulebook) -> Self {
-        let woken_at = options::elapsed();
-        let now = tick(woken_at);
+        let woken_at = elapsed();
+        let now = Now::at(woken_at);
         Self {
             woken_at,
             rulebook,
-            wheel: Wheel::new(now),
+            wheel: Wheel::new(now.tick),
             now,
             drained_at: None,
             poll,
@@ -129,8 +131,8 @@ impl Worker {
                 tracing::error!(%fault, "a relay thread cannot poll and ends its tunnels");
                 return;
             }
-            self.woken_at = options::elapsed();
-            self.now = tick(self.woken_at);
+            self.woken_at = elapsed();
+            self.now = Now::at(self.woken_at);
             let mut woken = false;
             for event in &events {
                 if event.token() == WOKEN {
@@ -165,8 +167,8 @@ impl Worker {
         if self.arrivals.timeout(self.woken_at) != Some(Duration::ZERO) {
             return;
         }
-        let served = options::elapsed().saturating_sub(self.woken_at);
-        self.arrivals.go_on(served, self.poll.registry(), options::elapsed, &mut self.buffer);
+        let served = elapsed().saturating_sub(self.woken_at);
+        self.arrivals.go_on(served, self.poll.registry(), elapsed, &mut self.buffer);
         while let Some(opened) = self.arrivals.opened() {
             self.door.open.fetch_add(1, Ordering::Relaxed);
             self.take_in(opened, Slot::begin);
@@ -175,16 +177,16 @@ impl Worker {
 
     /// Looks at those whose time has come.
     fn look_at_due(&mut self) {
-        while let Some(key) = self.wheel.pop(self.now) {
+        while let Some(key) = self.wheel.pop(self.now.tick) {
             let Some(slot) = self.slots.get_mut(key) else {
                 continue;
             };
-            if slot.farewell.is_some() {
+            if slot.delivery.is_some() {
                 continue;
             }
             let (kernel, buffer) = (&self.kernel, &mut self.buffer);
             let (rulebook, now) = (&self.rulebook, self.now);
-            let next = guarded(|| match slot.look(rulebook, now) {
+            let next = guarded(|| match slot.at(rulebook, now).look() {
                 Next::Wait => slot.turn(kernel, buffer, rulebook, now),
                 next => next,
             });
@@ -195,19 +197,19 @@ impl Worker {
     /// Sets its time in the wheel, where that has changed.
     fn rearm(&mut self, key: usize) {
         if let Some(slot) = self.slots.get_mut(key)
-            && mem::replace(&mut slot.rearm, false)
+            && mem::replace(&mut slot.local.rearm, false)
         {
-            self.wheel.insert(key, slot.next_look(&self.rulebook, self.now));
+            self.wheel.insert(key, slot.at(&self.rulebook, self.now).next_look());
         }
     }
 
     fn serve(&mut self, event: &Event) {
-        let (key, side) = from_token(event.token());
+        let (key, peer) = from_token(event.token());
         let Some(slot) = self.slots.get_mut(key) else {
             return self.arrivals.note(event.token());
         };
-        if slot.farewell.is_some() {
-            if slot.is_farewell_done(side, event) {
+        if slot.delivery.is_some() {
+            if slot.is_delivery_over(peer, event) {
                 self.end(key);
             }
             return;
@@ -215,10 +217,10 @@ impl Worker {
         let (kernel, buffer) = (&self.kernel, &mut self.buffer);
         let (rulebook, now) = (&self.rulebook, self.now);
         let next = guarded(|| {
-            slot.note(side, event.into(), now);
+            slot.at(rulebook, now).note(peer, event.into());
             slot.turn(kernel, buffer, rulebook, now)
         });
-        if next != Next::Wait || slot.rearm {
+        if next != Next::Wait || slot.local.rearm {
             self.follow(key, next);
         }
     }
@@ -229,7 +231,7 @@ impl Worker {
         for key in served.drain(..) {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.listed = false;
-                if slot.farewell.is_none() {
+                if slot.delivery.is_none() {
                     let (kernel, buffer) = (&self.kernel, &mut self.buffer);
                     let (rulebook, now) = (&self.rulebook, self.now);
                     let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
@@ -251,7 +253,7 @@ impl Worker {
             }
             Next::End => self.end(key),
             Next::Failed => self.fail(key),
-            Next::Farewell => self.say_farewell(key),
+            Next::AwaitDelivery => self.say_farewell(key),
         }
     }
 
@@ -268,7 +270,7 @@ impl Worker {
             return;
         };
         self.farewells_said = self.farewells_said.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        slot.farewell = Some(self.farewells_said);
+        slot.delivery = Some(self.farewells_said);
         self.farewells.push_back(Farewell {
             until: Instant::now() + FAREWELL,
             key,
@@ -286,7 +288,7 @@ impl Worker {
             }
             self.farewells.pop_front();
             let slot = self.slots.get(key);
-            if slot.is_some_and(|slot| slot.farewell == Some(number)) {
+            if slot.is_some_and(|slot| slot.delivery == Some(number)) {
                 self.end(key);
             }
         }
@@ -319,12 +321,12 @@ impl Worker {
     }
 
     fn adopt(&mut self, mut tunnel: Tunnel) {
-        tunnel.identity.settle();
+        tunnel.state.identity.settle();
         let opened = Opened { tunnel, hears_client: false, hears_upstream: false };
         self.take_in(opened, Slot::begin);
     }
 
-    fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, u32)) {
+    fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret)) {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
         }
@@ -338,19 +340,19 @@ impl Worker {
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
         let (rulebook, now) = (&self.rulebook, self.now);
-        let slot = entry.insert(Slot::place(opened.tunnel, now));
+        let slot = entry.insert(Slot::new(opened.tunnel));
         let next = guarded(|| {
-            begin(slot, rulebook, now);
+            begin(slot, rulebook, now, secret(key));
             Next::Wait
         });
         if next == Next::Failed {
             return self.fail(key);
         }
         if let Some(until) = self.drained_at {
-            let left = if is_reached(until, self.now) { 0 } else { until.wrapping_sub(self.now) };
-            let wait =
-                if slot.can_say_goodbye() { share(left, random(&key), 1 << 32) } else { left };
-            slot.drain_at(self.now.wrapping_add(wait));
+            let left = if is_reached(until, now.tick) { 0 } else { until.wrapping_sub(now.tick) };
+            let can_send_close = slot.tunnel.state.can_send_close();
+            let wait = if can_send_close { share(left, random(&key), 1 << 32) } else { left };
+            slot.at(rulebook, now).drain_at(now.tick.wrapping_add(wait));
         }
         self.rearm(key);
     }
@@ -360,17 +362,17 @@ impl Worker {
     /// cannot be told of it has the whole period.
     fn drain(&mut self, period: Duration) {
         let period = ticks(period);
-        let drained_at = self.now.wrapping_add(period);
+        let drained_at = self.now.tick.wrapping_add(period);
         self.drained_at = Some(drained_at);
-        self.rulebook.drains(period, self.now);
+        self.rulebook.drains(period, self.now.tick);
         let (mut keys, others): (Vec<_>, Vec<_>) = self
             .slots
             .iter()
-            .map(|(key, slot)| (key, slot.can_say_goodbye()))
-            .partition(|(_, can_say_goodbye)| *can_say_goodbye);
+            .map(|(key, slot)| (key, slot.tunnel.state.can_send_close()))
+            .partition(|(_, can_send_close)| *can_send_close);
         for (key, _) in others {
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.drain_at(drained_at);
+                slot.at(&self.rulebook, self.now).drain_at(drained_at);
             }
             self.rearm(key);
         }
@@ -379,7 +381,8 @@ impl Worker {
         for (place, (key, _)) in (0_u64..).zip(keys) {
             if let Some(slot) = self.slots.get_mut(key) {
                 let moment = (place << 32) + random(&(key, period));
-                slot.drain_at(self.now.wrapping_add(share(period, moment, parts)));
+                let at = self.now.tick.wrapping_add(share(period, moment, parts));
+                slot.at(&self.rulebook, self.now).drain_at(at);
             }
             self.rearm(key);
         }
@@ -394,7 +397,7 @@ impl Worker {
             self.left();
             if slot.is_closing() {
                 let tunnel = slot.into_ended();
-                let end = tunnel.end();
+                let end = tunnel.state.end();
                 self.tell(tunnel, end);
             } else {
                 taken.push(slot.tunnel);
@@ -414,14 +417,14 @@ impl Worker {
         }
         self.left();
         let tunnel = slot.into_ended();
-        let end = tunnel.end();
+        let end = tunnel.state.end();
         self.tell(tunnel, end);
     }
 
     /// Gives back the memory of many tunnels, once all are gone.
     fn give_back(&mut self) {
         self.slots = Slab::new();
-        self.wheel = Wheel::new(self.now);
+        self.wheel = Wheel::new(self.now.tick);
         self.again = Vec::new();
         self.farewells = VecDeque::new();
         self.reach = 0;
@@ -437,7 +440,7 @@ impl Worker {
             // Fails only on what is no socket.
             drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
         }
-        slot.tunnel.ended = Some(MISTAKE);
+        slot.tunnel.state.fail(MISTAKE);
         self.end(key);
     }
 
@@ -497,6 +500,20 @@ fn random(of: &impl Hash) -> u64 {
     RandomState::new().hash_one(of) >> 32
 }
 
+/// What nobody else can know of a tunnel.
+fn secret(key: usize) -> Secret {
+    Secret::new(RandomState::new().hash_one(key))
+}
+
+/// The start of the count of ticks and stamps: one for the process, so that a tunnel can go from one
+/// worker to another.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Time since the start of the count.
+fn elapsed() -> Duration {
+    START.elapsed()
+}
+
 /// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is
 /// registered already, for its arrival, is heard anew all the same.
 fn register(registry: &Registry, opened: &Opened, key: usize) -> io::Result<()> {
@@ -510,8 +527,8 @@ fn register(registry: &Registry, opened: &Opened, key: usize) -> io::Result<()> 
             registry.register(socket, token, ALL)
         }
     };
-    let registered = hear(&tunnel.client, Side::Client, *hears_client)
-        .and_then(|()| hear(&tunnel.upstream, Side::Upstream, *hears_upstream));
+    let registered = hear(&tunnel.client, Peer::Client, *hears_client)
+        .and_then(|()| hear(&tunnel.upstream, Peer::Upstream, *hears_upstream));
     if registered.is_err() {
         deregister(registry, tunnel);
     }
@@ -526,12 +543,12 @@ fn deregister(registry: &Registry, tunnel: &Tunnel) {
     }
 }
 
-fn to_token(key: usize, side: Side) -> Token {
-    Token(key << 1 | usize::from(side == Side::Upstream))
+fn to_token(key: usize, side: Peer) -> Token {
+    Token(key << 1 | usize::from(side == Peer::Upstream))
 }
 
-fn from_token(token: Token) -> (usize, Side) {
-    let side = if token.0 & 1 == 0 { Side::Client } else { Side::Upstream };
+fn from_token(token: Token) -> (usize, Peer) {
+    let side = if token.0 & 1 == 0 { Peer::Client } else { Peer::Upstream };
     (token.0 >> 1, side)
 }
 
@@ -546,8 +563,7 @@ mod tests {
     use mio::Waker;
 
     use super::*;
-    use crate::relay::Options;
-    use crate::tunnel::{Identity, Protocol};
+    use crate::tunnel::{Identity, Options, Protocol};
 
     /// Both ends of a connection.
     fn connection() -> (TcpStream, TcpStream) {
@@ -585,7 +601,7 @@ mod tests {
         worker.adopt(lucky);
         let (stillborn, other_client, other_upstream) = tunnel();
         let stillborn = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
-        worker.take_in(stillborn, |_, _, _| panic!("another, made on purpose"));
+        worker.take_in(stillborn, |_, _, _, _| panic!("another, made on purpose"));
         assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
 
         let next = guarded(|| panic!("a mistake, made on purpose by a test"));

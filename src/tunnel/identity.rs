@@ -5,13 +5,15 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use crate::encoding::{Encode, Malformed, Reader, Writer};
+
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
 /// place. A longer one is allocated: it is only larger, by what the allocator adds. Enough for the
 /// path of a chat or of Socket.IO and for an id of 32 digits.
 const SHORT_TEXT: usize = 88;
 
 /// Who a tunnel belongs to, for the access log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     client: Address,
     balancer: Address,
@@ -23,7 +25,7 @@ pub struct Identity {
 }
 
 /// A socket address without the flow label and scope that the standard library's has room for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Address {
     ip: IpAddr,
     port: [u8; 2],
@@ -112,5 +114,28 @@ impl From<SocketAddr> for Address {
 impl From<Address> for SocketAddr {
     fn from(Address { ip, port }: Address) -> Self {
         Self::new(ip, u16::from_ne_bytes(port))
+    }
+}
+
+impl Encode for Identity {
+    fn write(&self, to: &mut Writer) {
+        let Self { client, balancer, upstream, text, request_line, started } = self;
+        for address in [*client, *balancer, *upstream] {
+            SocketAddr::from(address).write(to);
+        }
+        to.bytes(text);
+        request_line.write(to);
+        started.write(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            client: SocketAddr::read(from)?.into(),
+            balancer: SocketAddr::read(from)?.into(),
+            upstream: SocketAddr::read(from)?.into(),
+            text: from.text()?.as_bytes().into(),
+            request_line: Encode::read(from)?,
+            started: Encode::read(from)?,
+        })
     }
 }

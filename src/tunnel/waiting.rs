@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 /// Bytes that wait, in order. While none do it is one empty pointer: an idle tunnel has two of it,
 /// and a `Vec` would be three words each.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Waiting(
     /// Never an empty one.
     #[allow(clippy::box_collection)] // That is the point.

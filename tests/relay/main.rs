@@ -57,9 +57,9 @@ fn bytes_pass_both_ways() {
     assert_eq!(engine.relay.open(), 1);
     drop(ends);
     let (tunnel, _) = engine.next_end();
-    assert_eq!(tunnel.from_client.passed, 400);
-    assert_eq!(tunnel.from_upstream.passed, 400);
-    assert_eq!(tunnel.from_client.waiting.capacity(), 0);
+    assert_eq!(tunnel.state.flows.client.passed, 400);
+    assert_eq!(tunnel.state.flows.upstream.passed, 400);
+    assert_eq!(tunnel.state.flows.client.waiting.capacity(), 0);
     drop(tunnel);
     engine.no_further_end();
 }
@@ -79,8 +79,8 @@ fn early_bytes_come_first() {
     expect(&ends.client, &early_upstream);
     expect(&ends.client, b"upstream");
     let tunnels = engine.relay.take_all();
-    assert_eq!(tunnels[0].from_client.passed, 5 * MIB as u64 + 6);
-    assert_eq!(tunnels[0].from_upstream.passed, 5 * MIB as u64 + 8);
+    assert_eq!(tunnels[0].state.flows.client.passed, 5 * MIB as u64 + 6);
+    assert_eq!(tunnels[0].state.flows.upstream.passed, 5 * MIB as u64 + 8);
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn bulk_passes_both_ways_past_slow_readers() {
         assert!(most < before + 2 * MIB, "{before} {most}");
     }
     let tunnel = engine.relay.take_all().pop().unwrap();
-    assert_eq!(tunnel.from_client.passed, LENGTH as u64);
-    assert_eq!(tunnel.from_upstream.passed, LENGTH as u64);
+    assert_eq!(tunnel.state.flows.client.passed, LENGTH as u64);
+    assert_eq!(tunnel.state.flows.upstream.passed, LENGTH as u64);
 }
 
 /// The test above in a process of its own, where nothing else takes memory.
@@ -213,7 +213,7 @@ fn a_reader_that_stops_stops_the_writer() {
     (&ends.upstream).write_all(b"still here").unwrap();
     expect(&ends.client, b"still here");
     let mut tunnels = engine.relay.take_all();
-    let waiting = &tunnels[0].from_client.waiting;
+    let waiting = &tunnels[0].state.flows.client.waiting;
     assert!(!waiting.is_empty(), "nothing waits");
     assert!(waiting.capacity() <= 64 * KIB, "{}", waiting.capacity());
     engine.relay.adopt(tunnels.pop().unwrap());
@@ -222,7 +222,7 @@ fn a_reader_that_stops_stops_the_writer() {
     (&ends.client).write_all(b"and on").unwrap();
     expect(&ends.upstream, b"and on");
     let tunnels = engine.relay.take_all();
-    assert_eq!(tunnels[0].from_client.waiting.capacity(), 0);
+    assert_eq!(tunnels[0].state.flows.client.waiting.capacity(), 0);
 }
 
 // ---- half-close ----
@@ -366,7 +366,7 @@ fn last_bytes_arrive_where_a_write_finds_the_reset() {
     });
     for _ in 0..TUNNELS {
         let (tunnel, end) = engine.next_end();
-        assert_eq!(tunnel.from_upstream.passed, 3000);
+        assert_eq!(tunnel.state.flows.upstream.passed, 3000);
         assert_eq!((end.by, end.during), (Side::Upstream, Phase::Relay));
     }
     engine.no_further_end();
@@ -398,7 +398,7 @@ fn a_reset_waits_for_a_slow_reader() {
     };
     assert_eq!(fault.kind(), ErrorKind::ConnectionReset);
     let (tunnel, end) = engine.next_end();
-    assert_eq!(tunnel.from_upstream.passed, received as u64);
+    assert_eq!(tunnel.state.flows.upstream.passed, received as u64);
     assert!(received <= sent);
     assert_eq!(end, End::new(Side::Upstream, Phase::Relay, Reason::Reset));
 }
@@ -442,8 +442,8 @@ fn tunnels_move_between_relays_without_losing_a_byte() {
     let tunnels = engines[0].relay.take_all();
     assert_eq!(tunnels.len(), TUNNELS);
     for tunnel in &tunnels {
-        assert_eq!(tunnel.from_client.passed, LENGTH as u64);
-        assert_eq!(tunnel.from_upstream.passed, LENGTH as u64);
+        assert_eq!(tunnel.state.flows.client.passed, LENGTH as u64);
+        assert_eq!(tunnel.state.flows.upstream.passed, LENGTH as u64);
     }
     for engine in engines {
         engine.no_further_end();

@@ -1,12 +1,12 @@
-//! What the relay is asked to do beside moving bytes, and the form in which its threads use it.
+//! What is asked of tunnels beside moving bytes, and the form in which workers use it.
 
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::keepalive::{Nonces, Stamp, Times};
-use super::scanner::Rules;
-use super::wheel::{is_reached, ticks};
+use crate::clock::{is_reached, ticks};
 use crate::metrics::Counters;
+use crate::websocket::keepalive::Times;
+use crate::websocket::scanner::Rules;
 
 /// What is asked of tunnels. The default follows frames and lets everything pass.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Default for Options {
 }
 
 /// How long both sides have to read their last bytes once all is said, before the sockets close.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
 /// The same while a side still sends what it is refused: a socket that closes with bytes unread is reset,
 /// which would overtake the Close.
@@ -70,35 +70,33 @@ const LAST_ANSWER: Duration = Duration::from_millis(200);
 
 /// Options as they are used. Times are in ticks.
 #[derive(Clone, Debug)]
-pub(super) struct Rulebook {
-    pub(super) rules: Rules,
-    pub(super) strict: bool,
-    pub(super) ping_client: Option<Times>,
-    pub(super) ping_upstream: Option<Times>,
-    pub(super) idle: Option<u32>,
-    pub(super) lifetime: Option<Duration>,
-    pub(super) stall: u32,
-    pub(super) close_code: u16,
-    pub(super) grace: u32,
-    pub(super) linger: u32,
-    pub(super) longest_linger: u32,
+pub(crate) struct Rulebook {
+    pub(crate) frames: Rules,
+    pub(crate) ping_client: Option<Times>,
+    pub(crate) ping_upstream: Option<Times>,
+    pub(crate) idle: Option<u32>,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) stall: u32,
+    pub(crate) close_code: u16,
+    pub(crate) grace: u32,
+    pub(crate) linger: u32,
+    pub(crate) longest_linger: u32,
     /// How long a side that has ended, or has sent its Close, waits for the other.
-    pub(super) pong: u32,
+    pub(crate) pong: u32,
     /// The same where it is the end of its stream alone, without a Close.
-    pub(super) half_open: Option<u32>,
-    /// When all goodbyes are over, once there is a drain.
-    said_by: Option<u32>,
-    pub(super) counters: Arc<Counters>,
+    pub(crate) half_open: Option<u32>,
+    /// When all close handshakes are over, once there is a drain.
+    closed_by: Option<u32>,
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Rulebook {
-    pub(super) fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let times = |interval: Option<Duration>| {
             interval.map(|interval| Times::new(interval, options.pong_timeout))
         };
         Self {
-            rules: Rules::new(options.max_frame_size, options.max_message_size, options.strict),
-            strict: options.strict,
+            frames: Rules::new(options.max_frame_size, options.max_message_size, options.strict),
             ping_client: times(options.ping_interval),
             ping_upstream: times(options.ping_upstream_interval),
             idle: options.idle_timeout.map(ticks),
@@ -112,7 +110,7 @@ impl Rulebook {
             half_open: options
                 .ping_interval
                 .map(|interval| ticks(interval.saturating_add(options.pong_timeout))),
-            said_by: None,
+            closed_by: None,
             counters: Arc::clone(&options.counters),
         }
     }
@@ -120,37 +118,18 @@ impl Rulebook {
 
 impl Rulebook {
     /// A drain over `period` ticks begins at tick `now`.
-    pub(super) fn drains(&mut self, period: u32, now: u32) {
+    pub(crate) fn drains(&mut self, period: u32, now: u32) {
         let time = period.saturating_add(self.grace).saturating_add(ticks(LAST_ANSWER));
-        self.said_by = Some(now.wrapping_add(time));
+        self.closed_by = Some(now.wrapping_add(time));
     }
 
-    /// When a goodbye that begins at tick `now` is over, at the latest.
-    pub(super) fn grace_until(&self, now: u32) -> u32 {
+    /// When a close handshake that begins at tick `now` is over, at the latest.
+    pub(crate) fn grace_until(&self, now: u32) -> u32 {
         let until = now.wrapping_add(self.grace);
-        match self.said_by {
-            Some(said_by) if is_reached(said_by, now) => now,
-            Some(said_by) if is_reached(said_by, until) => said_by,
+        match self.closed_by {
+            Some(closed_by) if is_reached(closed_by, now) => now,
+            Some(closed_by) if is_reached(closed_by, until) => closed_by,
             _ => until,
         }
     }
-}
-
-/// The start of the count of ticks and stamps, and the key of our pings: one for the process, so that
-/// a tunnel can go from one relay to another.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-static NONCES: LazyLock<Nonces> = LazyLock::new(Nonces::default);
-
-/// Time since the start of the count.
-pub(super) fn elapsed() -> Duration {
-    START.elapsed()
-}
-
-/// The stamp for a ping or pong of this moment.
-pub(super) fn stamp() -> Stamp {
-    Stamp::at(elapsed())
-}
-
-pub(super) fn nonces() -> &'static Nonces {
-    &NONCES
 }

@@ -1,0 +1,162 @@
+//! The state of a tunnel: everything beside its two sockets, as one value of plain data.
+
+use std::time::Duration;
+
+use super::close_handshake::{Close, CloseHandshake};
+use super::flow::{Bulk, Context, Flow};
+use super::identity::Identity;
+use super::rules::Rulebook;
+use super::times::Mark;
+use super::{Pair, Peer, Protocol};
+use crate::clock::Now;
+use crate::end::{End, Phase, Reason, Side};
+use crate::websocket::keepalive::{Keepalive, Secret};
+
+/// All that must be known to go on with a tunnel.
+#[derive(Debug, PartialEq)]
+pub struct State {
+    /// Who it is.
+    pub identity: Identity,
+    /// What each side sends.
+    pub flows: Pair<Flow>,
+    pub(super) protocol: Protocol,
+    /// It is there since a worker took the tunnel in and set its times.
+    pub(super) secret: Option<Secret>,
+    /// What is known of the client's being there.
+    pub(super) client_alive: Keepalive,
+    /// The same of the upstream, where it is pinged.
+    pub(super) upstream_alive: Option<Box<Keepalive>>,
+    /// Who sent the first Close, and its code.
+    pub(super) close: Option<Close>,
+    pub(super) close_handshake: CloseHandshake,
+    /// The side that ended, or broke, before the other did.
+    pub(super) ended_first: Option<Peer>,
+    /// Since when no data passed; where one side has ended, since when no byte did.
+    pub(super) idle: Mark,
+    /// Since when each side takes nothing.
+    pub(super) stalled: Pair<u32>,
+}
+
+impl State {
+    /// A tunnel that opens now, with the bytes that each side sent before.
+    #[must_use]
+    pub fn new(protocol: Protocol, early: Pair<Vec<u8>>, identity: Identity) -> Self {
+        let Pair { client, upstream } = early;
+        Self {
+            identity,
+            flows: Pair {
+                client: Flow::new(protocol, Peer::Client, client),
+                upstream: Flow::new(protocol, Peer::Upstream, upstream),
+            },
+            protocol,
+            secret: None,
+            client_alive: Keepalive::new(0),
+            upstream_alive: None,
+            close: None,
+            close_handshake: CloseHandshake::Open { due: None },
+            ended_first: None,
+            idle: Mark::default(),
+            stalled: Pair::default(),
+        }
+    }
+
+    /// The last and the longest round trip of our pings to the client, once there was one.
+    #[must_use]
+    pub fn ping_round_trips(&self) -> Option<(Duration, Duration)> {
+        self.client_alive.round_trips().map(|trips| (trips.last, trips.worst))
+    }
+
+    /// Whether it speaks frames, broken ones included.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.protocol == Protocol::WebSocket
+    }
+
+    /// The first Close: its code, 1005 where it had none (RFC 6455, section 7.1.5), and who sent it.
+    #[must_use]
+    pub fn close(&self) -> Option<(u16, Side)> {
+        self.close.map(|close| (close.code, close.by))
+    }
+
+    /// Nothing more can go either way.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.flows.client.is_over() && self.flows.upstream.is_over()
+    }
+
+    /// How it ended, once it is over.
+    ///
+    /// A reset ended it, by the side that did it, even where the other side had half-closed before:
+    /// half a tunnel still worked. Without a reset it was the side that ended first. A side that had
+    /// sent all and its end, and refuses bytes after that, has closed: no byte of its own was lost.
+    #[must_use]
+    pub fn end(&self) -> End {
+        if let Some(end) = self.close_handshake.end() {
+            return end;
+        }
+        let first = self.ended_first.unwrap_or(Peer::Client);
+        let (side, why) = match self.flows.both().map(|flow| flow.source.is_cut()) {
+            [false, true] => (Peer::Upstream, Reason::Reset),
+            [true, false] => (Peer::Client, Reason::Reset),
+            [true, true] => (first, Reason::Reset),
+            [false, false] => (first, Reason::Closed),
+        };
+        End::new(side.into(), Phase::Relay, why)
+    }
+
+    /// A Close could be sent to the client: it is known where its frames begin.
+    pub(crate) fn can_send_close(&self) -> bool {
+        self.flows.upstream.scanner.is_on()
+    }
+
+    /// The last of it is on its way: nothing more passes.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.close_handshake.end().is_some()
+    }
+
+    /// What is known of a side's being there, where it is pinged.
+    pub(super) fn alive(&mut self, peer: Peer) -> Option<&mut Keepalive> {
+        match peer {
+            Peer::Client => Some(&mut self.client_alive),
+            Peer::Upstream => self.upstream_alive.as_deref_mut(),
+        }
+    }
+
+    /// The flow from `source`, and what makes all that it has to know, once that is asked for: the path of
+    /// most messages needs none of it.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // Each message passes here.
+    pub(super) fn flow<'s>(
+        &'s mut self,
+        source: Peer,
+        rules: &'s Rulebook,
+        now: Now,
+        rearm: &'s mut bool,
+        bulk: Option<&'s mut dyn Bulk>,
+    ) -> (&'s mut Flow, impl FnOnce() -> Context<'s>) {
+        let Self { flows, client_alive, upstream_alive, close, secret, .. } = self;
+        let context = move || {
+            let upstream = upstream_alive.as_deref_mut();
+            let alive = Pair { client: Some(client_alive), upstream };
+            let (source_alive, sink_alive) = alive.into_split(source);
+            let secret = secret.unwrap_or_default();
+            Context { rules, now, secret, source, source_alive, sink_alive, close, rearm, bulk }
+        };
+        (&mut flows[source], context)
+    }
+
+    /// `side` has no connection any more: nothing can be sent to it, or nothing more comes.
+    pub(super) fn is_broken(&self, side: Peer) -> bool {
+        self.flows[side.other()].sink == super::Sink::Broken
+            || self.flows[side].source == super::Source::Reset
+    }
+
+    /// The side that still has a connection, where the other has not.
+    pub(crate) fn survivor(&self) -> Option<Peer> {
+        match Peer::BOTH.map(|side| self.is_broken(side)) {
+            [true, false] => Some(Peer::Upstream),
+            [false, true] => Some(Peer::Client),
+            _ => None,
+        }
+    }
+}
