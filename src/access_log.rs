@@ -1,21 +1,19 @@
 //! The access log: one line per request, and one per tunnel when it ends.
 //!
 //! Lines are formed where the end is known and written by a thread of their own
-//! ([`crate::line_writer`]): neither the front nor the relay ever waits for whoever reads them.
+//! ([`crate::line_writer`]): no worker ever waits for whoever reads them.
 
 mod line;
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use self::line::{Line, Spoken};
 use crate::client::Client;
 use crate::config::AccessLogFormat;
-use crate::end::{End, Phase, Reason, Side};
+use crate::end::{End, Phase};
 use crate::line_writer::{self, Lines, Writer};
 use crate::tunnel::{Identity, State, Tunnel};
 
@@ -33,27 +31,6 @@ struct Open {
     /// Request lines have their queries.
     queries: bool,
     lines: Lines,
-    /// What is open is being cut: see [`AccessLog::cut`].
-    cutting: AtomicBool,
-}
-
-/// How far a request body has come.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    /// Bytes passed on.
-    pub(crate) bytes: AtomicU64,
-    /// More was asked for, and the client has not sent it yet.
-    pub(crate) waits_for_client: AtomicBool,
-    /// It is longer than `MAX_BODY_SIZE`.
-    pub(crate) is_over: AtomicBool,
-    /// It waited for too long: the client stopped in the middle of its body.
-    pub(crate) overdue: AtomicBool,
-}
-
-impl Progress {
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
-    }
 }
 
 impl AccessLog {
@@ -72,8 +49,16 @@ impl AccessLog {
             AccessLogFormat::Text => false,
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
-        let open = Open { json, queries, lines, cutting: AtomicBool::new(false) };
+        let open = Open { json, queries, lines };
         Ok((Self(Some(Arc::new(open))), writer))
+    }
+
+    /// A log as JSON, without a writer, whose lines a test takes.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn unwritten() -> (Self, Lines) {
+        let lines = Lines::unwritten();
+        let open = Open { json: true, queries: true, lines: lines.clone() };
+        (Self(Some(Arc::new(open))), lines)
     }
 
     /// Lines that were dropped because the reader was too slow, or gone.
@@ -82,16 +67,23 @@ impl AccessLog {
         self.0.as_ref().map_or(0, |open| open.lines.dropped())
     }
 
-    /// Whether lines are written at all.
-    pub(crate) const fn is_open(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// From now on, requests that are given up were cut by us and did not lose their client.
-    pub(crate) fn cut(&self) {
-        if let Some(open) = &self.0 {
-            open.cutting.store(true, Ordering::Relaxed);
-        }
+    /// Writes the line of a request of `client` that ended at `now`.
+    pub(crate) fn request(&self, entry: &Entry, client: &Client, end: End, now: Instant) {
+        let Some(open) = &self.0 else { return };
+        open.write(&Line {
+            time: &humantime::format_rfc3339_millis(SystemTime::now()),
+            client: client.address,
+            balancer: client.balancer,
+            request: &entry.request,
+            status: entry.status,
+            from_client: entry.from_client,
+            from_upstream: entry.from_upstream,
+            duration: now.saturating_duration_since(entry.started),
+            upstream: entry.upstream,
+            end,
+            request_id: &entry.request_id,
+            spoken: None,
+        });
     }
 
     /// Writes the line of a tunnel that has ended.
@@ -100,6 +92,7 @@ impl AccessLog {
         let state = &tunnel.state;
         let identity = &state.identity;
         open.write(&Line {
+            time: &humantime::format_rfc3339_millis(SystemTime::now()),
             client: identity.client(),
             balancer: identity.balancer(),
             request: identity.request_line(),
@@ -137,34 +130,27 @@ impl Open {
 }
 
 /// The line of one request, filled in as the request goes on.
-///
-/// It is written when the value is dropped, whatever the reason: a request whose future is dropped
-/// because the client went away is logged as just that, since [`Entry::end`] starts so.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    log: AccessLog,
-    logged: bool,
-    pub(crate) client: Arc<Client>,
     pub(crate) request: String,
     pub(crate) status: Option<u16>,
-    pub(crate) from_client: Arc<Progress>,
+    /// Bytes of its body.
+    pub(crate) from_client: u64,
+    /// Bytes of the response's body.
     pub(crate) from_upstream: u64,
     pub(crate) started: Instant,
     pub(crate) upstream: Option<SocketAddr>,
-    pub(crate) end: End,
+    /// The phase that it is in.
+    pub(crate) during: Phase,
     pub(crate) request_id: String,
 }
 
 impl Entry {
-    /// The entry of the request with the line `request`, of which no more is kept than will be logged.
-    pub(crate) fn new(
-        log: AccessLog,
-        client: Arc<Client>,
-        request: Cow<'_, str>,
-        request_id: String,
-    ) -> Self {
+    /// The entry of a request that came at `now` with the line `request`, of which no more is kept than will be
+    /// logged.
+    pub(crate) fn new(log: &AccessLog, request: &[u8], request_id: String, now: Instant) -> Self {
         let request = log.0.as_ref().map_or_else(String::new, |open| {
-            let mut request = request.into_owned();
+            let mut request = String::from_utf8_lossy(request).into_owned();
             if !open.queries {
                 line::hide_query(&mut request);
             }
@@ -172,56 +158,26 @@ impl Entry {
             request
         });
         Self {
-            log,
-            logged: true,
-            client,
             request,
             status: None,
-            from_client: Arc::default(),
+            from_client: 0,
             from_upstream: 0,
-            started: Instant::now(),
+            started: now,
             upstream: None,
-            end: End::new(Side::Client, Phase::Request, Reason::Closed),
+            during: Phase::Request,
             request_id,
         }
     }
 
     /// Makes the request's identity that of its tunnel. The tunnel's end writes the line.
-    pub(crate) fn into_identity(mut self, upstream: SocketAddr) -> Identity {
-        self.logged = false;
+    pub(crate) fn into_identity(self, client: &Client, upstream: SocketAddr) -> Identity {
         Identity::new(
-            self.client.address,
-            self.client.balancer,
+            client.address,
+            client.balancer,
             upstream,
             &self.request,
             &self.request_id,
             self.started,
         )
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        if !self.logged {
-            return;
-        }
-        let Some(open) = &self.log.0 else { return };
-        let given_up = self.end.by == Side::Client && self.end.why == Reason::Closed;
-        if given_up && open.cutting.load(Ordering::Relaxed) {
-            self.end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
-        }
-        open.write(&Line {
-            client: self.client.address,
-            balancer: self.client.balancer,
-            request: &self.request,
-            status: self.status,
-            from_client: self.from_client.bytes.load(Ordering::Relaxed),
-            from_upstream: self.from_upstream,
-            duration: self.started.elapsed(),
-            upstream: self.upstream,
-            end: self.end,
-            request_id: &self.request_id,
-            spoken: None,
-        });
     }
 }

@@ -1,13 +1,6 @@
 //! Who the requests of a connection come from. Found out once, when the connection begins.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::OnceLock;
-
-use http::HeaderValue;
-use http::header::HeaderName;
-
-use crate::limits::Seat;
-use crate::stall::Stalled;
 
 /// Who sends the requests of a connection.
 #[derive(Debug)]
@@ -23,35 +16,27 @@ pub(crate) struct Client {
     /// The client spoke TLS with the balancer.
     pub(crate) https: bool,
     /// What `PROXY_TLV_HEADERS` asks for.
-    pub(crate) tlv_headers: Vec<(HeaderName, HeaderValue)>,
-    /// What is said of it in each request, once it was asked for.
-    pub(crate) words: OnceLock<Words>,
-    /// Its connection's place under the limits.
-    pub(crate) seat: Seat,
-    /// It took none of what it asked for, for too long.
-    pub(crate) stalled: Stalled,
-}
-
-/// What is said of a client in the fields of each of its requests.
-#[derive(Clone, Debug)]
-pub(crate) struct Words {
-    pub(crate) ip: HeaderValue,
-    /// Of where it connected to.
-    pub(crate) port: HeaderValue,
+    pub(crate) tlv_headers: Vec<(&'static str, String)>,
+    /// Its address as text, as each of its requests tells the upstream.
+    pub(crate) ip: String,
 }
 
 impl Client {
-    pub(crate) fn words(&self) -> &Words {
-        self.words.get_or_init(|| Words {
-            // An address has no sign that a field may not have.
-            ip: HeaderValue::from_str(&text(self.address.ip()))
-                .unwrap_or(HeaderValue::from_static("")),
-            port: HeaderValue::from(self.destination.port()),
-        })
+    /// A client whose connection began as it has to, and about whom no PROXY header says more.
+    pub(crate) fn new(address: SocketAddr, balancer: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            address,
+            balancer,
+            destination,
+            identified: true,
+            https: false,
+            tlv_headers: Vec::new(),
+            ip: text(address.ip()),
+        }
     }
 }
 
-/// The address as text. Each handshake needs it once, and the formatter takes a thousand instructions for an
+/// The address as text. Each connection needs it once, and the formatter takes a thousand instructions for an
 /// address of IPv4.
 fn text(ip: IpAddr) -> String {
     let IpAddr::V4(ip) = ip else { return ip.to_string() };

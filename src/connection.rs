@@ -1,160 +1,195 @@
-//! The story of one connection, from accept to its end.
+//! One connection of a client, from accept until it is a tunnel or has ended.
 //!
-//! Who is it (the PROXY header), then requests, one after the other. Requests are hyper's matter, behind
-//! a check of each byte; upgrades are not: one that is granted takes the socket away with it,
-//! through the door to the relay, and the story ends here.
+//! ```text
+//! Identify ──PROXY header──▶ Head ──whole──▶ admission ─┬─▶ own response ──▶ Head, or Closing
+//!     │                       ▲                         └─▶ Exchange ─┬─ over ─▶ Head, or Closing
+//!     │ over a limit          └──────────────────────────────────────┤
+//!     ▼                                                              └─ 101 ──▶ Switching ──▶ tunnel
+//!  Refused ──request line──▶ Closing ──all taken, and the client has closed, or its time is over──▶ Over
+//! ```
 //!
-//! Most stories are shorter: a first request that is an upgrade, and is granted, needs nothing of this.
-//! [`direct`] is where every connection begins; here those go on that turn out to be something else.
+//! The machine has no sockets and no clock. Whoever drives it tells it what the client sent
+//! ([`Connection::client_sent`]), what the upstream sent, ends, faults and time; writes what waits in
+//! [`Connection::client_out`] and [`Exchange::upstream_out`]; and does what [`Connection::wish`] and
+//! [`Connection::state`] say. A request that comes byte by byte and one that comes whole take the same way.
 
-pub(crate) mod direct;
+mod closing;
+mod ending;
+mod events;
 mod identify;
-mod refusal;
-mod requests;
+mod request;
+#[cfg(test)]
+mod tests;
+mod times;
+mod wishes;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Instant;
 
-use bytes::BytesMut;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use bytes::{Buf, BytesMut};
 
-use self::identify::identify;
-use self::requests::requests;
-use crate::access_log::Entry;
+use self::closing::{Closing, Linger};
+pub(crate) use self::ending::Switching;
+pub(crate) use self::wishes::State;
 use crate::client::Client;
-use crate::drain::{Open, Stage};
-use crate::http::checked::{Checked, Heard};
-use crate::http::upgrade::{self, Asked, Begun, Granted};
-use crate::http::{Front, reject};
-use crate::inbox::Inbox;
+use crate::exchange::Exchange;
+use crate::exchange::link::Release;
+use crate::http::head::Reader;
 use crate::limits::{Over, Seat};
+use crate::outgoing::Outgoing;
+use crate::proxy::Context;
 
-/// A connection that has come to the front.
-pub(crate) struct Arrived {
-    socket: TcpStream,
-    /// What was read of it, and has not yet been dealt with.
-    unread: BytesMut,
+/// The most that is kept of what a client sends before it is its turn. Whoever has sent so much is not read.
+const MOST_UNREAD: usize = 64 * 1024;
+
+/// Memory of an exchange that is left to the next one, at the most.
+const MOST_SPARE: usize = 16 * 1024;
+
+/// A connection.
+pub(crate) struct Connection {
+    phase: Phase,
+    /// Who it is, once that is known.
+    client: Option<Box<Client>>,
+    /// The limit that there is no room under, if there is one.
+    over: Option<Over>,
     balancer: SocketAddr,
-    accepted: std::time::Instant,
-    so_far: SoFar,
-}
-
-/// How far a connection has come on the direct way.
-enum SoFar {
-    /// Nobody knows yet who it is, or only since when one could know.
-    Nobody { seat: Result<Seat, Over>, identified: Option<std::time::Instant> },
-    /// Its upgrade, which is unread, is on its way.
-    Asking(Arc<Client>, Box<Begun>),
-    /// Its upgrade was granted, and the client is still to be told.
-    Granted(Box<(Entry, Granted, Asked)>),
-}
-
-/// Serves one connection until it ends or leaves as a tunnel. On the heap, where it stays: the runtime moves
-/// what it spawns several times.
-fn serve(arrived: Arrived, open: Open, front: Arc<Front>) -> impl Future<Output = ()> + Send {
-    Box::pin(async move {
-        story(arrived, front).await;
-        drop(open);
-    })
-}
-
-async fn story(arrived: Arrived, front: Arc<Front>) {
-    let Arrived { socket, unread, balancer, accepted, so_far } = arrived;
-    let mut inbox = Inbox::new(socket);
-    inbox.unread = unread;
-    let mut begun = None;
-    let mut identified_at = None;
-    let client = match so_far {
-        SoFar::Nobody { seat, identified } => {
-            let deadline = Instant::from(accepted) + front.config.proxy_header_timeout;
-            let mut drain = front.drain.clone();
-            let who = tokio::select! {
-                who = timeout_at(deadline, identify(&mut inbox, balancer, &front.config)) => who,
-                // Nothing has been asked yet, so nobody is owed an answer.
-                () = drain.reached(Stage::Finishing) => return,
-            };
-            let mut client = match who {
-                Ok(Ok(Some(client))) => client,
-                // It closed before its first byte: a TCP health check.
-                Ok(Ok(None)) => return front.counters.probes.add(1),
-                Ok(Err(fault)) => return fault.note(balancer, &front.counters),
-                Err(_) => return identify::Fault::TooSlow.note(balancer, &front.counters),
-            };
-            identified_at = identified.map(Instant::from);
-            let is_handshake = || refusal::is_handshake(&inbox.unread, &front.config);
-            let admitted = refusal::admit(seat, &mut client, is_handshake, &front);
-            inbox.limit_stalls(front.config.stall_timeout, client.stalled.clone());
-            if let Err(over) = admitted {
-                return Box::pin(refusal::answer(inbox, over, client, &front)).await;
-            }
-            Arc::new(client)
-        }
-        SoFar::Asking(client, asking) => {
-            inbox.limit_stalls(front.config.stall_timeout, client.stalled.clone());
-            begun = Some(*asking);
-            client
-        }
-        SoFar::Granted(granted) => {
-            let (entry, granted, asked) = *granted;
-            return Box::pin(upgrade::open_granted(inbox, granted, asked, entry, &front)).await;
-        }
-    };
-    let mut connection = Checked::new(inbox, &client, Arc::clone(&front));
-    loop {
-        let mut answer = None;
-        let idle_since = connection.idle_since();
-        let since = identified_at.take().or(idle_since).unwrap_or_else(Instant::now);
-        match next(&mut connection, &mut begun, since, &client, &front).await {
-            Some(Heard::Request) => {}
-            Some(Heard::Other(begun)) => {
-                match Box::pin(upgrade::open(begun, connection, &front)).await {
-                    Some((back, response)) => (connection, answer) = (back, Some(response)),
-                    None => return,
-                }
-            }
-            Some(Heard::Fault(fault)) => {
-                let inbox = connection.into_inbox();
-                let words = reject::head(fault, &inbox.unread, &client, &front);
-                return inbox.answer_and_close(words.as_bytes()).await;
-            }
-            Some(Heard::TooSlow) => {
-                let inbox = connection.into_inbox();
-                let words = reject::slow_head(&inbox.unread, &client, &front);
-                return inbox.answer_and_close(words.as_bytes()).await;
-            }
-            // Nothing but a PROXY header, or not even that, then closed: a TCP health check as well.
-            Some(Heard::Closed) if connection.is_unused() && idle_since.is_none() => {
-                return front.counters.probes.add(1);
-            }
-            Some(Heard::Closed) | None => return,
-        }
-        // On the heap, for hyper's state is large, and most connections become tunnels without it.
-        match Box::pin(requests(connection, answer, &client, &front)).await {
-            Some(back) => connection = back,
-            None => return,
-        }
-    }
-}
-
-/// Waits for the next request; not for ever, and not in a drain. One whose handshake has `begun` is there.
-async fn next(
-    connection: &mut Checked,
-    begun: &mut Option<Begun>,
+    /// What the client sent that nobody has dealt with.
+    unread: BytesMut,
+    reader: Reader,
+    /// What the client has not taken yet.
+    to_client: Outgoing,
+    /// When the phase began.
     since: Instant,
-    client: &Arc<Client>,
-    front: &Front,
-) -> Option<Heard<Begun>> {
-    let mut drain = front.drain.clone();
-    let asked = connection
-        .hear(|head| begun.take().or_else(|| upgrade::take(head, client, front).map(Begun::now)));
-    let in_time = tokio::select! {
-        biased;
-        in_time = timeout_at(since + front.config.request_head_timeout, asked) => in_time,
-        () = drain.reached(Stage::Finishing) => return None,
-    };
-    if in_time.is_err() && !connection.is_unused() {
-        return Some(Heard::TooSlow);
+    /// Since when as much is unread as is kept.
+    full_since: Option<Instant>,
+    /// A request was read before.
+    is_used: bool,
+    /// The client will send no more.
+    has_ended: bool,
+    /// What becomes of the link to the upstream that an exchange had.
+    release: Option<Release>,
+    /// Its place in the counts. Dropped last: whoever waits for it finds the log line written.
+    seat: Seat,
+}
+
+enum Phase {
+    /// The PROXY header is read, or waited for.
+    Identify,
+    /// A request head is read, or waited for.
+    Head,
+    /// It is over a limit: its request line is waited for.
+    Refused,
+    Exchange(Box<Exchange>),
+    /// The client is to take a 101.
+    Switching(Box<Switching>),
+    Closing(Closing),
+    /// It is over.
+    Over {
+        with_reset: bool,
+    },
+}
+
+impl Connection {
+    /// A connection that was accepted at `now`, from `balancer`. `over` is the limit that it is over already.
+    pub(crate) fn new(balancer: SocketAddr, seat: Seat, over: Option<Over>, now: Instant) -> Self {
+        Self {
+            phase: Phase::Identify,
+            client: None,
+            over,
+            balancer,
+            unread: BytesMut::new(),
+            reader: Reader::default(),
+            to_client: Outgoing::default(),
+            since: now,
+            full_since: None,
+            is_used: false,
+            has_ended: false,
+            release: None,
+            seat,
+        }
     }
-    in_time.ok()
+
+    /// The client sent these bytes.
+    pub(crate) fn client_sent(&mut self, bytes: &[u8], context: &Context<'_>) {
+        if let Phase::Closing(closing) = &mut self.phase {
+            closing.client_sent(bytes.len(), context.now);
+            return self.see_end_of_closing(context);
+        }
+        if self.unread.is_empty() {
+            let used = self.read(bytes, context);
+            self.unread.extend_from_slice(bytes.get(used..).unwrap_or_default());
+        } else {
+            self.unread.extend_from_slice(bytes);
+            self.read_on(context);
+        }
+    }
+
+    /// Reads what is there, as far as it is its turn.
+    pub(crate) fn read_on(&mut self, context: &Context<'_>) {
+        if self.unread.is_empty() {
+            return;
+        }
+        let mut unread = std::mem::take(&mut self.unread);
+        let used = self.read(&unread, context);
+        if used < unread.len() {
+            unread.advance(used);
+            self.unread = unread;
+        }
+    }
+
+    /// Reads `bytes`, the first that are unread, as far as it is their turn; says how many were dealt with.
+    fn read(&mut self, bytes: &[u8], context: &Context<'_>) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let used = match &mut self.phase {
+                _ if rest.is_empty() => None,
+                Phase::Identify => self.identify(rest, context),
+                // An answer that waits comes first: who does not read is not read.
+                Phase::Head if !self.to_client.is_empty() => None,
+                Phase::Head => self.read_head(rest, context),
+                Phase::Refused => self.read_refused(rest, context),
+                Phase::Exchange(exchange) if !exchange.is_request_over() => {
+                    let (used, passed) = exchange.client_sent(rest, context);
+                    if let Err(stop) = passed {
+                        self.stop(stop, context);
+                        return bytes.len();
+                    }
+                    self.see_end_of_exchange(context);
+                    (used > 0).then_some(used)
+                }
+                Phase::Closing(_) | Phase::Over { .. } => return bytes.len(),
+                Phase::Exchange(_) | Phase::Switching(_) => None,
+            };
+            match used {
+                Some(used) => at += used,
+                None => return at,
+            }
+        }
+    }
+
+    /// Whether the exchange has passed both ways, and what comes behind it.
+    fn see_end_of_exchange(&mut self, context: &Context<'_>) {
+        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        if !exchange.is_over() {
+            return;
+        }
+        let closes = exchange.closes() || !exchange.is_request_over();
+        self.release = Some(exchange.release());
+        let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Head) else {
+            return;
+        };
+        let (entry, memory) = exchange.into_memory();
+        if memory.capacity() <= MOST_SPARE {
+            context.spare.set(memory);
+        }
+        self.log(&entry, Exchange::complete(), context);
+        self.since = context.now;
+        if closes || context.stage.is_finishing() {
+            self.close(Linger::Long, context);
+        } else if self.to_client.is_empty() {
+            // The next request may have come already.
+            self.read_on(context);
+        }
+    }
 }

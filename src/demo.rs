@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use elbows::access_log::AccessLog;
 use elbows::config::{AccessLogFormat, Config};
-use elbows::server::{self, Listeners, Order};
+use elbows::control::{self, Listeners, Order};
 use elbows_demo::Stop;
 use tokio::sync::mpsc;
 
@@ -41,7 +41,7 @@ pub(crate) async fn front(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        served = server::run(config, listeners, access_log, told) => served.map(|_| ()),
+        served = control::run(config, listeners, access_log, told) => served.map(|_| ()),
         () = stopping => Ok(()),
     }
 }

@@ -17,6 +17,11 @@
     clippy::cast_possible_truncation
 )]
 
+mod connection;
+pub(crate) mod course;
+pub(crate) mod decode;
+pub(crate) mod exchange;
+mod exchange_reference;
 mod frames;
 mod http_reference;
 mod messages;
@@ -24,8 +29,11 @@ mod proxy_header;
 pub(crate) mod reference;
 mod requests;
 mod responses;
+pub(crate) mod shell;
 
 pub use crate::tunnel::schedule::tunnel;
+pub use connection::connection;
+pub use exchange::exchange;
 pub use frames::frames;
 pub use proxy_header::proxy_header;
 pub use requests::requests;
@@ -36,6 +44,8 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("connection", connection),
+    ("exchange", exchange),
     ("frames", frames),
     ("proxy_header", proxy_header),
     ("requests", requests),
@@ -181,6 +191,16 @@ mod tests {
         #[test]
         fn damaged_responses_break_no_rule(bytes in input("responses")) {
             body("responses")(&bytes);
+        }
+
+        #[test]
+        fn damaged_connections_break_no_rule(bytes in input("connection")) {
+            body("connection")(&bytes);
+        }
+
+        #[test]
+        fn damaged_exchanges_break_no_rule(bytes in input("exchange")) {
+            body("exchange")(&bytes);
         }
 
         #[test]

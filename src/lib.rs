@@ -4,50 +4,62 @@
 //! The path of a connection, and the order of the modules:
 //!
 //! ```text
-//! listener → connection → proxy_protocol → http → upstream ──101──▶ tunnel → relay → end → access_log, metrics
-//!                                                             ▲ the one door
+//! accept → connection (identify → request → admission) ─┬─ own response ────────────┐
+//!                                                       ├─ exchange ⇄ upstream ─────┼─→ next request, or the end
+//!                                                       └─ exchange ⇄ upstream ─101─┴─→ tunnel ─→ the end
 //! ```
 //!
-//! Up to the 101 a connection belongs to the **front**, which runs on tokio and hyper. With the 101 it
-//! becomes a [`tunnel::Tunnel`], plain data, and goes through one door, [`relay::Relay::adopt`], to the
-//! **relay**, an engine of our own on mio. Where nothing is unusual, a handshake takes a shorter way
-//! (`connection/direct.rs`), on the relay's thread from accept on. `docs/architecture.md` draws all of it and
-//! says why.
+//! There is one engine. [`workers`] are threads, one per core, each with a poll, its sockets, its clock and its buffers. A
+//! connection is accepted there and stays on one worker: `connection` says what becomes of it, reading what the client
+//! sends by [`proxy_protocol`] and [`http`]; `exchange` is one request and its response; [`tunnel`] is what follows a
+//! 101, whose frames `websocket` follows. These are machines without sockets, clocks and random numbers: bytes,
+//! readiness and time come in as arguments, what to write, connect or end comes out. Its end is an [`end::End`], which one
+//! line of the [`access_log`] and the counters of [`metrics`] tell.
+//!
+//! Beside the workers, [`control`] has one thread on tokio: signals, name resolution ([`upstream`]), health checks on
+//! their own port. It never touches a client's byte. `docs/architecture.md` draws all of it and says why.
+
+mod words;
 
 pub mod config;
 pub mod sandbox;
-pub mod server;
 
-mod client;
-mod connection;
-mod inbox;
+pub mod control;
+
+pub mod workers;
+
+mod clock;
 mod limits;
 mod listener;
+mod outgoing;
+mod peer;
+mod proxy;
 mod socket;
-mod stall;
-mod words;
+
+mod connection;
+
+mod client;
+pub mod proxy_protocol;
 
 pub mod http;
-pub mod proxy_protocol;
+
+mod exchange;
+
 pub mod upstream;
 
-pub mod relay;
+mod encoding;
 pub mod tunnel;
 mod websocket;
 
-mod clock;
-mod encoding;
-mod peer;
-
-pub mod access_log;
 mod drain;
 pub mod end;
+
+pub mod access_log;
 pub mod line_writer;
 pub mod log;
 pub mod metrics;
 pub mod panics;
 mod summary;
-#[allow(dead_code)] // The front still warns by itself.
 mod warnings;
 
 #[cfg(any(test, fuzzing))]

@@ -1,12 +1,11 @@
 //! How many connections there may be, in all and of each client, and how often each client may shake
-//! hands.
+//! hands; and how many there are.
 //!
 //! A connection is counted from accept to its end; of its client, from its PROXY header on. What it is
-//! counted by is its [`Seat`], which its [`Client`] carries, and so everything that belongs to it. A
-//! tunnel has no room for a seat: it is [kept](Seat::keep), and the tunnel's end calls
-//! [`Limits::leave`] with the addresses that the tunnel knows anyway.
+//! counted by is its [`Seat`]. A tunnel has no room for a seat: it is [kept](Seat::keep), and the tunnel's end
+//! calls [`Limits::leave`] with the addresses that the tunnel knows anyway.
 //!
-//! Where no limit is set nothing is counted, and nobody takes a lock.
+//! Where no limit is set nothing but the number is counted, and nobody takes a lock.
 
 mod network;
 mod rate;
@@ -14,7 +13,7 @@ mod table;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,10 +21,14 @@ use self::network::Network;
 use self::rate::{Rates, TooOften};
 use self::table::Table;
 use crate::config::{Config, ProxyProtocol};
+use crate::drain::Census;
 
 /// The limits of one server. Clones share the counts.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Limits(Option<Arc<Counted>>);
+pub(crate) struct Limits {
+    counted: Option<Arc<Counted>>,
+    census: Census,
+}
 
 #[derive(Debug)]
 struct Counted {
@@ -35,6 +38,7 @@ struct Counted {
     rates: Option<Mutex<Rates>>,
     /// Without a PROXY header, a socket's address is a client's.
     sockets_are_clients: bool,
+    /// Rates count from here.
     start: Instant,
 }
 
@@ -53,83 +57,82 @@ pub(crate) enum Over {
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
     limits: Limits,
+    /// It is among those that the limits count.
+    is_limited: bool,
     client: Option<Network>,
     /// Somebody else will give it up.
-    kept: AtomicBool,
+    is_kept: bool,
 }
 
 impl Limits {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// The limits of the settings. Rates count from `start`.
+    pub(crate) fn new(config: &Config, start: Instant) -> Self {
         let most = config.max_connections;
         let clients = config.max_connections_per_client.map(|most| Mutex::new(Table::new(most)));
         let rates = config.handshake_rate_per_client.map(|rate| Mutex::new(Rates::new(rate)));
-        if most.is_none() && clients.is_none() && rates.is_none() {
-            return Self(None);
-        }
-        Self(Some(Arc::new(Counted {
+        let is_limited = most.is_some() || clients.is_some() || rates.is_some();
+        let counted = Counted {
             most,
             open: AtomicUsize::new(0),
             clients,
             rates,
             sockets_are_clients: config.proxy_protocol != ProxyProtocol::Required,
-            start: Instant::now(),
-        })))
+            start,
+        };
+        Self { counted: is_limited.then(|| Arc::new(counted)), census: Census::default() }
     }
 
-    /// A place for a connection whose client is not known yet.
-    pub(crate) fn enter(&self) -> Result<Seat, Over> {
-        if let Some(counted) = &self.0 {
+    /// Everything that is open, whatever the limits say of it.
+    pub(crate) const fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// The place of a connection whose client is not known yet, and the limit that there is no room under.
+    pub(crate) fn enter(&self) -> (Seat, Option<Over>) {
+        self.census.enter();
+        let has_room = self.counted.as_ref().is_none_or(|counted| {
             let most = counted.most.map_or(usize::MAX, NonZeroUsize::get);
             let one_more = |open| (open < most).then_some(open + 1);
-            counted
-                .open
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-                .map_err(|_| Over::Connections)?;
-        }
-        Ok(Seat { limits: self.clone(), client: None, kept: AtomicBool::new(false) })
+            counted.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+        });
+        let limits = self.clone();
+        let seat = Seat { limits, is_limited: has_room, client: None, is_kept: false };
+        (seat, (!has_room).then_some(Over::Connections))
     }
 
     /// Gives up a seat that was [kept](Seat::keep), that of the connection from `client` over
     /// `balancer`.
     pub(crate) fn leave(&self, client: SocketAddr, balancer: SocketAddr) {
-        let client = self.0.as_ref().and_then(|counted| counted.client(client, balancer));
+        let client = self.counted.as_ref().and_then(|counted| counted.client(client, balancer));
         self.give_up(client);
+        self.census.leave();
     }
 
     fn give_up(&self, client: Option<Network>) {
-        let Some(counted) = &self.0 else { return };
+        let Some(counted) = &self.counted else { return };
         if let (Some(clients), Some(client)) = (&counted.clients, client) {
             locked(clients).leave(client);
         }
         counted.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a handshake from `client` over `balancer`.
-    pub(crate) fn handshake(&self, client: SocketAddr, balancer: SocketAddr) -> Result<(), Over> {
-        self.rated(client, balancer, Rates::take)
-    }
-
-    /// Whether a handshake would be over the limit, without counting one.
-    pub(crate) fn would_refuse(&self, client: SocketAddr, balancer: SocketAddr) -> Option<Over> {
-        self.rated(client, balancer, Rates::look).err()
-    }
-
-    fn rated(
+    /// Counts a handshake from `client` over `balancer` at `now`.
+    pub(crate) fn handshake(
         &self,
         client: SocketAddr,
         balancer: SocketAddr,
-        ask: impl Fn(&mut Rates, Network, Duration) -> Result<(), TooOften>,
+        now: Instant,
     ) -> Result<(), Over> {
-        let Some(counted) = &self.0 else { return Ok(()) };
+        let Some(counted) = &self.counted else { return Ok(()) };
         let Some(rates) = &counted.rates else { return Ok(()) };
         let Some(client) = counted.client(client, balancer) else { return Ok(()) };
-        ask(&mut locked(rates), client, counted.start.elapsed())
-            .map_err(|TooOften(wait)| Over::HandshakeRate(wait))
+        let elapsed = now.saturating_duration_since(counted.start);
+        locked(rates).take(client, elapsed).map_err(|TooOften(wait)| Over::HandshakeRate(wait))
     }
 
     /// Connections counted now, and the clients that they are of, if anything is counted.
     pub(crate) fn counts(&self) -> Option<(usize, usize)> {
-        let counted = self.0.as_ref()?;
+        let counted = self.counted.as_ref()?;
         let clients = counted.clients.as_ref().map_or(0, |clients| locked(clients).len());
         Some((counted.open.load(Ordering::Relaxed), clients))
     }
@@ -145,34 +148,41 @@ impl Counted {
 }
 
 impl Seat {
-    /// Counts the connection as one of `client`, that came over `balancer`.
+    /// Counts the connection as one of `client`, that came over `balancer`. Where that is over the limit, it is
+    /// counted by no limit any more.
     pub(crate) fn of_client(
-        mut self,
+        &mut self,
         client: SocketAddr,
         balancer: SocketAddr,
-    ) -> Result<Self, Over> {
-        let Some(counted) = &self.limits.0 else { return Ok(self) };
+    ) -> Result<(), Over> {
+        let Some(counted) = &self.limits.counted else { return Ok(()) };
         let client = counted.client(client, balancer);
-        if let (Some(clients), Some(client)) = (&counted.clients, client)
-            && !locked(clients).enter(client)
+        if let (Some(clients), Some(network)) = (&counted.clients, client)
+            && !locked(clients).enter(network)
         {
+            self.limits.give_up(None);
+            self.is_limited = false;
             return Err(Over::ConnectionsOfClient);
         }
         self.client = client;
-        Ok(self)
+        Ok(())
     }
 
     /// Lets the seat outlive this value: somebody else will call [`Limits::leave`].
-    pub(crate) fn keep(&self) {
-        self.kept.store(true, Ordering::Relaxed);
+    pub(crate) fn keep(mut self) {
+        self.is_kept = true;
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if !*self.kept.get_mut() {
+        if self.is_kept {
+            return;
+        }
+        if self.is_limited {
             self.limits.give_up(self.client);
         }
+        self.limits.census.leave();
     }
 }
 
@@ -190,11 +200,12 @@ mod tests {
     const LISTEN: &str = "127.0.0.1:45400";
 
     fn limits(most: usize, of_client: u32) -> Limits {
-        Limits::new(&Config {
+        let config = Config {
             max_connections: NonZeroUsize::new(most),
             max_connections_per_client: std::num::NonZeroU32::new(of_client),
             ..Config::for_destination(LISTEN.parse().unwrap(), "app", 45490)
-        })
+        };
+        Limits::new(&config, Instant::now())
     }
 
     fn client(number: u16) -> SocketAddr {
@@ -205,52 +216,58 @@ mod tests {
         "10.0.0.5:3321".parse().unwrap()
     }
 
-    fn seat(limits: &Limits, port: u16) -> Result<Seat, Over> {
-        limits.enter()?.of_client(client(port), balancer())
+    /// A seat, and the limit that there is no room under.
+    fn seat(limits: &Limits, port: u16) -> (Seat, Option<Over>) {
+        let (mut seat, over) = limits.enter();
+        let over = over.or_else(|| seat.of_client(client(port), balancer()).err());
+        (seat, over)
     }
 
     #[test]
     fn a_seat_is_given_up_once_whoever_does_it() {
         let limits = limits(3, 2);
-        let dropped = seat(&limits, 1).unwrap();
-        let kept = seat(&limits, 2).unwrap();
+        let (dropped, _) = seat(&limits, 1);
+        let (kept, _) = seat(&limits, 2);
         assert_eq!(limits.counts(), Some((2, 1)));
-        assert_eq!(seat(&limits, 3).err(), Some(Over::ConnectionsOfClient));
+        let (refused, over) = seat(&limits, 3);
+        assert_eq!(over, Some(Over::ConnectionsOfClient));
         assert_eq!(limits.counts(), Some((2, 1)), "the refused one holds nothing");
+        assert_eq!(limits.census().open(), 3, "and is open all the same");
 
         kept.keep();
-        drop(kept);
         assert_eq!(limits.counts(), Some((2, 1)), "its tunnel still has it");
         limits.leave(client(2), balancer());
-        drop(dropped);
+        drop((dropped, refused));
         assert_eq!(limits.counts(), Some((0, 0)));
+        assert_eq!(limits.census().open(), 0);
     }
 
     #[test]
     fn all_connections_count_before_their_client_is_known() {
         let limits = limits(2, 2);
-        let (first, _second) = (limits.enter().unwrap(), limits.enter().unwrap());
-        assert_eq!(limits.enter().err(), Some(Over::Connections));
+        let (first, _second) = (limits.enter(), limits.enter());
+        assert_eq!(limits.enter().1, Some(Over::Connections));
         drop(first);
-        assert!(limits.enter().is_ok());
+        assert_eq!(limits.enter().1, None);
     }
 
     #[test]
     fn balancer_itself_is_no_client() {
         let limits = limits(9, 1);
-        let seats: Vec<_> =
-            (0..3).map(|_| limits.enter().unwrap().of_client(balancer(), balancer())).collect();
-        assert!(seats.iter().all(Result::is_ok));
+        let mut seats: Vec<_> = (0..3).map(|_| limits.enter().0).collect();
+        assert!(seats.iter_mut().all(|seat| seat.of_client(balancer(), balancer()).is_ok()));
         assert_eq!(limits.counts(), Some((3, 0)));
     }
 
     #[test]
-    fn nothing_is_counted_without_a_limit() {
+    fn nothing_but_the_number_is_counted_without_a_limit() {
         let limits = limits(0, 0);
-        assert!(limits.0.is_none());
-        let seat = seat(&limits, 1).unwrap();
-        assert_eq!(limits.handshake(client(1), balancer()), Ok(()));
-        drop(seat);
+        assert!(limits.counted.is_none());
+        let (seat, over) = seat(&limits, 1);
+        assert_eq!(over, None);
+        assert_eq!(limits.handshake(client(1), balancer(), Instant::now()), Ok(()));
+        seat.keep();
         limits.leave(client(1), balancer());
+        assert_eq!(limits.census().open(), 0);
     }
 }

@@ -106,6 +106,19 @@ impl Lines {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Lines {
+    /// Lines that no writer takes: a test does.
+    pub(crate) fn unwritten() -> Self {
+        Self(Arc::default())
+    }
+
+    /// What came since the last time.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        mem::take(&mut self.0.lock().waiting)
+    }
+}
+
 /// Each call is one line: this is how `tracing` writes events.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

@@ -10,12 +10,12 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
+use elbows::control::{self, Listeners, Order, Outcome};
 use elbows::line_writer::Patient;
 use elbows::log;
 use elbows::panics;
 use elbows::sandbox;
-use elbows::server::{self, Listeners, Order, Outcome};
-use elbows::upstream::Upstream;
+use elbows::upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,11 +68,9 @@ fn check(settings: &Settings) -> ExitCode {
     for (variable, value) in config.effective() {
         let _ = writeln!(lines, "{variable}={value}");
     }
-    let addresses = match runtime(&config) {
+    let addresses = match runtime() {
         Ok(runtime) => runtime.block_on(async {
-            Upstream::new(&config.destination(), config.connect_timeout, config.stall_timeout)
-                .addresses()
-                .await
+            upstream::resolve(&config.destination(), config.connect_timeout).await
         }),
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
@@ -105,7 +103,7 @@ fn serve(settings: &Settings) -> ExitCode {
     tracing::info!("sandbox: {}", sandbox.as_str());
     panics::install();
     raise_descriptor_limit();
-    let runtime = match runtime(&config) {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
@@ -124,7 +122,7 @@ fn serve(settings: &Settings) -> ExitCode {
             Ok(started) => started,
             Err(error) => return failure(&format!("the access log cannot be started: {error}")),
         };
-    let outcome = runtime.block_on(server::run(config, listeners, access_log, orders));
+    let outcome = runtime.block_on(control::run(config, listeners, access_log, orders));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();
     if !writer.finish(LAST_LINES) {
@@ -145,7 +143,7 @@ fn show(options: elbows_demo::Options) -> ExitCode {
         Ok(writer) => writer,
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
-    let runtime = match Runtime::new() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
@@ -157,12 +155,9 @@ fn show(options: elbows_demo::Options) -> ExitCode {
     }
 }
 
-fn runtime(config: &Config) -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.threads.get())
-        .thread_name("front")
-        .enable_all()
-        .build()
+/// Control's: one thread, for workers have their own.
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// SIGTERM and SIGINT stop, SIGUSR1 reports. SIGHUP is nothing to us: a container has no terminal to

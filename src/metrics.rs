@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use http::StatusCode;
-
 use crate::http::head;
 use crate::limits::Over;
 use crate::proxy_protocol;
@@ -138,15 +136,11 @@ impl HttpFaults {
     }
 }
 
-/// Faults of an upstream's responses: by rule where we read them, by what hyper says where it does.
+/// Faults of an upstream's responses.
 #[derive(Debug, Default)]
 pub struct ResponseFaults {
-    /// The rule is known.
+    /// By the rule that they break.
     pub by_rule: HttpFaults,
-    /// Heads that are no HTTP to hyper, which does not say why.
-    pub malformed: Counter,
-    /// Bodies that were cut where their chunks, or the trailers behind them, are not what their grammar says.
-    pub malformed_chunks: Counter,
     /// Changes to a protocol that was not offered.
     pub unasked_upgrades: Counter,
 }
@@ -154,13 +148,8 @@ pub struct ResponseFaults {
 impl ResponseFaults {
     /// The rules that were broken, and how often.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let others = [
-            ("malformed", &self.malformed),
-            ("malformed_chunks", &self.malformed_chunks),
-            ("unasked_upgrade", &self.unasked_upgrades),
-        ];
-        let others = others.into_iter().map(|(name, counter)| (name, counter.get()));
-        self.by_rule.broken().chain(others.filter(|(_, number)| *number > 0))
+        let unasked = ("unasked_upgrade", self.unasked_upgrades.get());
+        self.by_rule.broken().chain([unasked].into_iter().filter(|(_, number)| *number > 0))
     }
 }
 
@@ -223,9 +212,8 @@ pub struct Counters {
 
 impl Counters {
     /// Counts an answer of our own.
-    pub(crate) fn rejected(&self, status: StatusCode) {
-        let counter =
-            if status.is_client_error() { &self.rejected_client } else { &self.rejected_upstream };
+    pub(crate) fn rejected(&self, status: u16) {
+        let counter = if status < 500 { &self.rejected_client } else { &self.rejected_upstream };
         counter.add(1);
     }
 

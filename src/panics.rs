@@ -2,8 +2,7 @@
 //! and is told in the log.
 //!
 //! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected.
-//! Where one happens all the same, tokio catches it around a task of the front and the relay around a
-//! tunnel's turn and its beginning. What is here is only the telling: the hook of the standard library would wait for
+//! Where one happens all the same, the worker catches it around the turn of a connection or of a tunnel. What is here is only the telling: the hook of the standard library would wait for
 //! whoever reads standard error.
 
 use std::panic;

@@ -14,7 +14,7 @@ const KEEPALIVE: TcpKeepalive =
 
 /// So much longer than `STALL_TIMEOUT` the kernel waits. A side that lives and reads nothing fills the
 /// kernel's buffers first and ours then: our time, which knows that the side is there, is to be over first. Where a
-/// buffer had grown it may not be, and the end is the same ([`crate::stall::StallWatch::note`]).
+/// buffer had grown it may not be, and the end is the same.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Sets the options of a connection whose bytes may wait for their acknowledgement for

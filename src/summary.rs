@@ -6,10 +6,11 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::http::Front;
 use crate::log;
 use crate::metrics::Counters;
 use crate::panics;
+use crate::proxy::Proxy;
+use crate::workers::Workers;
 
 /// The file in which Linux tells a process of its memory (proc(5)).
 const STATUS: &str = "/proc/self/status";
@@ -45,22 +46,22 @@ impl Summary {
     }
 
     /// Writes one to the log.
-    pub(crate) fn write(&mut self, front: &Front) {
+    pub(crate) fn write(&mut self, proxy: &Proxy, workers: &Workers) {
         let now = Instant::now();
-        let totals = Totals::of(&front.counters);
+        let totals = Totals::of(&proxy.counters);
         let rates = Rates { over: now - self.at, before: self.before, now: totals };
         let memory = std::fs::read_to_string(STATUS).unwrap_or_default();
-        let (counted, clients) = front.limits.counts().unwrap_or_default();
+        let (counted, clients) = proxy.limits.counts().unwrap_or_default();
         tracing::info!(
             "open={} tunnels_open={} counted={counted} clients_counted={clients} {rates} {} \
              access_log_lines_dropped={} log_lines_dropped={} panics={} {}",
-            front.census.open(),
-            front.relay.open(),
+            proxy.limits.census().open(),
+            workers.open(),
             Memory::of(&memory),
-            front.access_log.dropped(),
+            proxy.access_log.dropped(),
             log::dropped(),
             panics::count(),
-            front.counters
+            proxy.counters
         );
         *self = Self { at: now, before: totals };
     }

@@ -8,7 +8,7 @@
 //!
 //! [`State`] is all of that, half-closed and broken sides included, and can be written to bytes and read
 //! back: so a tunnel can be taken out of a worker whole and given to another worker or another process.
-//! A [`Moment`] is a state together with what its worker knows of the sockets, the rules and the time:
+//! A `Moment` is a state together with what its worker knows of the sockets, the rules and the time:
 //! everything that happens to a tunnel is a method of it. What a socket is ready for is not in the state:
 //! the kernel tells that again wherever the socket is registered.
 

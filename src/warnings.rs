@@ -159,7 +159,7 @@ impl Cause {
         };
         match self {
             Self::Upstream { status, .. } => format!("{whose} got {status}: {text}"),
-            Self::ProxyHeader => format!("{whose} refused: {text}"),
+            Self::ProxyHeader => format!("{whose} refused because of the PROXY header: {text}"),
         }
     }
 }

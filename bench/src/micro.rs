@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use elbows::http::head::{self, Limits};
+use elbows::http::head::{Limits, Reader};
 use elbows::proxy_protocol::{self, encode};
-use elbows::relay;
+use elbows::workers;
 use serde::{Deserialize, Serialize};
 
 use crate::frames::{self, Sender};
@@ -76,7 +76,7 @@ impl Micro {
         let done = match self {
             Self::Frames(_) => {
                 let frame = || std::hint::black_box(bytes.as_slice()).chunks(READ);
-                relay::count_messages(std::iter::repeat_with(frame).take(times).flatten())
+                workers::count_messages(std::iter::repeat_with(frame).take(times).flatten())
             }
             Self::ProxyV1 | Self::ProxyV2 | Self::ProxyV2Tlvs => {
                 let parse = || proxy_protocol::parse(std::hint::black_box(bytes.as_slice()));
@@ -88,7 +88,8 @@ impl Micro {
             }
             Self::Head => {
                 let read = || {
-                    let read = head::request(std::hint::black_box(&bytes), &Limits::DEFAULT);
+                    let read =
+                        Reader::default().request(std::hint::black_box(&bytes), &Limits::DEFAULT);
                     matches!(std::hint::black_box(read), Ok(Some((_, used))) if used == bytes.len())
                 };
                 std::iter::repeat_with(read).take(times).filter(|good| *good).count() as u64

@@ -3,17 +3,18 @@
 //! The keys and the words behind `by`, `during` and `why` are a promise to whoever parses them;
 //! `docs/operations.md` lists them.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::end::{End, Side};
 
 /// What a line says.
-#[derive(Debug)]
 pub(super) struct Line<'a> {
+    /// When it is written, as text.
+    pub(super) time: &'a dyn fmt::Display,
     pub(super) client: SocketAddr,
     pub(super) balancer: SocketAddr,
     /// Method, target, version, as they came.
@@ -53,7 +54,7 @@ impl Line<'_> {
             out,
             "{} client={} balancer={} request=\"{}\" status={} from_client={} from_upstream={} \
              duration={:.3} upstream={} {} request_id={}",
-            humantime::format_rfc3339_millis(SystemTime::now()),
+            self.time,
             self.client,
             self.balancer,
             Escaped(self.request),
@@ -88,7 +89,7 @@ impl Line<'_> {
     pub(super) fn json(&self) -> String {
         let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
         let mut object = json!({
-            "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            "time": self.time.to_string(),
             "client": self.client.to_string(),
             "balancer": self.balancer.to_string(),
             "request": self.request,
@@ -174,8 +175,8 @@ fn push(out: &mut impl Write, char: char) {
 /// Text that a client chose, inside quotes: one line, no quote, no control character.
 struct Escaped<'a>(&'a str);
 
-impl std::fmt::Display for Escaped<'_> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for char in self.0.chars() {
             match char {
                 '"' | '\\' => write!(out, "\\{char}")?,
@@ -189,8 +190,8 @@ impl std::fmt::Display for Escaped<'_> {
 /// The value, or `-`.
 struct OrDash<T>(Option<T>);
 
-impl<T: std::fmt::Display> std::fmt::Display for OrDash<T> {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<T: fmt::Display> fmt::Display for OrDash<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(value) => value.fmt(out),
             None => out.write_char('-'),
@@ -207,6 +208,7 @@ mod tests {
 
     fn line() -> Line<'static> {
         Line {
+            time: &"1970-01-01T00:00:00.000Z",
             client: "203.0.113.7:51234".parse().unwrap(),
             balancer: "[2001:db8::5]:3321".parse().unwrap(),
             request: "GET /a\"b\\c\n HTTP/1.1",

@@ -112,18 +112,20 @@ fn is_disguised(name: &[u8]) -> bool {
     is_framing && plain != name.to_ascii_lowercase()
 }
 
+/// The lines of a text whose end is cut off. None: LF stands alone in it.
+fn lines_of(text: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
+    let last = lines.pop()?;
+    let others = lines.into_iter().map(|line| line.strip_suffix(b"\r"));
+    others.chain([Some(last)]).collect()
+}
+
 /// The head of a request.
 pub(super) fn request(bytes: &[u8], limits: &Limits) -> Verdict<Request> {
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let Some((text, used)) = up_to(&bytes[start..], b"\r\n\r\n") else { return Verdict::Part };
     let used = start + used;
-    let lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
-    // All but the last have their CR here.
-    let (last, others) = lines.split_last().unwrap();
-    let others = others.iter().map(|line| line.strip_suffix(b"\r"));
-    let Some(lines) = others.chain([Some(*last)]).collect::<Option<Vec<_>>>() else {
-        return Verdict::Wrong;
-    };
+    let Some(lines) = lines_of(text) else { return Verdict::Wrong };
     match request_of(&lines, limits) {
         Some(head) if used <= limits.head => Verdict::Whole(head, used),
         _ => Verdict::Wrong,
@@ -256,11 +258,8 @@ pub(super) fn chunked(bytes: &[u8], limits: &Limits) -> Verdict<Body> {
     } else {
         return Verdict::Part;
     };
-    let lines: Vec<_> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-    let lines: Vec<_> = lines.iter().map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
-    let lone_lf =
-        text.split(|byte| *byte == b'\n').rev().skip(1).any(|line| !line.ends_with(b"\r"));
-    let Some(trailers) = fields(&lines, limits.fields).filter(|_| !lone_lf) else {
+    let lines = if text.is_empty() { Some(Vec::new()) } else { lines_of(text) };
+    let Some(trailers) = lines.and_then(|lines| fields(&lines, limits.fields)) else {
         return Verdict::Wrong;
     };
     let is_barred = |(name, _): &Field| {

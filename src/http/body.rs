@@ -1,267 +1,277 @@
-//! Bodies on their way through: counted, never collected.
+//! Bodies on their way through: read as their sender frames them, written as their receiver needs them
+//! (RFC 9112, sections 6 and 7).
+//!
+//! Both directions of an exchange have one of these. Bytes go in, bytes come out, and nothing is collected:
+//! data that has come is passed on with the same call. Where a large part of the data is still to come, its
+//! bytes need not enter the process at all ([`Body::unseen`]).
 
-use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use super::forwarded;
+use super::framing::{Chunked, Step};
+use super::head::{Fault, Field, Framing, Limits};
+use super::hop;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+/// From so many bytes on that are still to come of a length or of a chunk, data passes by splice(2).
+pub(crate) const BULK: u64 = 32 * 1024;
 
-use super::expect::Gate;
-use super::{forwarded, hop};
-use crate::access_log::{Entry, Progress};
-use crate::end::{End, Phase, Reason, Side};
-use crate::metrics::Counters;
-use crate::stall::Stalled;
-use crate::upstream::Streamed;
-
-/// Why a request body ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
-    /// The client broke off, or broke a rule.
-    #[error(transparent)]
-    Client(hyper::Error),
-    /// The upstream answered without asking for it.
-    #[error("the upstream did not ask for the body")]
-    NotAskedFor,
-    /// It is longer than `MAX_BODY_SIZE`.
-    #[error("longer than MAX_BODY_SIZE")]
-    TooLong,
-    /// The client stopped in the middle of it.
-    #[error("the client stopped in the middle of its body")]
-    Overdue,
-}
-
-/// The body of a request.
+/// One body on its way from the side that sends it to the side that takes it.
 #[derive(Debug)]
-pub(crate) struct FromClient {
-    body: Option<Incoming>,
-    progress: Arc<Progress>,
-    gate: Option<Arc<Gate>>,
-    most: u64,
-    /// How long the client may send nothing.
-    limit: Duration,
-    /// Set while more is waited for.
-    over: Option<Pin<Box<Sleep>>>,
+pub(crate) struct Body {
+    source: Source,
+    sink: Sink,
+    trailers: Trailers,
+    /// Bytes of data that have passed, without framing.
+    pub(crate) data: u64,
 }
 
-impl FromClient {
-    /// `body`, counted in `progress`, read only once `gate` is open, and broken off behind `most`
-    /// bytes. A client that sends nothing of it for `limit` has lost it: an upstream that has answered
-    /// already would wait for ever.
-    pub(super) fn new(
-        body: Incoming,
-        progress: Arc<Progress>,
-        gate: Option<Arc<Gate>>,
-        most: Option<u64>,
-        limit: Duration,
-    ) -> Self {
-        let most = most.unwrap_or(u64::MAX);
-        Self { body: Some(body), progress, gate, most, limit, over: None }
-    }
-
-    /// The body of a request that has none.
-    pub(super) fn none(progress: Arc<Progress>) -> Self {
-        Self { body: None, progress, gate: None, most: u64::MAX, limit: Duration::ZERO, over: None }
-    }
+/// How the sender says where the body ends.
+#[derive(Debug)]
+enum Source {
+    /// All of it has passed.
+    Over,
+    /// So many bytes are to come.
+    Length(u64),
+    Chunked(Chunked),
+    /// The connection's end is the body's end.
+    UntilClose,
 }
 
-impl Default for FromClient {
-    fn default() -> Self {
-        Self::none(Arc::default())
-    }
+/// How the receiver is told where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sink {
+    /// By a length that its head has, or by the end of the connection.
+    Plain,
+    /// By chunks. Of the chunk under way so many bytes were announced that have not passed yet.
+    Chunked(u64),
 }
 
-impl Body for FromClient {
-    type Data = Bytes;
-    type Error = Fault;
+/// What becomes of the fields behind the last chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trailers {
+    /// Those of a request pass, without what only elbows may say.
+    OfRequest,
+    /// Those of a response pass.
+    OfResponse,
+    /// The receiver did not ask for any.
+    Dropped,
+}
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let this = self.get_mut();
-        let Some(body) = &mut this.body else { return Poll::Ready(None) };
-        if let Some(gate) = &this.gate
-            && ready!(gate.poll_open(cx)).is_err()
-        {
-            return Poll::Ready(Some(Err(Fault::NotAskedFor)));
-        }
-        let polled = Pin::new(body).poll_frame(cx);
-        this.progress.waits_for_client.store(polled.is_pending(), Ordering::Relaxed);
-        let Poll::Ready(mut frame) = polled else {
-            let limit = this.limit;
-            let over = this.over.get_or_insert_with(|| Box::pin(sleep(limit)));
-            ready!(over.as_mut().poll(cx));
-            this.progress.overdue.store(true, Ordering::Relaxed);
-            this.body = None;
-            return Poll::Ready(Some(Err(Fault::Overdue)));
+impl Sink {
+    /// Chunks, none of which has begun.
+    pub(crate) const CHUNKED: Self = Self::Chunked(0);
+}
+
+impl Body {
+    /// A body that is framed so by its sender, and has to be framed like `sink` for its receiver.
+    pub(crate) fn new(framing: Framing, sink: Sink, trailers: Trailers, limits: Limits) -> Self {
+        let source = match framing {
+            Framing::Absent | Framing::Length(0) => Source::Over,
+            Framing::Length(length) => Source::Length(length),
+            Framing::Chunked => Source::Chunked(Chunked::new(limits)),
+            Framing::UntilClose => Source::UntilClose,
         };
-        this.over = None;
-        if let Some(Ok(frame)) = &mut frame {
-            if let Some(data) = frame.data_ref() {
-                let length = data.len() as u64;
-                let before = this.progress.bytes.fetch_add(length, Ordering::Relaxed);
-                if before.saturating_add(length) > this.most {
-                    this.progress.is_over.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Some(Err(Fault::TooLong)));
+        Self { source, sink, trailers, data: 0 }
+    }
+
+    /// Whether all of it has passed.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.source, Source::Over)
+    }
+
+    /// Whether an end of the sender's connection is the end of the body, and a good one.
+    pub(crate) const fn is_until_close(&self) -> bool {
+        matches!(self.source, Source::UntilClose)
+    }
+
+    /// Passes on what `bytes` hold of it, and says how many of them it took. The others begin an unfinished
+    /// line of the framing, or are behind the body.
+    ///
+    /// # Errors
+    /// The framing breaks a rule. What came before that has been passed on.
+    pub(crate) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Fault> {
+        match &mut self.source {
+            Source::Over => Ok(0),
+            Source::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= here as u64;
+                if *left == 0 {
+                    self.source = Source::Over;
                 }
-            } else if let Some(trailers) = frame.trailers_mut() {
-                hop::strip_request(trailers);
-                forwarded::clean_trailers(trailers);
+                self.data += here as u64;
+                out.extend_from_slice(bytes.get(..here).unwrap_or_default());
+                Ok(here)
             }
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(Fault::Client)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-/// The body of a response.
-#[derive(Debug)]
-pub(crate) enum ToClient {
-    /// Our own words.
-    Own(Full<Bytes>),
-    /// The upstream's.
-    Passed(Passed),
-}
-
-/// A response body on its way from the upstream, and the log line that it completes.
-#[derive(Debug)]
-pub(crate) struct Passed {
-    body: Streamed<FromClient>,
-    entry: Entry,
-    /// Of a request whose body the upstream did not ask for: given up when the response is over, and
-    /// not before, because that ends the upstream's connection.
-    gate: Option<Arc<Gate>>,
-    /// Whether the upstream takes nothing of the request while it sends this.
-    upstream_stalled: Stalled,
-    counters: Arc<Counters>,
-}
-
-impl ToClient {
-    /// Our own words.
-    pub(super) fn own(text: impl Into<Bytes>) -> Self {
-        Self::Own(Full::new(text.into()))
-    }
-
-    /// The upstream's body. The log line is written when it has passed or was given up.
-    pub(super) fn passed(
-        body: Streamed<FromClient>,
-        mut entry: Entry,
-        upstream_stalled: Stalled,
-        counters: Arc<Counters>,
-    ) -> Self {
-        entry.end = End::new(Side::Client, Phase::Response, Reason::Closed);
-        Self::Passed(Passed { body, entry, gate: None, upstream_stalled, counters })
-    }
-
-    /// Gives `gate` up when the response is over.
-    pub(super) fn then_give_up(&mut self, gate: Arc<Gate>) {
-        if let Self::Passed(passed) = self {
-            passed.gate = Some(gate);
-        }
-    }
-}
-
-impl Body for ToClient {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Own(own) => Pin::new(own).poll_frame(cx).map_err(|never| match never {}),
-            Self::Passed(passed) => {
-                let frame = ready!(Pin::new(&mut passed.body).poll_frame(cx));
-                match &frame {
-                    Some(Ok(frame)) => {
-                        passed.entry.from_upstream += frame.data_ref().map_or(0, Bytes::len) as u64;
-                    }
-                    Some(Err(_)) if passed.entry.from_client.is_over() => {
-                        passed.entry.end = End::new(Side::Client, Phase::Response, Reason::TooBig);
-                    }
-                    Some(Err(error)) => {
-                        passed.entry.end = passed.broke_off(error);
-                    }
-                    None => passed.complete(),
+            Source::UntilClose => {
+                self.data += bytes.len() as u64;
+                if let Sink::Chunked(_) = self.sink
+                    && !bytes.is_empty()
+                {
+                    begin_chunk(out, bytes.len() as u64);
+                    out.extend_from_slice(bytes);
+                    out.extend_from_slice(b"\r\n");
+                } else {
+                    out.extend_from_slice(bytes);
                 }
-                Poll::Ready(frame)
+                Ok(bytes.len())
+            }
+            Source::Chunked(_) => {
+                let mut gathered = Gathered { start: None };
+                let passed = self.pass_chunks(bytes, out, &mut gathered);
+                gathered.close(out);
+                passed
             }
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(own) => own.is_end_stream(),
-            Self::Passed(passed) => passed.body.is_end_stream(),
+    /// Chunks go on as chunks of what has come: many small ones cost the receiver, and us, no more than one.
+    fn pass_chunks(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        gathered: &mut Gathered,
+    ) -> Result<usize, Fault> {
+        let mut at = 0;
+        let Source::Chunked(chunks) = &mut self.source else { return Ok(0) };
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            match chunks.step(rest)? {
+                Step::More => return Ok(at),
+                Step::Line(used, _) | Step::End(used) => at += used,
+                Step::Data(length) => {
+                    at += length;
+                    let data = rest.get(..length).unwrap_or_default();
+                    self.data += length as u64;
+                    let Sink::Chunked(announced) = &mut self.sink else {
+                        out.extend_from_slice(data);
+                        continue;
+                    };
+                    let left = chunks.data_left();
+                    if *announced > 0 {
+                        out.extend_from_slice(data);
+                        *announced = announced.saturating_sub(length as u64);
+                        if *announced == 0 {
+                            out.extend_from_slice(b"\r\n");
+                        }
+                    } else if left >= BULK {
+                        gathered.close(out);
+                        begin_chunk(out, length as u64 + left);
+                        out.extend_from_slice(data);
+                        *announced = left;
+                    } else {
+                        gathered.add(data, out, rest.len());
+                    }
+                }
+                Step::Trailers(fields, used) => {
+                    at += used;
+                    gathered.close(out);
+                    if let Sink::Chunked(_) = self.sink {
+                        out.extend_from_slice(b"0\r\n");
+                        pass_trailers(&fields, self.trailers, out);
+                        out.extend_from_slice(b"\r\n");
+                    }
+                    self.source = Source::Over;
+                    return Ok(at);
+                }
+            }
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(own) => own.size_hint(),
-            Self::Passed(passed) => passed.body.size_hint(),
+    /// The sender's connection has ended, and with it a body that lasts until then.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        self.source = Source::Over;
+        if let Sink::Chunked(_) = self.sink {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+
+    /// So many bytes of data that come next can pass without a look at them: they are framed alike on both
+    /// sides. Nothing may wait to be written before them.
+    pub(crate) fn unseen(&self) -> u64 {
+        match (&self.source, self.sink) {
+            (Source::Length(left), Sink::Plain) => *left,
+            (Source::UntilClose, Sink::Plain) => u64::MAX,
+            (Source::Chunked(chunks), Sink::Plain) => chunks.data_left(),
+            (Source::Chunked(chunks), Sink::Chunked(announced)) => {
+                announced.min(chunks.data_left())
+            }
+            _ => 0,
+        }
+    }
+
+    /// So many of those, [`Body::unseen`] at most, have passed. What has to be written behind them goes into
+    /// `out`.
+    pub(crate) fn passed_unseen(&mut self, count: u64, out: &mut Vec<u8>) {
+        self.data += count;
+        match &mut self.source {
+            Source::Length(left) => {
+                *left = left.saturating_sub(count);
+                if *left == 0 {
+                    self.source = Source::Over;
+                }
+            }
+            Source::Chunked(chunks) => {
+                chunks.skip_data(count);
+                if let Sink::Chunked(announced) = &mut self.sink {
+                    *announced = announced.saturating_sub(count);
+                    if *announced == 0 && count > 0 {
+                        out.extend_from_slice(b"\r\n");
+                    }
+                }
+            }
+            Source::Over | Source::UntilClose => {}
         }
     }
 }
 
-impl Passed {
-    /// The end of a body that stops before its time on the upstream's connection. That also ends when
-    /// the request on it cannot go on.
-    fn broke_off(&self, error: &hyper::Error) -> End {
-        let (by, why) = if self.entry.from_client.overdue.load(Ordering::Relaxed) {
-            (Side::Client, Reason::Timeout)
-        } else if self.upstream_stalled.is_so() {
-            (Side::Upstream, Reason::Stalled)
-        } else if is_malformed(error) {
-            self.counters.response_faults.malformed_chunks.add(1);
-            tracing::debug!(request_id = self.entry.request_id, "bad response: {error}");
-            (Side::Upstream, Reason::Malformed)
-        } else {
-            (Side::Upstream, Reason::Closed)
-        };
-        End::new(by, Phase::Response, why)
-    }
-
-    fn complete(&mut self) {
-        self.entry.end = End::new(Side::Upstream, Phase::Response, Reason::Complete);
-    }
+/// The data of several chunks that becomes one: it stands in the output behind room for its size.
+struct Gathered {
+    /// Where the room begins, and how long it is.
+    start: Option<(usize, usize)>,
 }
 
-/// Whether a response's body ends because its chunks are not what their grammar says: hyper's words for it.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    source.is_some_and(|error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
-    })
-}
-
-impl Drop for Passed {
-    fn drop(&mut self) {
-        // A body of known length is not asked again after its last byte.
-        if self.body.is_end_stream() {
-            self.complete();
-        } else if self.entry.end.by == Side::Client && self.entry.client.stalled.is_so() {
-            self.entry.end.why = Reason::Stalled;
+impl Gathered {
+    fn add(&mut self, data: &[u8], out: &mut Vec<u8>, most: usize) {
+        if self.start.is_none() {
+            let start = out.len();
+            begin_chunk(out, most as u64);
+            self.start = Some((start, out.len() - start));
         }
-        if let Some(gate) = &self.gate {
-            gate.give_up();
+        out.extend_from_slice(data);
+    }
+
+    /// Writes the size where the room is, which may be larger than it takes.
+    fn close(&mut self, out: &mut Vec<u8>) {
+        let Some((start, room)) = self.start.take() else { return };
+        let size = out.len() - start - room;
+        let mut line = Vec::with_capacity(room);
+        begin_chunk(&mut line, size as u64);
+        out.splice(start..start + room, line);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The line before a chunk of `size` bytes, in lower-case hexadecimal digits.
+fn begin_chunk(out: &mut Vec<u8>, size: u64) {
+    let digits = (u64::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        let digit = (size >> (4 * place)) & 0xf;
+        out.push(b"0123456789abcdef".get(digit as usize).copied().unwrap_or(b'0'));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// An upstream may take trailers for fields of the head (RFC 9110, section 6.5.2), so they are cleaned as
+/// those are.
+fn pass_trailers(fields: &[Field<'_>], trailers: Trailers, out: &mut Vec<u8>) {
+    if trailers == Trailers::Dropped {
+        return;
+    }
+    for field in fields {
+        let is_ours = trailers == Trailers::OfRequest && forwarded::is_ours_to_say(field.name);
+        if !is_ours && !hop::is_always_hop_by_hop(field.name) {
+            super::write::line(out, field.name, field.value);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

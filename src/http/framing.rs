@@ -10,7 +10,6 @@
 //! ```
 
 mod chunk_line;
-pub mod follower;
 
 use self::chunk_line::ChunkLine;
 use super::head::{self, Fault, Field, Limits, Place};

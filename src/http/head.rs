@@ -21,7 +21,6 @@ pub(super) use self::bytes::is_token;
 pub use self::fault::Fault;
 use self::lines::Lines;
 pub(super) use self::lines::Place;
-pub(super) use self::meaning::{content_length, max_forwards, transfer_coding};
 pub use self::target::{Target, is_host};
 
 /// How much a head may hold.
@@ -264,26 +263,4 @@ fn read_lines<'a>(
 
 fn head_of(bytes: &[u8], length: usize) -> &[u8] {
     bytes.get(..length.min(bytes.len())).unwrap_or_default()
-}
-
-/// Reads the head of a request that is there or not yet.
-///
-/// # Errors
-/// See [`Reader::request`].
-pub fn request<'a>(
-    bytes: &'a [u8],
-    limits: &Limits,
-) -> Result<Option<(Request<'a>, usize)>, Fault> {
-    Reader::default().request(bytes, limits)
-}
-
-/// Reads the head of a response that is there or not yet.
-///
-/// # Errors
-/// See [`Reader::response`].
-pub fn response<'a>(
-    bytes: &'a [u8],
-    limits: &Limits,
-) -> Result<Option<(Response<'a>, usize)>, Fault> {
-    Reader::default().response(bytes, limits)
 }

@@ -85,6 +85,7 @@ impl Rates {
     }
 
     /// Whether one more of this client could come now. Takes nothing.
+    #[cfg(test)]
     pub(crate) fn look(&mut self, client: Network, now: Duration) -> Result<(), TooOften> {
         let now = nanoseconds(now);
         let tolerance = self.tolerance;

@@ -13,7 +13,7 @@ use super::network::Network;
 const SPARSE: usize = 8;
 
 /// Fewer places than this are not worth giving back.
-const FEW: usize = 1_024;
+const KEPT: usize = 1_024;
 
 /// Connections by client. The hash is keyed at random, so that nobody can choose addresses that
 /// collide.
@@ -47,7 +47,7 @@ impl Table {
         *entry.get_mut() -= 1;
         if *entry.get() == 0 {
             entry.remove();
-            if self.open.capacity() > FEW && self.open.len() < self.open.capacity() / SPARSE {
+            if self.open.capacity() > KEPT && self.open.len() < self.open.capacity() / SPARSE {
                 self.open.shrink_to(self.open.len() * 2);
             }
         }
@@ -97,7 +97,7 @@ mod tests {
             table.leave(client(number));
         }
         assert_eq!(table.len(), 0);
-        assert!(table.open.capacity() <= FEW);
+        assert!(table.open.capacity() <= KEPT);
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
             table.leave(client(number));
         }
         assert_eq!(table.len(), 10);
-        assert!(table.open.capacity() <= FEW, "{}", table.open.capacity());
+        assert!(table.open.capacity() <= KEPT, "{}", table.open.capacity());
         assert!((99_990..100_000).all(|number| !table.enter(client(number))));
     }
 

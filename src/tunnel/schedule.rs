@@ -1,7 +1,7 @@
 //! A tunnel's state under any schedule: bytes of any size, room of any size, time, pings, limits, drain,
 //! ends and resets in any order, without a socket. The body of a fuzz target (`src/fuzzing.rs`).
 //!
-//! Both sockets are here in memory and behave as the kernel's do; the poll and the wheel of a relay thread
+//! Both sockets are here in memory and behave as the kernel's do; the poll and the wheel of a worker
 //! are played. Afterwards a second reader of frames explains each byte that came out: what was sent, in
 //! order, less the pongs to our pings, plus what is ours between frames and nowhere else.
 

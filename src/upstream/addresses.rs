@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::lookup_host;
 use tokio::runtime::Handle;
@@ -56,6 +56,7 @@ pub(super) type Lookup =
 type Tell = Box<dyn FnOnce() + Send>;
 
 struct Shared {
+    host: String,
     port: u16,
     /// The name is an address, and there is nothing to ask.
     literal: Option<Arc<[SocketAddr]>>,
@@ -76,7 +77,10 @@ struct State {
 
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Addresses").field("port", &self.port).finish_non_exhaustive()
+        out.debug_struct("Addresses")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,12 +95,13 @@ impl Addresses {
         let Destination { host, port } = destination;
         let address = host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port));
         Self(Arc::new(Shared {
+            host: host.clone(),
             port: *port,
             literal: address.map(|address| Arc::from([address])),
             lookup,
             runtime,
             state: Mutex::new(State {
-                answers: Answers::of(host.clone()),
+                answers: Answers::new(too_slow(host)),
                 waiting: Vec::new(),
                 failing: Recurring::default(),
             }),
@@ -132,7 +137,7 @@ impl Addresses {
 
     /// The fault of a question that took longer than whoever waits for it has.
     pub(crate) fn too_slow(&self) -> Fault {
-        self.0.state().answers.too_slow()
+        too_slow(&self.0.host)
     }
 
     /// `address` did not take a connection. It is tried last for some time.
@@ -196,11 +201,8 @@ impl Shared {
 
 /// One question, from beginning to end.
 async fn ask_once(shared: Arc<Shared>) {
-    let (host, patience) = {
-        let state = shared.state();
-        (state.answers.host().to_owned(), state.answers.patience())
-    };
-    let mut question = pin!((shared.lookup)(host, shared.port));
+    let patience = shared.state().answers.patience();
+    let mut question = pin!((shared.lookup)(shared.host.clone(), shared.port));
     let found = if let Ok(found) = timeout(patience, &mut question).await {
         found
     } else {
@@ -210,18 +212,44 @@ async fn ask_once(shared: Arc<Shared>) {
         question.await
     };
     let now = Instant::now();
-    let fault = shared.state().answers.answered(now, found.and_then(once_each));
-    if let Some(fault) = fault {
-        shared.warn(&fault, now);
-    } else {
-        let mut state = shared.state();
-        if state.failing.over() {
-            let host = state.answers.host().to_owned();
-            drop(state);
-            tracing::info!("{host} resolves again");
-        }
+    let found = found.and_then(once_each).map_err(|error| fault(&shared.host, error));
+    shared.state().answers.answered(now, found.clone());
+    match found {
+        Err(fault) => shared.warn(&fault, now),
+        Ok(_) if shared.state().failing.over() => tracing::info!("{} resolves again", shared.host),
+        Ok(_) => {}
     }
     shared.tell_waiting();
+}
+
+/// The addresses of `destination` now, within `limit`.
+pub(super) async fn once(
+    destination: &Destination,
+    limit: Duration,
+) -> Result<Arc<[SocketAddr]>, Fault> {
+    let Destination { host, port } = destination;
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(Arc::from([SocketAddr::new(ip, *port)]));
+    }
+    match timeout(limit, system_lookup(host.clone(), *port)).await {
+        Ok(found) => found.and_then(once_each).map_err(|error| fault(host, error)),
+        Err(_) => Err(too_slow(host)),
+    }
+}
+
+/// The fault of a question that came to `error`. That this machine has too little of something says nothing of the name.
+fn fault(host: &str, error: io::Error) -> Fault {
+    let host = host.to_owned();
+    if socket::is_no_room(&error) {
+        Fault::NoRoomToAsk { host, source: Arc::new(error) }
+    } else {
+        Fault::Unresolved { host, source: Arc::new(error) }
+    }
+}
+
+/// The fault of a resolver that does not answer in time.
+fn too_slow(host: &str) -> Fault {
+    fault(host, io::Error::new(io::ErrorKind::TimedOut, "the resolver did not answer"))
 }
 
 /// What getaddrinfo(3) says, on a thread of the runtime.

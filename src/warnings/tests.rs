@@ -52,8 +52,8 @@ fn causes_do_not_silence_each_other() {
     let mut causes = Causes::default();
     assert!(causes.count(REFUSED, &"x", start).is_some());
     assert!(causes.count(SLOW, &"x", start).is_some());
-    let header = causes.count(Cause::ProxyHeader, &"PROXY header required, from 10.0.0.5:1", start);
-    let words = "a connection refused: PROXY header required, from 10.0.0.5:1";
+    let header = causes.count(Cause::ProxyHeader, &"none, from 10.0.0.5:1", start);
+    let words = "a connection refused because of the PROXY header: none, from 10.0.0.5:1";
     assert_eq!(header, Some(warning(words)));
     assert_eq!(causes.0.len(), 3);
 }

@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use elbows::proxy_protocol::encode;
 
-use crate::client::{Client, Response, handshake};
+use test_support::process::open_descriptors;
+
+use crate::client::{Client, PROXY_V1, Response, handshake};
+use crate::programs::wait_until;
 use crate::proxy::Elbows;
 use crate::upstream::{SWITCHING, Upstream, read_body, try_read_head};
 
@@ -236,7 +238,7 @@ fn health_check_is_answered_however_full_it_is() {
     for target in ["/ping", "/ping?from=balancer"] {
         let mut check = Client::plain(elbows.address);
         let response = check.get(target);
-        assert_eq!((response.status, response.text().as_str()), (200, "ok\n"));
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
         assert_eq!(response.field("content-type"), Some("text/plain"));
         assert_eq!(response.field("connection"), Some("close"));
         assert_eq!(check.read_to_end().unwrap(), b"");
@@ -284,6 +286,37 @@ fn refusal_reaches_whoever_sends_late_much_or_nothing() {
     head.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(head.read_head().status, 429);
     assert_eq!(head.read_to_end().unwrap(), b"", "a HEAD has no body in its answer");
+}
+
+#[test]
+fn silent_connection_over_the_limit_is_held_for_two_seconds_at_most() {
+    let upstream = application();
+    // It has these times only while there is room.
+    let times = [("PROXY_HEADER_TIMEOUT", "10s"), ("REQUEST_HEAD_TIMEOUT", "20s")];
+    let limit = ("MAX_CONNECTIONS", "1");
+    let elbows = Elbows::start(upstream.address, &[times[0], times[1], limit]);
+    wait_until_empty(&elbows);
+    let _full = tunnel("203.0.113.1", &elbows).unwrap();
+    let before = open_descriptors(elbows.pid()).len();
+    for (sent, is_answered) in [
+        (&b""[..], false),
+        (&PROXY_V1[..9], false),
+        (PROXY_V1, true),
+        (&[PROXY_V1, b"GET /slow HT"].concat()[..], true),
+    ] {
+        let start = Instant::now();
+        let mut silent = Client::plain(elbows.address);
+        silent.send(sent);
+        let answer = String::from_utf8(silent.read_to_end().unwrap()).unwrap();
+        let told = start.elapsed();
+        assert!((800..1_700).contains(&told.as_millis()), "{told:?} behind {} bytes", sent.len());
+        assert_eq!(answer.starts_with("HTTP/1.1 503 "), is_answered, "{answer:?}");
+        assert_eq!(answer.is_empty(), !is_answered, "{answer:?}");
+        // It does not close, and yet nothing is held for it.
+        wait_until("its descriptor is free", || open_descriptors(elbows.pid()).len() <= before);
+        let held = start.elapsed();
+        assert!(held < Duration::from_millis(2_700), "{held:?} behind {} bytes", sent.len());
+    }
 }
 
 #[test]
@@ -502,11 +535,14 @@ fn chunked_body_gets_413_when_it_has_come_too_far() {
         let _ = client.socket.write_all(more.as_bytes());
         let response = client.read_response();
         assert_eq!(response.status, status, "{chunks} {}", response.head);
-        assert_eq!(upstream.seen(), if status == 200 { "1000" } else { "cut" });
         elbows.wait_for_report(if status == 200 { "large_bodies=0" } else { "large_bodies=1" });
         let line = elbows.access_log.wait_for(&format!("status={status}"));
         let end = "by=client during=request why=too_big";
         assert_eq!(line.contains(end), status == 413, "{line}");
+        // Of a body that is too long at once the upstream hears nothing.
+        if !line.contains("upstream=- ") {
+            assert_eq!(upstream.seen(), if status == 200 { "1000" } else { "cut" });
+        }
     }
 }
 
@@ -570,7 +606,7 @@ fn page_that_is_not_listed_opens_no_websocket() {
 }
 
 #[test]
-fn refused_handshakes_wake_no_thread_of_the_front() {
+fn refused_handshakes_do_not_wake_control() {
     const MANY: u64 = 100;
     const EVIL: &str = "Origin: https://evil.example\r\n";
     let upstream = application();
@@ -588,28 +624,21 @@ fn refused_handshakes_wake_no_thread_of_the_front() {
         elbows.wait_for_report("probes=1");
         let is_somewhere = !settings.contains(&nowhere);
         let _open = is_somewhere.then(|| tunnel("203.0.113.1", &elbows).unwrap());
-        let before = wakes_of_the_front(&elbows);
+        let before = wakes_of_control(&elbows);
         for _ in 0..MANY {
             assert_eq!(handshake_with(fields, &elbows), status, "{settings:?}");
         }
-        let wakes = wakes_of_the_front(&elbows) - before;
+        let wakes = wakes_of_control(&elbows) - before;
         assert!(wakes < MANY / 4, "{settings:?}: {wakes}");
     }
 }
 
-/// How often its threads have waited for something (proc(5)).
-fn wakes_of_the_front(elbows: &Elbows) -> u64 {
-    let read = |task: &Path, name| fs::read_to_string(task.join(name)).unwrap();
-    fs::read_dir(format!("/proc/{}/task", elbows.pid().as_raw_nonzero()))
-        .unwrap()
-        .map(|task| task.unwrap().path())
-        .filter(|task| read(task, "comm").trim() == "front")
-        .map(|task| {
-            let status = read(&task, "status");
-            let (_, number) = status.split_once("\nvoluntary_ctxt_switches:").unwrap();
-            number.split_whitespace().next().unwrap().parse::<u64>().unwrap()
-        })
-        .sum()
+/// How often the thread that the process began with, which is control's, has waited for something (proc(5)).
+fn wakes_of_control(elbows: &Elbows) -> u64 {
+    let pid = elbows.pid().as_raw_nonzero();
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status")).unwrap();
+    let (_, number) = status.split_once("\nvoluntary_ctxt_switches:").unwrap();
+    number.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -641,6 +670,7 @@ byte_by_byte!({
     balancer_that_speaks_for_itself_is_no_client,
     health_check_is_answered_however_full_it_is,
     refusal_reaches_whoever_sends_late_much_or_nothing,
+    silent_connection_over_the_limit_is_held_for_two_seconds_at_most,
     handshakes_over_the_rate_get_429_and_others_go_on,
     handshake_whose_head_comes_late_or_second_is_over_the_rate_too,
     rate_refills,
@@ -655,5 +685,5 @@ byte_by_byte!({
 } not {
     flood_from_many_addresses_takes_bounded_memory_and_leaves_nothing_counted: "it is about a flood",
     whoever_goes_on_sending_after_a_refusal_is_cut: "it sends byte by byte itself, at its own pace",
-    refused_handshakes_wake_no_thread_of_the_front: "it counts what handshakes in one piece cost",
+    refused_handshakes_do_not_wake_control: "it counts what handshakes in one piece cost",
 });

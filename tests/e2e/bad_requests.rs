@@ -144,11 +144,11 @@ fn bad_chunk_ends_the_request_and_nothing_else_is_read() {
     let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
-    let seen = upstream.seen();
+    let line = elbows.access_log.wait_for("POST /");
     // The upstream may have heard of it, or of nothing yet.
+    let seen = if line.contains("upstream=- ") { String::new() } else { upstream.seen() };
     let body = seen.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     assert!(!body.contains("0\r\n\r\n") && !body.contains("smuggled"), "{seen}");
-    let line = elbows.access_log.wait_for("POST /");
     assert!(line.contains("status=400") && line.contains("by=client"), "{line}");
 }
 

@@ -231,8 +231,7 @@ fn http_checks_follow_the_drain(check: &str) {
 fn end_by_drain(mut elbows: Elbows, balancer: &Balancer) -> String {
     elbows.signal(Signal::TERM);
     let down = balancer.program.errors.wait_for("is DOWN");
-    elbows.signal(Signal::TERM);
-    assert!(elbows.wait().success());
+    assert!(elbows.hurry().success());
     let lines = elbows.access_log.all();
     assert_eq!(lines.len(), 1, "{lines:#?}");
     down

@@ -133,7 +133,7 @@ impl Client {
         }
         response.body = match length {
             Some(length) => self.read_exact(length),
-            None if matches!(response.status, 101 | 204 | 304) => Vec::new(),
+            None if matches!(response.status, 100..200 | 204 | 304) => Vec::new(),
             None => self.read_to_end().expect("the end of the body"),
         };
         response

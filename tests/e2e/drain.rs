@@ -223,11 +223,30 @@ fn second_signal_ends_at_once_with_1_if_it_cut_something() {
         if delay == "0s" {
             elbows.wait_until_refused();
         }
-        elbows.signal(Signal::INT);
+        assert_eq!(elbows.hurry().code(), Some(1));
         assert_eq!(tunnel.read_to_end().unwrap_or_default(), b"");
-        assert_eq!(elbows.wait().code(), Some(1));
         elbows.access_log.wait_for("by=elbows during=drain why=period_over");
     }
+}
+
+/// Some supervisors send SIGTERM and SIGINT for one stop.
+#[test]
+fn two_signals_within_a_second_are_one() {
+    let upstream = Upstream::other_echo();
+    let settings = [("DRAIN_DELAY", "0s"), ("DRAIN_PERIOD", FOREVER)];
+    let mut elbows = Elbows::start(upstream.address, &settings);
+    let mut tunnel = Client::other_tunnel(&elbows);
+    let start = Instant::now();
+    elbows.drain();
+    let mut signals = [Signal::INT, Signal::TERM].into_iter().cycle();
+    while start.elapsed() < Duration::from_millis(800) {
+        elbows.signal(signals.next().unwrap());
+        tunnel.echoes();
+    }
+    // What has its time ends well.
+    tunnel.finish();
+    assert_eq!(tunnel.read_to_end().unwrap(), b"");
+    assert_eq!(elbows.wait().code(), Some(0));
 }
 
 #[test]
@@ -245,8 +264,7 @@ fn second_signal_ends_with_0_if_nothing_was_under_way() {
             clients.clear();
         }
         elbows.drain();
-        elbows.signal(Signal::TERM);
-        assert_eq!(elbows.wait().code(), Some(0));
+        assert_eq!(elbows.hurry().code(), Some(0));
         for mut client in clients {
             assert_eq!(client.read_to_end().unwrap(), b"");
         }

@@ -274,13 +274,24 @@ fn unusual_status_codes_and_reason_phrases_pass() {
 }
 
 #[test]
-fn interim_responses_do_not_break_the_final_one() {
-    let response = passed_back(
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
-          HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    );
+fn interim_responses_pass_and_do_not_break_the_final_one() {
+    const RESPONSES: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
+          HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let upstream = Upstream::answering(RESPONSES);
+    let elbows = Elbows::start(upstream.address, &[]);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let early = client.read_head();
+    assert_eq!(early.status, 103);
+    assert_eq!(early.field("link"), Some("</a.css>; rel=preload"));
+    assert_eq!(client.read_head().status, 102);
+    let response = client.read_response();
     assert_eq!((response.status, response.text().as_str()), (200, "ok"));
     assert_eq!(response.field("link"), None);
+    // HTTP/1.0 knows of none (RFC 9110, section 15.2).
+    let mut old = Client::behind_balancer(elbows.address);
+    old.send("GET / HTTP/1.0\r\nHost: a\r\n\r\n");
+    assert_eq!(old.read_response().status, 200);
 }
 
 #[test]
@@ -308,7 +319,7 @@ fn trace_that_goes_no_further_is_shown_as_it_came_without_secrets() {
         assert_eq!(response.field("content-type"), Some("message/http"));
         assert_eq!(
             response.text(),
-            "TRACE /a?b HTTP/1.1\r\nhost: a\r\nmax-forwards: 0\r\nx: 1 2\r\n\r\n"
+            "TRACE /a?b HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nX: 1 2\r\n\r\n"
         );
     }
     client.send("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n");
@@ -336,7 +347,7 @@ byte_by_byte!({
     bytes_beyond_ascii_pass_in_values,
     unusual_methods_pass,
     unusual_status_codes_and_reason_phrases_pass,
-    interim_responses_do_not_break_the_final_one,
+    interim_responses_pass_and_do_not_break_the_final_one,
     date_and_server_of_the_upstream_pass,
     trace_that_goes_no_further_is_shown_as_it_came_without_secrets,
 } not {});

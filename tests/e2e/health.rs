@@ -25,10 +25,10 @@ fn get_and_head_of_exactly_the_path_are_checks_and_nothing_else_is() {
     let upstream = Upstream::answering(TEAPOT);
     let elbows = Elbows::start(upstream.address, &[]);
     let mut client = Client::behind_balancer(elbows.address);
-    assert_eq!(client.get("/ping").text(), "ok\n");
+    assert_eq!(client.get("/ping").text(), "ok");
     client.send(request("HEAD", "/ping"));
     let head = client.read_head();
-    assert_eq!((head.status, head.field("content-length")), (200, Some("3")));
+    assert_eq!((head.status, head.field("content-length")), (200, Some("2")));
     assert!(upstream.saw_nothing());
     for (method, target) in [
         ("POST", "/ping"),
@@ -66,7 +66,7 @@ fn check_whose_client_sends_nothing_more_is_answered() {
             }
             client.finish();
             let answer = String::from_utf8(client.read_to_end().unwrap()).unwrap();
-            assert!(answer.ends_with("\r\n\r\nok\n"), "{address} {number}: {answer:?}");
+            assert!(answer.ends_with("\r\n\r\nok"), "{address} {number}: {answer:?}");
         }
     }
     elbows.wait_for_report("open=0");
@@ -78,7 +78,7 @@ fn checks_need_no_header_and_are_kept_alive() {
     let mut client = Client::plain(elbows.address);
     for _ in 0..5 {
         let response = client.get("/ping");
-        assert_eq!((response.status, response.text().as_str()), (200, "ok\n"));
+        assert_eq!((response.status, response.text().as_str()), (200, "ok"));
         assert_eq!(response.field("connection"), None);
     }
     // The same connection is still one without identity.
@@ -141,18 +141,18 @@ fn health_port_takes_what_balancers_send() {
     ] {
         let (head, mut client) = ask(request);
         assert_eq!((head.status, head.field("connection")), (200, Some("close")), "{who}");
-        assert_eq!(client.read_to_end().unwrap(), b"ok\n", "{who}");
+        assert_eq!(client.read_to_end().unwrap(), b"ok", "{who}");
     }
     // Kept: Google's, nginx's, curl's.
     let (head, mut client) =
         ask("GET /ping?now HTTP/1.1\r\nHost: 10.0.0.1\r\nConnection: keep-alive\r\n\
          User-Agent: GoogleHC/1.0\r\n\r\n");
     assert_eq!((head.status, head.field("connection")), (200, None));
-    assert_eq!(client.read_exact(3), b"ok\n");
+    assert_eq!(client.read_exact(2), b"ok");
     assert_eq!(client.get("/ping").status, 200);
     let url = format!("http://{health}/ping");
     let curl = Command::new("curl").args(["-fsS", "--max-time", "20", &url, &url]).output();
-    assert_eq!(curl.unwrap().stdout, b"ok\nok\n");
+    assert_eq!(curl.unwrap().stdout, b"okok");
     // One packet a byte, two requests a packet, an offer of another protocol.
     let mut client = Client::plain(health);
     for byte in b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n" {

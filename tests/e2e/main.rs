@@ -38,12 +38,16 @@ mod proxy_header;
 
 /// What one client, or all together, may have.
 mod admission;
+/// Answers that come early, in pieces, unasked or in part: each goes to whoever asked, as far as it came.
+mod answers;
 /// Requests that must not pass, each with its status.
 mod bad_requests;
 /// Bodies both ways: framing, streaming, expectations, connections kept.
 mod bodies;
 /// What passes between client and upstream besides bodies: lines, fields, identity.
 mod forwarding;
+/// The upstream's name, a resolver that fails, and what the log says of a dead application.
+mod names;
 /// One meaning or none: every rule of HTTP/1.1, and what nginx and `HAProxy` do.
 mod strictness;
 /// Upgrades and the tunnels that they open.
@@ -83,6 +87,8 @@ mod process;
 mod settings;
 /// What it tells of itself when it is asked.
 mod summary;
+/// What it tells of what is wrong around it.
+mod warnings;
 
 /// Other people's applications and clients, every client through every balancer.
 mod applications;

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use test_support::log_line::number;
-use test_support::process::{proportional_memory, raise_descriptor_limit};
+use test_support::process::{cpu_ticks, proportional_memory, raise_descriptor_limit};
 
-use crate::client::{Client, PROXY_V1, handshake};
+use crate::client::{Client, PROXY_V1, field, handshake};
 use crate::programs::{Program, python, wait_until};
 use crate::proxy::{Elbows, PATIENCE, free_port};
-use crate::upstream::{SWITCHING, Upstream, read_head};
+use crate::upstream::{SWITCHING, Upstream, read_body, read_head, try_read_head};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -76,6 +76,36 @@ fn client_that_takes_its_time_gets_its_whole_response() {
     }
     let line = elbows.access_log.wait_for("/x");
     assert!(line.contains("why=complete"), "{line}");
+}
+
+#[test]
+fn client_that_has_asked_for_much_more_and_takes_its_time_gets_its_whole_response() {
+    const PART: usize = 2 << 20;
+    const PARTS: usize = 12;
+    let upstream = Upstream::start(|mut socket| {
+        while let Some(head) = try_read_head(&mut socket) {
+            if head.contains("/x") {
+                write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", PART * PARTS)
+                    .unwrap();
+                socket.write_all(&vec![7; PART * PARTS]).unwrap();
+            } else if socket.write_all(OK).is_err() {
+                break;
+            }
+        }
+        String::new()
+    });
+    let elbows = Elbows::start(upstream.address, &STALL);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_head();
+    // More than elbows keeps of it.
+    client.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3_000));
+    for part in 0..PARTS {
+        // In all several times the limit.
+        thread::sleep(Duration::from_millis(200));
+        assert!(client.read_exact(PART) == vec![7; PART], "part {part}");
+    }
+    assert_eq!(client.read_response().text(), "ok");
 }
 
 #[test]
@@ -235,6 +265,109 @@ fn request_head_has_its_time_and_no_byte_extends_it() {
     assert!(line.contains("\"GET /slow HTTP/1.1\" status=408"), "{line}");
     assert!(line.contains("by=client during=request"), "{line}");
     assert!(upstream.saw_nothing());
+}
+
+/// CPU time that elbows takes for this, in ticks of 10 ms.
+fn ticks(elbows: &Elbows, run: impl FnOnce()) -> u64 {
+    let before = cpu_ticks(elbows.pid());
+    run();
+    cpu_ticks(elbows.pid()) - before
+}
+
+#[test]
+fn upload_of_many_small_chunks_costs_little_more_than_one_of_few_large_ones() {
+    const BYTES: usize = 120_000;
+    const TIMES: u32 = 4;
+    let upstream = Upstream::start(|mut socket| {
+        while let Some(head) = try_read_head(&mut socket) {
+            let (body, _) = read_body(&mut socket, &head);
+            assert_eq!(body.len(), BYTES);
+            socket.write_all(OK).unwrap();
+        }
+        String::new()
+    });
+    let elbows = Elbows::start(upstream.address, &[("LOG", "info"), ("THREADS", "1")]);
+    let small = "1\r\nx\r\n".repeat(BYTES);
+    let mut client = Client::behind_balancer(elbows.address);
+    let spent = ticks(&elbows, || {
+        for _ in 0..TIMES {
+            client.send("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+            client.send(&small);
+            client.send("0\r\n\r\n");
+            assert_eq!(client.read_response().status, 200);
+        }
+    });
+    eprintln!("{spent} ticks for {TIMES} times {BYTES} chunks");
+    assert!(spent < 30, "{spent} ticks of 10 ms for {TIMES} times {BYTES} chunks");
+}
+
+#[test]
+fn connection_field_of_many_names_costs_little_more_than_any_field_of_its_length() {
+    const TIMES: u32 = 300;
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[("LOG", "info"), ("THREADS", "1")]);
+    let mut client = Client::behind_balancer(elbows.address);
+    let mut spent = |name: &str, value: &str| {
+        let request = format!("GET /x HTTP/1.1\r\nHost: a\r\nAccept: b\r\n{name}: {value}\r\n\r\n");
+        ticks(&elbows, || {
+            for _ in 0..TIMES {
+                client.send(&request);
+                assert_eq!(client.read_response().status, 200);
+            }
+        })
+    };
+    let names = "a,".repeat(30_000) + "a";
+    let plain = spent("X", &names);
+    let many = spent("Connection", &names);
+    eprintln!("{many} ticks for {TIMES} heads with 30,000 names, {plain} for as many bytes");
+    assert!(many < plain + 25, "{many} ticks of 10 ms, {plain} without names");
+}
+
+#[test]
+fn body_below_the_least_rate_is_408_and_one_that_waits_for_its_upstream_is_not() {
+    let upstream = Upstream::start(|mut socket| {
+        let head = read_head(&mut socket);
+        if head.contains("/waits") {
+            // It reads nothing for longer than a body has before its rate counts.
+            thread::sleep(Duration::from_secs(12));
+        }
+        let length: usize = field(&head, "content-length").unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        if socket.read_exact(&mut body).is_ok() {
+            socket.write_all(OK).unwrap();
+        }
+        head
+    });
+    let settings = [("MIN_BODY_RATE", "1MiB"), ("RESPONSE_HEAD_TIMEOUT", "30s")];
+    let elbows = Elbows::start(upstream.address, &settings);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // More than all buffers on the way hold, so that it is the upstream that is waited for. Behind that the
+            // time that the body has had is short, and it comes quickly.
+            const MUCH: usize = 32 << 20;
+            let mut client = Client::behind_balancer(elbows.address);
+            client
+                .send(format!("POST /waits HTTP/1.1\r\nHost: a\r\nContent-Length: {MUCH}\r\n\r\n"));
+            client.socket.write_all(&vec![b'x'; MUCH]).unwrap();
+            assert_eq!(client.read_response().status, 200);
+        });
+        let mut client = Client::behind_balancer(elbows.address);
+        let start = Instant::now();
+        client.send("POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+        client.socket.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
+        // A slow sender: time is what it takes, and no pause of its is long.
+        while client.socket.peek(&mut [0]).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(25), "it goes on for ever");
+            client.send(b"x");
+        }
+        assert!(start.elapsed() > Duration::from_secs(8), "{:?}", start.elapsed());
+        let response = client.read_response();
+        assert_eq!(response.status, 408, "{}", response.head);
+        assert_eq!(response.field("connection"), Some("close"));
+        let line = elbows.access_log.wait_for("/slow");
+        assert!(line.contains("by=client during=request why=timeout"), "{line}");
+    });
+    assert!(elbows.access_log.wait_for("/waits").contains("why=complete"));
 }
 
 #[test]
@@ -415,7 +548,7 @@ fn time_of_a_head_counts_from_the_response_before_however_long_that_is_past() {
 #[test]
 fn connection_that_was_idle_for_long_is_what_it_was() {
     let upstream = Upstream::start(|mut socket| {
-        while let Some(head) = crate::upstream::try_read_head(&mut socket) {
+        while let Some(head) = try_read_head(&mut socket) {
             let is_handshake = head.contains("Upgrade: websocket");
             let answer = if is_handshake { SWITCHING } else { OK };
             if socket.write_all(answer).is_err() || is_handshake {

@@ -6,8 +6,6 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use crate::client::{Client, handshake, other_handshake};
 use crate::proxy::Elbows;
 use crate::real_clients::{self, Closed, Start};
@@ -299,15 +297,22 @@ fn client_is_pinged_until_it_is_told() {
 }
 
 #[test]
-fn second_signal_ends_tunnels_at_once() {
+fn second_signal_ends_tunnels_at_once_with_a_close_where_one_can_stand() {
     let tunnels = Tunnels::start();
-    let mut elbows = Elbows::start(tunnels.address, &[("DRAIN_PERIOD", "1h")]);
-    let (client, upstream) = tunnels.open(&elbows);
+    let settings = [("DRAIN_DELAY", "0s"), ("DRAIN_PERIOD", "1h"), ("DRAIN_GRACE", "1h")];
+    let mut elbows = Elbows::start(tunnels.address, &settings);
+    let (mut client, _upstream) = tunnels.open(&elbows);
+    let (mut other_client, mut other_upstream) = tunnels.open(&elbows);
+    // In the middle of a frame there is no place for a Close.
+    let frame = other_upstream.frame(FIN | TEXT, "cut");
+    other_upstream.send(&frame[..frame.len() - 1]);
+    assert_eq!(other_client.read_exact(frame.len() - 1), frame[..frame.len() - 1]);
     elbows.drain();
     elbows.wait_until_refused();
-    elbows.signal(Signal::TERM);
-    assert_eq!(elbows.wait().code(), Some(1));
-    drop((client, upstream));
+    assert_eq!(elbows.hurry().code(), Some(1));
+    client.expect_close(1001);
+    assert!(other_client.read_to_end().0.is_empty());
+    elbows.log.wait_for(" cut=2 ");
 }
 
 #[test]

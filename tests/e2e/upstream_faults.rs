@@ -179,34 +179,21 @@ fn malformed_response_is_502() {
 #[test]
 fn broken_rule_of_a_response_is_counted_by_its_name() {
     let asked = ["GET /x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), handshake("/x")];
-    for (bytes, plain, upgrade) in [
-        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n".as_slice(), "malformed:1", "field_name:1"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 01\r\n\r\na", "length:1", "length:1"),
+    for (bytes, rule) in [
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n".as_slice(), "field_name:1"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1x\r\n\r\na", "length:1"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na",
-            "malformed:1",
-            "malformed:1",
+            "several_lengths:1",
         ),
-        (
-            b"HTTP/1.1 101 Hm\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
-            "unasked_upgrade:1",
-            "unasked_upgrade:1",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-            "malformed_chunks:1",
-            "malformed_chunks:1",
-        ),
-        (
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX",
-            "malformed_chunks:1",
-            "malformed_chunks:1",
-        ),
+        (b"HTTP/1.1 101 Hm\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n", "unasked_upgrade:1"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk_size:1"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX", "chunk_end:1"),
         // One that is cut breaks no rule, and one that is good neither.
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", "0", "0"),
-        (OK, "0", "0"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", "0"),
+        (OK, "0"),
     ] {
-        for (request, rule) in asked.iter().zip([plain, upgrade]) {
+        for request in &asked {
             let upstream = Upstream::start(move |mut socket| {
                 let head = read_head(&mut socket);
                 socket.write_all(bytes).unwrap();
@@ -224,11 +211,9 @@ fn broken_rule_of_a_response_is_counted_by_its_name() {
 
 #[test]
 fn head_that_breaks_off_is_502() {
-    for bytes in [b"HTTP/1.1 200 OK\r\nContent-Le".as_slice(), b"HTTP/1.1 100 Continue\r\n\r\n"] {
-        let (response, line) = answer_to(bytes);
-        is_ours(&response, 502);
-        assert!(line.contains("by=upstream during=request why=closed"), "{line}");
-    }
+    let (response, line) = answer_to(b"HTTP/1.1 200 OK\r\nContent-Le");
+    is_ours(&response, 502);
+    assert!(line.contains("by=upstream during=request why=closed"), "{line}");
 }
 
 #[test]
@@ -406,8 +391,11 @@ fn safe_request_that_meets_a_stale_connection_is_sent_again() {
             format!("{method} /second HTTP/1.1\r\nHost: a\r\nx-ODD: 1\r\nx-ODD: 2\r\n\r\n");
         let (response, upstream) = on_a_stale_connection(&request, Client::read_head);
         assert_eq!(response.status, 200, "{method}");
-        assert!(upstream.seen().starts_with("GET /first "));
-        let again = upstream.seen();
+        // Each connection tells what it saw when it is over.
+        let mut seen = [upstream.seen(), upstream.seen()];
+        seen.sort_by_key(|head| !head.contains(" /first "));
+        let [first, again] = seen;
+        assert!(first.starts_with("GET /first "), "{first}");
         assert!(again.starts_with(&format!("{method} /second HTTP/1.1\r\n")), "{again}");
         assert!(again.contains("\r\nx-ODD: 1\r\nx-ODD: 2\r\n"), "{again}");
         assert!(again.contains("\r\nx-forwarded-for: "), "{again}");

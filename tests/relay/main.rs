@@ -26,8 +26,8 @@ use socket2::SockRef;
 use test_support::process::{anonymous_memory, memory, raise_descriptor_limit};
 
 use elbows::end::{End, Phase, Reason, Side};
-use elbows::relay::{Options, Relay};
 use elbows::tunnel::{Identity, Protocol, Tunnel};
+use elbows::workers::{Options, Workers};
 
 mod frames;
 mod memory;
@@ -604,7 +604,7 @@ fn what_is_left_at_stop_ends() {
 
 #[test]
 fn a_panic_at_an_end_leaves_the_others_alone() {
-    let relay = Relay::start(NonZeroUsize::MIN, &Options::default(), |_, end| {
+    let relay = Workers::start(NonZeroUsize::MIN, &Options::default(), |_, end| {
         assert_ne!(end.by, Side::Client, "a panic that the test wants");
     })
     .unwrap();
@@ -625,7 +625,7 @@ fn a_panic_at_an_end_leaves_the_others_alone() {
 
 /// A relay with what it told.
 struct Engine {
-    relay: Relay,
+    relay: Workers,
     ends: Receiver<(Tunnel, End)>,
 }
 
@@ -637,7 +637,7 @@ impl Engine {
     fn with(threads: usize, options: &Options) -> Self {
         let (sender, ends) = mpsc::channel();
         let relay =
-            Relay::start(NonZeroUsize::new(threads).unwrap(), options, move |tunnel, end| {
+            Workers::start(NonZeroUsize::new(threads).unwrap(), options, move |tunnel, end| {
                 // The sockets close here, as they do where the access log is written.
                 let mut closed = tunnel;
                 closed.client = placeholder();

@@ -176,14 +176,14 @@ mod tests {
         for (class, end) in ends {
             for byte in 0..=u8::MAX {
                 for other in [b'a', b'~', b'!'] {
-                    for place in 0..20 {
-                        let mut bytes = [other; 20];
+                    for place in 0..40 {
+                        let mut bytes = [other; 40];
                         bytes[place] = byte;
                         let expected = (!is(class, byte)).then_some(place);
                         assert_eq!(end(&bytes, 0), expected, "{byte:#x} at {place}, {class:?}");
-                        bytes[19] = 0;
-                        assert_eq!(end(&bytes, 0), Some(expected.unwrap_or(19)), "{byte:#x}");
-                        assert_eq!(end(&bytes, 19), Some(19));
+                        bytes[39] = 0;
+                        assert_eq!(end(&bytes, 0), Some(expected.unwrap_or(39)), "{byte:#x}");
+                        assert_eq!(end(&bytes, 39), Some(39));
                     }
                 }
             }

@@ -158,7 +158,7 @@ impl<'a> Lines<'a, '_> {
                 }
                 Part::Target => {
                     let end = self.run(end_of_target);
-                    let length = self.place.at - self.place.first - 1;
+                    let length = self.place.at.saturating_sub(self.place.first + 1);
                     if length > self.limits.target {
                         return Err(Fault::LongTarget);
                     }

@@ -79,3 +79,55 @@ fn behind_name(mut host: &[u8]) -> &[u8] {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for host in [
+            "",
+            "a",
+            "a:1",
+            "a:",
+            "a:65535",
+            "Shop_1.Example",
+            "%7e",
+            "%7E%00:80",
+            "[::1]",
+            "[2001:DB8::1]:8080",
+            "!$&'()*+;=-._~",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "a,b",
+            "a b",
+            "a/",
+            "a?",
+            "a#",
+            "a@b",
+            "a\\b",
+            "a\"",
+            "a<",
+            "%",
+            "%7",
+            "%zz",
+            "%7g",
+            "a:b",
+            "a:1:2",
+            "a:123456",
+            "a:+1",
+            "[::1",
+            "::1",
+            "[a]",
+            "[::1]a",
+            "[fe80::1%eth0]",
+            "\u{fc}",
+            "a\0",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+}

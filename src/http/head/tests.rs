@@ -5,6 +5,15 @@ use proptest::sample::{Index, select};
 
 use super::*;
 
+/// A head that comes in one piece.
+fn request<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<(Request<'a>, usize)>, Fault> {
+    Reader::default().request(bytes, limits)
+}
+
+fn response<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<(Response<'a>, usize)>, Fault> {
+    Reader::default().response(bytes, limits)
+}
+
 /// What was said of a head, without what it borrows: the head and its length, or the rule that is broken.
 type Verdict = Result<(String, usize), Fault>;
 

@@ -9,14 +9,12 @@
 //!                        fault for 0.5 s ──ask──▶ …        behind it every 0.5 s ──answer──▶ known
 //! ```
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::order::Order;
 use super::{Fault, Known};
-use crate::socket;
 
 /// How long an answer is used.
 pub(super) const FRESH: Duration = Duration::from_secs(5);
@@ -34,7 +32,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// What was answered about one name.
 #[derive(Debug)]
 pub(super) struct Answers {
-    host: String,
+    /// The fault of a resolver that does not answer in time.
+    too_slow: Fault,
     /// The last answer that had addresses.
     good: Option<Good>,
     /// What the last question came to, if it failed.
@@ -66,12 +65,10 @@ struct Failure {
 }
 
 impl Answers {
-    pub(super) fn of(host: String) -> Self {
-        Self { host, good: None, failure: None, question: Question::None, order: Order::default() }
-    }
-
-    pub(super) fn host(&self) -> &str {
-        &self.host
+    /// Nothing is known yet. `too_slow` is the fault of a resolver that does not answer in time.
+    pub(super) fn new(too_slow: Fault) -> Self {
+        let order = Order::default();
+        Self { too_slow, good: None, failure: None, question: Question::None, order }
     }
 
     /// Whether there ever was an answer with addresses.
@@ -93,7 +90,7 @@ impl Answers {
             (None, Some(failure)) if self.question == Question::None => {
                 Known::Fault(failure.fault.clone())
             }
-            (None, _) => Known::Fault(self.too_slow()),
+            (None, _) => Known::Fault(self.too_slow.clone()),
         };
         (known, ask)
     }
@@ -123,42 +120,18 @@ impl Answers {
     /// The question under way takes longer than that. Returns the fault that this is.
     pub(super) fn late(&mut self) -> Fault {
         self.question = Question::Late;
-        self.too_slow()
+        self.too_slow.clone()
     }
 
-    /// The question under way came to this. Returns the fault, if it was one.
-    pub(super) fn answered(
-        &mut self,
-        now: Instant,
-        found: io::Result<Arc<[SocketAddr]>>,
-    ) -> Option<Fault> {
+    /// The question under way came to this.
+    pub(super) fn answered(&mut self, now: Instant, found: Result<Arc<[SocketAddr]>, Fault>) {
         self.question = Question::None;
         match found {
             Ok(addresses) => {
                 self.good = Some(Good { at: now, addresses });
                 self.failure = None;
-                None
             }
-            Err(error) => {
-                let fault = self.fault(error);
-                self.failure = Some(Failure { at: now, fault: fault.clone() });
-                Some(fault)
-            }
-        }
-    }
-
-    /// The fault of a resolver that does not answer in time.
-    pub(super) fn too_slow(&self) -> Fault {
-        self.fault(io::Error::new(io::ErrorKind::TimedOut, "the resolver did not answer"))
-    }
-
-    /// That this machine has too little of something says nothing of the name.
-    fn fault(&self, error: io::Error) -> Fault {
-        let host = self.host.clone();
-        if socket::is_no_room(&error) {
-            Fault::NoRoomToAsk { host, source: Arc::new(error) }
-        } else {
-            Fault::Unresolved { host, source: Arc::new(error) }
+            Err(fault) => self.failure = Some(Failure { at: now, fault }),
         }
     }
 

@@ -1,0 +1,424 @@
+//! One exchange: a request of a client and the upstream's response to it.
+//!
+//! Two flows, one each way, and the link to the upstream between them. Each flow is a small machine of its own;
+//! neither waits for the other, so that an upstream may answer before it has read the request.
+//!
+//! ```text
+//! request    head ──▶ body ──▶ over          (with `Expect` the body waits for 100, one second at most)
+//! link       Addresses ──▶ Wanted ──▶ Open ──▶ released, kept or closed
+//!                            ▲         │ not a byte of a response, and the request may be sent again
+//!                            └─────────┘
+//! response   head ──┬─ 1xx ─▶ head
+//!                   ├─ 101 ─▶ Switched, which is a tunnel
+//!                   └──────▶ body ──▶ over
+//! ```
+//!
+//! Bytes, ends, faults and time come in as calls; what is to be written waits in [`Outgoing`]s, and what is to be
+//! connected or closed is asked for by [`Exchange::link`]. Sockets are the worker's.
+
+pub(crate) mod link;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::link::{Link, Release};
+use self::request::{Late, RequestFlow};
+use self::response::ResponseFlow;
+use crate::access_log::Entry;
+use crate::end::{End, Phase, Reason, Side};
+use crate::http::head::{Limits, Request};
+use crate::http::hop;
+use crate::http::own::Form;
+use crate::http::reject::Rejection;
+use crate::outgoing::Outgoing;
+use crate::proxy::Context;
+use crate::tunnel::Protocol;
+use crate::upstream::Fault;
+
+/// What an upstream's head may hold.
+pub(crate) const RESPONSE_LIMITS: Limits = Limits { head: 64 * 1024, ..Limits::DEFAULT };
+
+/// A request and its response, under way.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// Its line in the access log.
+    pub(crate) entry: Entry,
+    pub(crate) link: Link,
+    request: RequestFlow,
+    response: ResponseFlow,
+    /// The protocols that were offered, where it is a handshake.
+    offer: Option<Vec<u8>>,
+    what: What,
+}
+
+/// What has to be known of a request to understand its response.
+#[derive(Clone, Copy, Debug)]
+struct What {
+    /// Of which `keeps` is what the client wants.
+    form: Form,
+    wants_trailers: bool,
+    /// It only asks and has no body: it may be sent again where nobody has answered it.
+    is_repeatable: bool,
+}
+
+/// Why an exchange does not go on.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// There is no response from the upstream, and elbows answers in its place.
+    Rejected(Rejection),
+    /// The response that is under way, or has not begun, ends before its time.
+    Cut(End),
+    /// The upstream changed the protocol: a tunnel begins.
+    Switched(Protocol),
+}
+
+impl Exchange {
+    /// The exchange that begins with this head. `offer` is what it offers to change to.
+    pub(crate) fn new(
+        head: &Request<'_>,
+        form: Form,
+        entry: Entry,
+        offer: Option<Vec<u8>>,
+        outgoing: Vec<u8>,
+        context: &Context<'_>,
+    ) -> Self {
+        let what = What {
+            form,
+            wants_trailers: !form.is_http_10 && hop::wants_trailers(&head.fields),
+            is_repeatable: head.framing.is_empty()
+                && matches!(head.method, b"GET" | b"HEAD" | b"OPTIONS"),
+        };
+        Self {
+            entry,
+            link: Link::addresses(context.now),
+            request: RequestFlow::new(head, outgoing, context),
+            response: ResponseFlow::default(),
+            offer,
+            what,
+        }
+    }
+
+    /// How it is to be answered in the upstream's place.
+    pub(crate) const fn form(&self) -> Form {
+        self.what.form
+    }
+
+    /// Whether it asks to change the protocol.
+    pub(crate) const fn is_handshake(&self) -> bool {
+        self.offer.is_some()
+    }
+
+    /// What goes to the upstream.
+    pub(crate) const fn upstream_out(&mut self) -> &mut Outgoing {
+        &mut self.request.out
+    }
+
+    /// Whether the client's bytes are wanted now: a part of the body can pass.
+    pub(crate) fn wants_body(&self) -> bool {
+        self.request.wants_body()
+    }
+
+    /// Whether what is still to come of the body goes nowhere, and is read only to be thrown away.
+    pub(crate) const fn drops_body(&self) -> bool {
+        self.request.is_given_up() && !self.request.body.is_over()
+    }
+
+    /// Whether the upstream has to take some of the body before more of it is read. What the client sent is delivered
+    /// before its end is seen.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.request.waits_for_room()
+    }
+
+    /// Whether all of the request has been read.
+    pub(crate) const fn is_request_over(&self) -> bool {
+        self.request.body.is_over()
+    }
+
+    /// Whether request and response have both passed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.response.is_over() && self.request.is_over()
+    }
+
+    /// Whether the client's connection ends behind the response.
+    pub(crate) const fn closes(&self) -> bool {
+        self.response.closes
+    }
+
+    /// The client sent these bytes; says how many of them belong to this request.
+    pub(crate) fn client_sent(
+        &mut self,
+        bytes: &[u8],
+        context: &Context<'_>,
+    ) -> (usize, Result<(), Stop>) {
+        let (used, passed) = self.request.client_sent(bytes, context);
+        self.entry.from_client = self.request.body.data;
+        (used, passed.map_err(Stop::Rejected))
+    }
+
+    /// The client will send no more. Where that cannot be told from its having left, it has left.
+    pub(crate) fn client_ended(&self) -> Stop {
+        if !self.request.body.is_over() && !self.response.has_begun() {
+            return Stop::Rejected(Rejection::CutBody);
+        }
+        Stop::Cut(End::new(Side::Client, self.phase(), Reason::Closed))
+    }
+
+    /// The client's connection is broken.
+    pub(crate) fn client_broke(&self, why: Reason) -> Stop {
+        Stop::Cut(End::new(Side::Client, self.phase(), why))
+    }
+
+    /// The upstream sent these bytes; what passes goes to `out`.
+    pub(crate) fn upstream_sent(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Result<(), Stop> {
+        self.request.out.forget();
+        let answer = self.response.upstream_sent(
+            bytes,
+            out,
+            self.what,
+            self.offer.as_deref(),
+            &mut self.request,
+            context,
+        );
+        self.note_response();
+        answer
+    }
+
+    /// What is known of the response goes into the log line.
+    fn note_response(&mut self) {
+        self.entry.from_upstream = self.response.data();
+        if self.response.has_begun() {
+            self.entry.status = Some(self.response.status);
+            self.entry.during = Phase::Response;
+        }
+    }
+
+    /// The upstream will send no more, or its connection is broken. `Ok` where that was the end of the response,
+    /// or where the request is to be sent again.
+    pub(crate) fn upstream_ended(
+        &mut self,
+        is_broken: bool,
+        out: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Result<(), Stop> {
+        if self.may_be_sent_again() {
+            self.request.rewind();
+            self.link.again(context);
+            return Ok(());
+        }
+        self.link.ended();
+        if self.response.is_over() {
+            self.request.give_up();
+            return Ok(());
+        }
+        if !self.response.has_begun() {
+            let why = if is_broken { "reset" } else { "end of stream" };
+            return Err(Stop::Rejected(Rejection::UpstreamClosed(why)));
+        }
+        if self.response.finish(is_broken, out) {
+            self.note_response();
+            self.request.give_up();
+            return Ok(());
+        }
+        Err(Stop::Cut(End::new(Side::Upstream, Phase::Response, Reason::Closed)))
+    }
+
+    /// The upstream takes nothing any more. What it has said before that is still to be read, unless the request
+    /// can be sent again.
+    pub(crate) fn upstream_takes_nothing(&mut self, context: &Context<'_>) {
+        if self.may_be_sent_again() {
+            self.request.rewind();
+            self.link.again(context);
+        } else {
+            self.request.give_up();
+            self.link.takes_nothing();
+        }
+    }
+
+    /// Nothing of a response came, and the request was never read, or asks only (RFC 9112, section 9.3.1): a
+    /// connection that was kept idle may have been closed while the request was on its way.
+    pub(crate) fn may_be_sent_again(&self) -> bool {
+        self.link.is_reused()
+            && self.response.is_untouched()
+            && (self.what.is_repeatable || self.request.is_unsent())
+    }
+
+    /// The addresses of the upstream are known.
+    pub(crate) fn addresses(&mut self, addresses: Arc<[SocketAddr]>, context: &Context<'_>) {
+        let is_fresh = self.is_handshake();
+        self.link.found(addresses, is_fresh, context);
+    }
+
+    /// There are none.
+    pub(crate) const fn no_addresses(fault: Fault) -> Stop {
+        Stop::Rejected(Rejection::Connection(fault))
+    }
+
+    /// The address that was asked for does not take a connection. The next one is tried, if there is one.
+    pub(crate) fn not_connected(
+        &mut self,
+        fault: Fault,
+        context: &Context<'_>,
+    ) -> Result<(), Stop> {
+        self.entry.upstream = fault.address();
+        // What this machine has too little of is no fault of the address.
+        if let (Some(address), false) = (fault.address(), matches!(fault, Fault::NoRoom { .. })) {
+            context.proxy.addresses.failed(address, context.now);
+        }
+        self.request.rewind();
+        match self.link.next_address(fault, context) {
+            None => Ok(()),
+            Some(fault) => Err(Stop::Rejected(Rejection::Connection(fault))),
+        }
+    }
+
+    /// A connection to this address is under way, or there.
+    pub(crate) fn linked(&mut self, address: SocketAddr, is_reused: bool, now: Instant) {
+        self.entry.upstream = Some(address);
+        self.request.moved = now;
+        let keeps_request = is_reused && self.what.is_repeatable;
+        if !keeps_request {
+            self.request.out.forget();
+        }
+        self.link.linked(is_reused);
+    }
+
+    /// The upstream took so many bytes.
+    pub(crate) fn upstream_took(&mut self, count: usize, now: Instant) {
+        self.link.connected();
+        self.request.upstream_took(count, now);
+    }
+
+    /// Bytes that may pass from the client to the upstream without a look at them.
+    pub(crate) fn unseen_from_client(&self) -> u64 {
+        if self.request.wants_body() && self.request.out.is_empty() {
+            return self.request.body.unseen();
+        }
+        0
+    }
+
+    /// So many of those did. `untaken` the upstream has still to take.
+    pub(crate) fn client_sent_unseen(
+        &mut self,
+        count: u64,
+        untaken: &[u8],
+        context: &Context<'_>,
+    ) -> Result<(), Stop> {
+        let passed = self.request.sent_unseen(count, untaken, context);
+        self.entry.from_client = self.request.body.data;
+        passed.map_err(Stop::Rejected)
+    }
+
+    /// The same of the response. Nothing may wait for the client.
+    pub(crate) fn unseen_from_upstream(&self) -> u64 {
+        self.response.unseen()
+    }
+
+    /// So many of those passed; what is to follow them goes to `out`.
+    pub(crate) fn upstream_sent_unseen(&mut self, count: u64, out: &mut Vec<u8>) {
+        self.response.sent_unseen(count, out);
+        self.note_response();
+    }
+
+    /// When there is something to do although nothing happens.
+    pub(crate) fn deadline(&mut self, context: &Context<'_>) -> Option<Instant> {
+        if !self.link.is_established() {
+            return self.link.deadline(context);
+        }
+        self.request.deadline(self.response.progress(), context)
+    }
+
+    /// Whether time has come to that.
+    pub(crate) fn time(&mut self, out: &mut Vec<u8>, context: &Context<'_>) -> Result<(), Stop> {
+        if let Some(fault) = self.link.overdue(context) {
+            return match fault.address() {
+                Some(_) => self.not_connected(fault, context),
+                None => Err(Self::no_addresses(fault)),
+            };
+        }
+        if !self.link.is_established() {
+            return Ok(());
+        }
+        self.request.ask_for_body_in_time(out, context);
+        match self.request.overdue(self.response.progress(), context) {
+            Some(Late::Upstream) if self.response.is_over() => {
+                // It has said all that it had to say, and wants no more of the request.
+                self.request.give_up();
+                Ok(())
+            }
+            Some(late) => Err(self.late(late)),
+            None => Ok(()),
+        }
+    }
+
+    fn late(&mut self, late: Late) -> Stop {
+        let has_begun = self.response.has_begun();
+        match late {
+            _ if has_begun && self.response.is_over() => {
+                // It was answered in full; only its own connection cannot go on.
+                self.request.give_up();
+                Stop::Cut(End::new(Side::Upstream, Phase::Response, Reason::Complete))
+            }
+            Late::Client if has_begun => {
+                Stop::Cut(End::new(Side::Client, Phase::Response, Reason::Timeout))
+            }
+            Late::Client => Stop::Rejected(Rejection::SlowBody),
+            Late::Upstream if has_begun => {
+                Stop::Cut(End::new(Side::Upstream, Phase::Response, Reason::Stalled))
+            }
+            Late::Upstream => Stop::Rejected(Rejection::NoResponse),
+        }
+    }
+
+    /// Whether the head of the response has gone to the client.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.response.has_begun()
+    }
+
+    /// The phase that it is in.
+    pub(crate) const fn phase(&self) -> Phase {
+        self.entry.during
+    }
+
+    /// How it ends where all went well.
+    pub(crate) const fn complete() -> End {
+        End::new(Side::Upstream, Phase::Response, Reason::Complete)
+    }
+
+    /// A client that got the body so far would take it for all of it: only a reset tells that it was cut.
+    pub(crate) const fn needs_reset(&self) -> bool {
+        self.response.ends_with_connection
+    }
+
+    /// The memory of what went to the upstream.
+    pub(crate) fn into_memory(self) -> (Entry, Vec<u8>) {
+        (self.entry, self.request.out.into_memory())
+    }
+
+    /// What becomes of the link behind a whole exchange.
+    pub(crate) fn release(&self) -> Release {
+        let is_whole = self.response.is_over()
+            && self.request.body.is_over()
+            && self.request.out.is_empty()
+            && !self.request.is_given_up();
+        if is_whole && self.response.keeps_link && self.link.is_sound() {
+            Release::Keep
+        } else {
+            Release::Close
+        }
+    }
+
+    /// What the upstream said behind its 101.
+    pub(crate) fn into_early(self) -> (Entry, Vec<u8>) {
+        (self.entry, self.response.into_unread())
+    }
+}

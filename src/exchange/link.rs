@@ -1,0 +1,183 @@
+//! The link of an exchange to the upstream: which address is asked, and how far that has come.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::proxy::Context;
+use crate::upstream::Fault;
+
+/// The least that one address gets of the time for all of them.
+const LEAST_PER_ADDRESS: Duration = Duration::from_millis(250);
+
+/// The way to the upstream.
+#[derive(Debug)]
+pub(crate) struct Link {
+    state: State,
+    /// When it was first wanted: `CONNECT_TIMEOUT` counts from here.
+    since: Instant,
+    addresses: Option<Arc<[SocketAddr]>>,
+    /// Which of the addresses is tried, or was taken.
+    place: usize,
+    /// When the address that is tried has had its time.
+    until: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The addresses are not known yet.
+    Addresses,
+    /// The worker is to connect to this place, or to take an idle connection unless it has to be a fresh one.
+    Wanted { is_fresh: bool },
+    /// There is a connection. It is not known to be established before it has taken a byte.
+    Open { is_reused: bool, is_connected: bool, takes_nothing: bool },
+    /// It has ended.
+    Ended,
+}
+
+/// What the worker has to do for a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Nothing,
+    /// To say which addresses there are.
+    Addresses,
+    /// To connect there, or to take an idle connection unless it has to be a fresh one.
+    Connect {
+        address: SocketAddr,
+        is_fresh: bool,
+    },
+}
+
+/// What becomes of a connection to the upstream that is not needed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// The next request may have it.
+    Keep,
+    /// It ends.
+    Close,
+}
+
+impl Link {
+    pub(super) const fn addresses(now: Instant) -> Self {
+        Self { state: State::Addresses, since: now, addresses: None, place: 0, until: now }
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.addresses.as_ref()?.get(self.place).copied()
+    }
+
+    /// What the worker is to do.
+    pub(crate) fn wish(&self) -> Wish {
+        match (self.state, self.address()) {
+            (State::Addresses, _) => Wish::Addresses,
+            (State::Wanted { is_fresh }, Some(address)) => Wish::Connect { address, is_fresh },
+            _ => Wish::Nothing,
+        }
+    }
+
+    pub(super) fn found(
+        &mut self,
+        addresses: Arc<[SocketAddr]>,
+        is_fresh: bool,
+        context: &Context<'_>,
+    ) {
+        self.addresses = Some(addresses);
+        self.place = 0;
+        self.try_place(is_fresh, context);
+    }
+
+    /// What is left of the time is shared between the addresses left: a dead one cannot use it all up.
+    fn try_place(&mut self, is_fresh: bool, context: &Context<'_>) {
+        let limit = context.proxy.config.connect_timeout;
+        let number = self.addresses.as_ref().map_or(1, |addresses| addresses.len());
+        let left = u32::try_from(number.saturating_sub(self.place)).unwrap_or(u32::MAX).max(1);
+        let time = (self.since + limit).saturating_duration_since(context.now);
+        let share = (time / left).max(LEAST_PER_ADDRESS.min(limit));
+        self.until = context.now + share;
+        self.state = State::Wanted { is_fresh };
+    }
+
+    /// Goes on to the next address; gives the fault back if there is none, or no time.
+    pub(super) fn next_address(&mut self, fault: Fault, context: &Context<'_>) -> Option<Fault> {
+        let deadline = self.since + context.proxy.config.connect_timeout;
+        self.place += 1;
+        // No other address would change a lack of descriptors.
+        let is_last = self.address().is_none()
+            || context.now >= deadline
+            || matches!(fault, Fault::NoRoom { .. });
+        if is_last {
+            self.state = State::Ended;
+            return Some(fault);
+        }
+        self.try_place(true, context);
+        None
+    }
+
+    pub(super) const fn linked(&mut self, is_reused: bool) {
+        self.state = State::Open { is_reused, is_connected: is_reused, takes_nothing: false };
+    }
+
+    /// Whether it can be written to. Not while another connection is wanted in its place.
+    pub(crate) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// It took a byte.
+    pub(super) const fn connected(&mut self) {
+        if let State::Open { is_connected, .. } = &mut self.state {
+            *is_connected = true;
+        }
+    }
+
+    /// Whether the upstream has taken the connection. One that has ended since counts, too.
+    pub(crate) const fn is_established(&self) -> bool {
+        matches!(self.state, State::Open { is_connected: true, .. } | State::Ended)
+    }
+
+    /// The connection had been idle before, and the time for another one begins anew.
+    pub(super) fn again(&mut self, context: &Context<'_>) {
+        self.since = context.now;
+        self.try_place(true, context);
+    }
+
+    pub(super) const fn ended(&mut self) {
+        self.state = State::Ended;
+    }
+
+    pub(super) const fn takes_nothing(&mut self) {
+        if let State::Open { takes_nothing, .. } = &mut self.state {
+            *takes_nothing = true;
+        }
+    }
+
+    pub(super) const fn is_reused(&self) -> bool {
+        matches!(self.state, State::Open { is_reused: true, .. })
+    }
+
+    /// Whether it can be used for another exchange.
+    pub(super) const fn is_sound(&self) -> bool {
+        matches!(self.state, State::Open { takes_nothing: false, .. })
+    }
+
+    pub(super) fn deadline(&self, context: &Context<'_>) -> Option<Instant> {
+        match self.state {
+            State::Addresses => Some(self.since + context.proxy.config.connect_timeout),
+            State::Wanted { .. } | State::Open { is_connected: false, .. } => Some(self.until),
+            State::Open { .. } | State::Ended => None,
+        }
+    }
+
+    /// The fault of an address, or of the resolver, that has had its time.
+    pub(super) fn overdue(&self, context: &Context<'_>) -> Option<Fault> {
+        if self.deadline(context)? > context.now {
+            return None;
+        }
+        let limit = context.proxy.config.connect_timeout;
+        match self.address() {
+            Some(address) if self.state != State::Addresses => {
+                Some(Fault::Timeout { address, limit })
+            }
+            _ => Some(context.proxy.addresses.too_slow()),
+        }
+    }
+}

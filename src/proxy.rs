@@ -1,0 +1,49 @@
+//! What every connection of this process shares: settings, counts, the access log, the upstream's addresses.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::access_log::AccessLog;
+use crate::config::Config;
+use crate::drain::Stage;
+use crate::http::forwarded::RequestIds;
+use crate::http::head;
+use crate::limits::Limits;
+use crate::metrics::Counters;
+use crate::upstream::Addresses;
+use crate::warnings::Warnings;
+
+/// Shared by every connection.
+pub(crate) struct Proxy {
+    pub(crate) config: Config,
+    pub(crate) access_log: AccessLog,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) limits: Limits,
+    pub(crate) addresses: Addresses,
+    pub(crate) warnings: Warnings,
+}
+
+impl Proxy {
+    /// How much the head of a request may hold.
+    pub(crate) const fn head_limits(&self) -> head::Limits {
+        let Config { max_header_size, max_headers, .. } = self.config;
+        head::Limits { head: max_header_size, fields: max_headers, ..head::Limits::DEFAULT }
+    }
+}
+
+/// What a machine of the data plane is told with each call: where it is, and when.
+pub(crate) struct Context<'a> {
+    /// The time of this turn.
+    pub(crate) now: Instant,
+    /// How far the drain has come.
+    pub(crate) stage: Stage,
+    pub(crate) proxy: &'a Proxy,
+    /// Those of this worker.
+    pub(crate) ids: &'a RequestIds,
+    /// Memory for a head on its way to the upstream, which one exchange leaves to the next.
+    pub(crate) spare: &'a Cell<Vec<u8>>,
+    /// The address of this machine that the client's socket is connected to.
+    pub(crate) destination: &'a dyn Fn() -> SocketAddr,
+}

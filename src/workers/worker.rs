@@ -1,0 +1,497 @@
+//! One thread of the workers: its poll, its slab of tunnels, its read buffer.
+//!
+//! A round is: wait for events, serve the tunnels they name, serve those whose turn was over too
+//! early, carry out orders, give connections their turns, look at those whose time has come, end what has
+//! delivered its last bytes. Slots are only filled while orders are carried out, or connections have become
+//! tunnels, after the events of the round: an event of a tunnel that ended earlier in the round
+//! finds its slot empty, never with another tunnel in it. A tunnel that leaves takes its two
+//! registrations away, so that no later round hears of it either.
+
+mod draining;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::mem;
+use std::net::TcpStream;
+use std::num::NonZeroU32;
+use std::os::fd::AsRawFd;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+use socket2::SockRef;
+
+use super::connections::{Connections, Opened};
+use super::room;
+use super::slot::{Slot, from_token, to_token};
+use super::sockets::Kernel;
+use super::wheel::Wheel;
+use super::{Door, OnEnd, Order, STOPPED};
+use crate::clock::{Now, until};
+use crate::end::{End, Phase, Reason, Side};
+use crate::tunnel::flow::READ_BUFFER;
+use crate::tunnel::rules::Rulebook;
+use crate::tunnel::{Next, Peer, Tunnel};
+use crate::websocket::keepalive::Secret;
+
+/// Everything that there is to hear of a tunnel's socket. An urgent byte stops a read short of what lies behind it;
+/// its event says so.
+const ALL: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+
+/// How long connections that are no tunnels may keep a round: less where a tunnel may wait for its end.
+const ROUND: Duration = Duration::from_millis(1);
+const ROUND_BESIDE_TUNNELS: Duration = Duration::from_micros(50);
+
+/// The token of the waker. No tunnel has it: keys of the slab are far below half of it.
+pub(super) const WOKEN: Token = Token(usize::MAX);
+
+/// Events that one call brings at most: 12 KiB of them. A guess; with more at once, the rest come
+/// with the next call.
+const EVENTS: usize = 1024;
+
+/// How long the last bytes have to arrive before the reset that follows them.
+///
+/// A reset (`SO_LINGER` 0) throws away what is in the send queue, and one that overtakes lost data
+/// makes it lost for good; some systems drop unread data when one arrives. Whether all has been
+/// acknowledged cannot be asked without `unsafe` (`SIOCOUTQ`), so that every reset that is passed on
+/// waits. A FIN would not lose anything, but it would call a stream complete that was cut. One
+/// second covers one retransmission on a long way (RFC 6298 starts with 1 s, Linux with 200 ms above
+/// the round trip), and nobody waits for a reset. It is cut short where the other side is reset, too.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
+/// Places that are kept when the last tunnel has gone: 128 KiB. Giving them back takes four system
+/// calls, and a fault for each page when they are taken again.
+const KEPT: usize = 256;
+
+/// The end of a tunnel in which a panic happened.
+const MISTAKE: End = End::new(Side::Elbows, Phase::Relay, Reason::Mistake);
+
+pub(super) struct Worker {
+    poll: Poll,
+    door: Arc<Door>,
+    on_end: Arc<OnEnd>,
+    connections: Connections,
+    slots: Slab<Slot>,
+    /// The first key that no tunnel had yet since the slab was new.
+    reach: usize,
+    /// Read into by every tunnel; empty between two calls.
+    buffer: Box<[u8]>,
+    kernel: Kernel,
+    /// Tunnels whose turn was over before there was nothing left to do.
+    again: Vec<usize>,
+    /// Tunnels that are over but for their last bytes, the earliest first.
+    deliveries: VecDeque<Delivery>,
+    deliveries_begun: NonZeroU32,
+    rulebook: Rulebook,
+    wheel: Wheel,
+    /// The time of this wake-up, and its tick: the clock is asked once.
+    woken_at: Duration,
+    now: Now,
+    /// When the period of the drain is over, once there is one.
+    drained_at: Option<u32>,
+}
+
+/// The slot may have ended early and been filled again: it is meant if it has the same number.
+struct Delivery {
+    until: Instant,
+    key: usize,
+    number: NonZeroU32,
+}
+
+impl Worker {
+    pub(super) fn new(poll: Poll, door: Arc<Door>, on_end: Arc<OnEnd>, rulebook: Rulebook) -> Self {
+        let woken_at = elapsed();
+        let now = Now::at(woken_at);
+        Self {
+            woken_at,
+            rulebook,
+            wheel: Wheel::new(now.tick),
+            now,
+            drained_at: None,
+            poll,
+            connections: Connections::new(Arc::clone(&door), *START),
+            door,
+            on_end,
+            slots: Slab::new(),
+            reach: 0,
+            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            kernel: Kernel::default(),
+            again: Vec::new(),
+            deliveries: VecDeque::new(),
+            deliveries_begun: NonZeroU32::MIN,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut next_delivery = None;
+        loop {
+            let timeout = self.timeout(next_delivery);
+            if let Err(fault) = self.poll.poll(&mut events, timeout) {
+                if fault.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                // None of the others goes away by itself: going on would be a spin.
+                tracing::error!(%fault, "a worker cannot poll and ends its tunnels");
+                return;
+            }
+            self.woken_at = elapsed();
+            self.now = Now::at(self.woken_at);
+            let mut woken = false;
+            for event in &events {
+                if event.token() == WOKEN {
+                    woken = true;
+                } else {
+                    self.serve(event);
+                }
+            }
+            self.serve_again();
+            if woken && !self.carry_out_orders() {
+                return;
+            }
+            self.see_to_connections();
+            self.look_at_due();
+            next_delivery = self.end_deliveries();
+        }
+    }
+
+    /// How long to wait for events at most.
+    fn timeout(&mut self, next_delivery: Option<Duration>) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        // Too long by what this round took, which is far less than a tick.
+        let next_look = self.wheel.next_tick().map(|at| until(at, self.woken_at));
+        let connections = self.connections.timeout(self.woken_at);
+        [next_delivery, next_look, connections].into_iter().flatten().min()
+    }
+
+    fn see_to_connections(&mut self) {
+        // Mostly nothing has happened to any, and then the clock is not asked.
+        if !self.connections.wants_turns(self.woken_at) {
+            return;
+        }
+        let served = elapsed().saturating_sub(self.woken_at);
+        let budget = if self.slots.is_empty() { ROUND } else { served.max(ROUND_BESIDE_TUNNELS) };
+        self.connections.go_on(budget, self.poll.registry(), Instant::now, &mut self.buffer);
+        while let Some(opened) = self.connections.opened() {
+            self.door.open.fetch_add(1, Ordering::Relaxed);
+            self.take_in(opened, Slot::begin);
+        }
+    }
+
+    /// Looks at those whose time has come.
+    fn look_at_due(&mut self) {
+        while let Some(key) = self.wheel.pop(self.now.tick) {
+            let Some(slot) = self.slots.get_mut(key) else {
+                continue;
+            };
+            if slot.delivery.is_some() {
+                continue;
+            }
+            let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+            let (rulebook, now) = (&self.rulebook, self.now);
+            let next = guarded(|| match slot.at(rulebook, now).look() {
+                Next::Wait => slot.turn(kernel, buffer, rulebook, now),
+                next => next,
+            });
+            self.follow(key, next);
+        }
+    }
+
+    /// Sets its time in the wheel, where that has changed.
+    fn rearm(&mut self, key: usize) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && mem::replace(&mut slot.local.rearm, false)
+        {
+            self.wheel.insert(key, slot.at(&self.rulebook, self.now).next_look());
+        }
+    }
+
+    fn serve(&mut self, event: &Event) {
+        let (key, peer) = from_token(event.token());
+        let Some(slot) = self.slots.get_mut(key) else {
+            return self.connections.note(event, self.poll.registry());
+        };
+        if slot.delivery.is_some() {
+            if slot.is_delivery_over(peer, event) {
+                self.end(key);
+            }
+            return;
+        }
+        let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+        let (rulebook, now) = (&self.rulebook, self.now);
+        let next = guarded(|| {
+            slot.at(rulebook, now).note(peer, event.into());
+            slot.turn(kernel, buffer, rulebook, now)
+        });
+        if next != Next::Wait || slot.local.rearm {
+            self.follow(key, next);
+        }
+    }
+
+    fn serve_again(&mut self) {
+        // Those that are put on the list from here on have their turn after the next events.
+        let mut served = mem::take(&mut self.again);
+        for key in served.drain(..) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.listed = false;
+                if slot.delivery.is_none() {
+                    let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+                    let (rulebook, now) = (&self.rulebook, self.now);
+                    let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
+                    self.follow(key, next);
+                }
+            }
+        }
+        if self.again.is_empty() {
+            self.again = served;
+        }
+    }
+
+    fn follow(&mut self, key: usize, next: Next) {
+        match next {
+            Next::Wait => self.rearm(key),
+            Next::Again => {
+                self.list(key);
+                self.rearm(key);
+            }
+            Next::End => self.end(key),
+            Next::Failed => self.fail(key),
+            Next::AwaitDelivery => self.begin_delivery(key),
+        }
+    }
+
+    fn list(&mut self, key: usize) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && !mem::replace(&mut slot.listed, true)
+        {
+            self.again.push(key);
+        }
+    }
+
+    fn begin_delivery(&mut self, key: usize) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        self.deliveries_begun = self.deliveries_begun.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        slot.delivery = Some(self.deliveries_begun);
+        self.deliveries.push_back(Delivery {
+            until: Instant::now() + LAST_BYTES,
+            key,
+            number: self.deliveries_begun,
+        });
+    }
+
+    /// Ends those whose time has come; the time to the next one. Without any, no clock is asked.
+    fn end_deliveries(&mut self) -> Option<Duration> {
+        self.deliveries.front()?;
+        let now = Instant::now();
+        while let Some(&Delivery { until, key, number }) = self.deliveries.front() {
+            if now < until {
+                return Some(until - now);
+            }
+            self.deliveries.pop_front();
+            let slot = self.slots.get(key);
+            if slot.is_some_and(|slot| slot.delivery == Some(number)) {
+                self.end(key);
+            }
+        }
+        None
+    }
+
+    /// Whether to go on.
+    fn carry_out_orders(&mut self) -> bool {
+        let mut goes_on = true;
+        for order in self.door.take_orders() {
+            match order {
+                Order::Adopt(tunnel) => self.adopt(tunnel),
+                Order::Accepted(accepted) => self.connections.enter(accepted, Instant::now()),
+                Order::Serve(proxy, ids) => self.connections.serve(proxy, ids),
+                Order::Listen(listening) => {
+                    self.connections.listen(*listening, self.poll.registry());
+                }
+                Order::Stage(stage) => {
+                    self.connections.drain(stage, self.poll.registry(), Instant::now());
+                }
+                Order::AddressesAreKnown { key, number } => {
+                    self.connections.addresses_are_known(key, number);
+                }
+                Order::TakeAll(to) => {
+                    // Nobody may be waiting any more; then the tunnels close.
+                    drop(to.send(self.take_all()));
+                }
+                Order::Drain(period) => self.drain(period),
+                Order::Stop => goes_on = false,
+            }
+        }
+        goes_on
+    }
+
+    fn adopt(&mut self, mut tunnel: Tunnel) {
+        tunnel.state.identity.settle();
+        let opened = Opened { tunnel, hears_client: false, hears_upstream: false };
+        self.take_in(opened, Slot::begin);
+    }
+
+    fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret)) {
+        if self.slots.capacity() == 0 {
+            self.slots.reserve_exact(room::places::<Slot>());
+        }
+        let entry = self.slots.vacant_entry();
+        if let Err(fault) = register(self.poll.registry(), &opened, entry.key()) {
+            tracing::error!(%fault, "cannot register a tunnel");
+            self.left();
+            return self.tell(opened.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+        }
+        // The first event of each socket comes at once and says what it is ready for.
+        let key = entry.key();
+        self.reach = self.reach.max(key + 1);
+        let (rulebook, now) = (&self.rulebook, self.now);
+        let slot = entry.insert(Slot::new(opened.tunnel));
+        let next = guarded(|| {
+            begin(slot, rulebook, now, secret(key));
+            Next::Wait
+        });
+        if next == Next::Failed {
+            return self.fail(key);
+        }
+        self.drain_late(key);
+        self.rearm(key);
+    }
+
+    fn end(&mut self, key: usize) {
+        let Some(slot) = self.slots.try_remove(key) else {
+            return;
+        };
+        self.wheel.remove(key);
+        deregister(self.poll.registry(), &slot.tunnel);
+        if self.slots.is_empty() && self.reach > KEPT {
+            self.give_back();
+        }
+        self.left();
+        let tunnel = slot.into_ended();
+        let end = tunnel.state.end();
+        self.tell(tunnel, end);
+    }
+
+    /// Gives back the memory of many tunnels, once all are gone.
+    fn give_back(&mut self) {
+        self.slots = Slab::new();
+        self.wheel = Wheel::new(self.now.tick);
+        self.again = Vec::new();
+        self.deliveries = VecDeque::new();
+        self.reach = 0;
+    }
+
+    /// Ends a tunnel in which a panic happened. Both sides are reset: what was under way is lost, and
+    /// must not look complete.
+    fn fail(&mut self, key: usize) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        for socket in [&slot.tunnel.client, &slot.tunnel.upstream] {
+            // Fails only on what is no socket.
+            drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
+        }
+        slot.tunnel.state.fail(MISTAKE);
+        self.end(key);
+    }
+
+    fn left(&self) {
+        self.door.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A panic in there is one tunnel's bad luck and must not be that of all others.
+    fn tell(&self, tunnel: Tunnel, end: End) {
+        let told = panic::catch_unwind(AssertUnwindSafe(|| (self.on_end)(tunnel, end)));
+        if told.is_err() {
+            tracing::error!(%end, "panic while the end of a tunnel was told");
+        }
+    }
+}
+
+/// What a tunnel does in its turn. A panic in there is its own bad luck and must not be that of all
+/// others.
+#[inline]
+fn guarded(turn: impl FnOnce() -> Next) -> Next {
+    panic::catch_unwind(AssertUnwindSafe(turn)).unwrap_or(Next::Failed)
+}
+
+/// The thread is over, by order or by a fault: whatever is in it or on its way to it ends.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.door.is_gone.store(true, Ordering::Relaxed);
+        for order in self.door.close() {
+            match order {
+                Order::Adopt(tunnel) => {
+                    self.left();
+                    self.tell(tunnel, STOPPED);
+                }
+                // Whoever waits hears from the closed channel that there are none.
+                Order::TakeAll(_)
+                | Order::Drain(_)
+                | Order::Accepted(_)
+                | Order::Serve(..)
+                | Order::Listen(_)
+                | Order::Stage(_)
+                | Order::AddressesAreKnown { .. }
+                | Order::Stop => {}
+            }
+        }
+        for tunnel in self.take_all() {
+            self.tell(tunnel, STOPPED);
+        }
+    }
+}
+
+/// What nobody else can know of a tunnel.
+fn secret(key: usize) -> Secret {
+    Secret::new(RandomState::new().hash_one(key))
+}
+
+/// The start of the count of ticks and stamps: one for the process, so that a tunnel can go from one
+/// worker to another.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Time since the start of the count.
+fn elapsed() -> Duration {
+    START.elapsed()
+}
+
+/// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is
+/// registered already, for its connection, is heard anew all the same.
+fn register(registry: &Registry, opened: &Opened, key: usize) -> io::Result<()> {
+    let Opened { tunnel, hears_client, hears_upstream } = opened;
+    let hear = |socket: &TcpStream, side, is_heard| {
+        let (socket, token) = (socket.as_raw_fd(), to_token(key, side));
+        let socket = &mut SourceFd(&socket);
+        if is_heard {
+            registry.reregister(socket, token, ALL)
+        } else {
+            registry.register(socket, token, ALL)
+        }
+    };
+    let registered = hear(&tunnel.client, Peer::Client, *hears_client)
+        .and_then(|()| hear(&tunnel.upstream, Peer::Upstream, *hears_upstream));
+    if registered.is_err() {
+        deregister(registry, tunnel);
+    }
+    registered
+}
+
+/// Needed even where the sockets are closed next: a copy of a descriptor would keep it registered.
+fn deregister(registry: &Registry, tunnel: &Tunnel) {
+    for socket in [&tunnel.client, &tunnel.upstream] {
+        // Fails only on what is not registered.
+        drop(registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
+    }
+}

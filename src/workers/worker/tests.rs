@@ -1,0 +1,77 @@
+//! A worker by itself.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Mutex;
+
+use mio::Waker;
+
+use super::*;
+use crate::tunnel::{Identity, Options, Protocol};
+
+/// Both ends of a connection.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (far, listener.accept().unwrap().0)
+}
+
+/// A tunnel, and the far ends of its client and its upstream.
+fn tunnel() -> (Tunnel, TcpStream, TcpStream) {
+    let ((client, near_client), (upstream, near_upstream)) = (connection(), connection());
+    let address = client.local_addr().unwrap();
+    let identity = Identity::new(address, address, address, "", "", Instant::now());
+    for socket in [&near_client, &near_upstream] {
+        socket.set_nonblocking(true).unwrap();
+    }
+    let sides = ((near_client, Vec::new()), (near_upstream, Vec::new()));
+    (Tunnel::new(Protocol::Other, sides.0, sides.1, identity), client, upstream)
+}
+
+#[test]
+fn panic_in_one_tunnel_ends_that_one_alone() {
+    let poll = Poll::new().unwrap();
+    let waker = Waker::new(poll.registry(), WOKEN).unwrap();
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&ends);
+    let on_end = Arc::new(move |_, end| told.lock().unwrap().push(end));
+    let rulebook = Rulebook::new(&Options::default());
+    let mut worker = Worker::new(poll, Arc::new(Door::new(waker)), on_end, rulebook);
+    worker.door.open.store(3, Ordering::Relaxed);
+    let (unlucky, client, upstream) = tunnel();
+    let (lucky, mut talker, mut listener) = tunnel();
+    // One in its turn, one while it is taken in.
+    worker.adopt(unlucky);
+    worker.adopt(lucky);
+    let (stillborn, other_client, other_upstream) = tunnel();
+    let stillborn = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
+    worker.take_in(stillborn, |_, _, _, _| panic!("another, made on purpose"));
+    assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
+
+    let next = guarded(|| panic!("a mistake, made on purpose by a test"));
+    assert_eq!(next, Next::Failed);
+    worker.follow(0, next);
+    assert_eq!(*ends.lock().unwrap(), [MISTAKE; 2]);
+    for mut socket in [client, upstream, other_client, other_upstream] {
+        assert_eq!(socket.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+
+    talker.write_all(b"hello").unwrap();
+    let mut events = Events::with_capacity(8);
+    let mut heard = Vec::<u8>::new();
+    while heard.len() < 5 {
+        worker.poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();
+        assert!(!events.is_empty());
+        for event in &events {
+            worker.serve(event);
+        }
+        listener.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut bytes = [0; 8];
+        let read = listener.read(&mut bytes).unwrap_or(0);
+        heard.extend(bytes.iter().take(read));
+    }
+    assert_eq!(heard, b"hello");
+    assert_eq!(worker.door.open.load(Ordering::Relaxed), 1);
+}
