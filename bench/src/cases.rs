@@ -39,7 +39,7 @@ impl Case {
         is_quick: bool,
         run: fn(&Bench) -> Fallible<Section>,
     ) -> Self {
-        Self { name, is_quick, rounds: 5, run }
+        Self { name, is_quick, rounds: 3, run }
     }
 
     /// One whose measurements are counts, of bytes or of seconds by the clock. They come out the same each time.
@@ -62,7 +62,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::timed("upload-1m", true, requests::upload),
     Case::timed("handshakes", true, requests::handshakes),
     Case::timed("paced", true, messages::paced),
-    Case { rounds: 3, ..Case::timed("push", false, messages::push) },
+    Case::timed("push", false, messages::push),
     Case::counted("idle", true, memory::idle),
     Case::counted("kept", true, memory::kept),
     Case::timed("flood", true, beside::flood),
@@ -72,7 +72,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::counted("calls-message", true, counts::calls_message),
     Case::counted("calls-handshake", false, counts::calls_handshake),
     Case::counted("calls-request", false, counts::calls_request),
-    Case { rounds: 3, ..Case::timed("growth", false, messages::growth) },
+    Case::timed("growth", false, messages::growth),
     Case::timed("threads", true, messages::threads),
     Case::counted("micro", false, micro::run),
     Case::timed("scanning", true, scanning::run),

@@ -36,7 +36,7 @@ Commands:
         FILTER         run only the tests whose names contain it, and no fuzz target
   bench [--quick] [--case NAME]... [--proxy NAME]...
       Install nginx, HAProxy, Envoy, Caddy, Traefik, valgrind and strace, then measure elbows beside
-      these proxies and write docs/benchmarks.md. Takes about 35 minutes, in which the machine should
+      these proxies and write docs/benchmarks.md. Takes about 25 minutes, in which the machine should
       do nothing else.
         --quick        a few cases with small numbers, about a minute; writes nothing
         --case NAME    only this case; writes nothing

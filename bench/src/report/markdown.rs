@@ -39,12 +39,12 @@ elbows beside nginx, HAProxy, Envoy, Caddy, Traefik and a bare copy loop, on the
 cargo xtask bench
 ```
 
-It takes about 35 minutes on a machine that does nothing else. Every number here is the program's.
+It takes about 25 minutes on a machine that does nothing else. Every number here is the program's.
 
 ## How
 
 - One proxy at a time, on one core; the load and the application, programs of the bench, are on another. The proxies take
-  turns, in rounds: five where time is measured (three in the cases of push and growth), two where bytes are counted. A
+  turns, in rounds: three where time is measured, two where bytes are counted. A
   number is the median of the rounds, with the least and the most of them behind it. A goal compares medians; the best peer
   is the one of the five others with the least.
 - CPU is what the proxy's threads and those of its children ran, the kernel's work for them included
