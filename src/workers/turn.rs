@@ -1,5 +1,17 @@
 //! One connection in its turn: its sockets are written to and read from as its machine says, and the machine is told
 //! what came of that.
+//!
+//! ```text
+//! write_client     what waits for the client                        → client_took
+//! release          the link of an exchange that has ended is kept, or closed
+//! link_up          a link for the exchange that began: addresses, an idle link, or a new connection
+//! write_upstream   what waits for the upstream                      → upstream_took
+//! read_upstream    where the client has taken what came before      → upstream_sent, upstream_ended
+//! read_client      where more of it is wanted                       → client_sent, client_ended
+//! ```
+//!
+//! They are called in this order until nothing moves any more, or the turn is over. An old link is released before a new
+//! one is looked for: one exchange may end and the next begin in one call of the machine.
 
 use std::cell::RefCell;
 use std::io;
