@@ -153,7 +153,7 @@ impl Addresses {
     }
 
     /// `address` took a connection. Where another one has failed, it is tried first from now on.
-    pub(crate) fn reached(&self, address: SocketAddr, _now: Instant) {
+    pub(crate) fn reached(&self, address: SocketAddr) {
         let mark = fingerprint(address);
         if self.0.literal.is_some() || self.0.good.load(Ordering::Relaxed) == mark {
             return;

@@ -188,7 +188,7 @@ impl Turn<'_> {
             Ok(taken) => {
                 link.ready.writable = taken == waiting.len();
                 if !exchange.link.is_established() {
-                    self.context.proxy.addresses.reached(link.address, now);
+                    self.context.proxy.addresses.reached(link.address);
                 }
                 exchange.upstream_took(taken, now);
                 self.connection.see(Ok(()), self.context);

@@ -278,13 +278,13 @@ fn good_address_takes_no_lock_until_it_fails() {
     assert!(matches!(addresses.known(now), Known::Asked));
     assert_eq!(told(&wait(&addresses)), Some(vec![1, 2]));
     addresses.failed(address(1), now);
-    addresses.reached(address(2), now);
+    addresses.reached(address(2));
     assert_eq!(told(&addresses.known(now)), Some(vec![2, 1]));
     let held = addresses.0.state();
     let (sender, receiver) = mpsc::channel();
     let worker = addresses.clone();
     std::thread::spawn(move || {
-        worker.reached(address(2), now);
+        worker.reached(address(2));
         sender.send(()).unwrap();
     });
     receiver.recv_timeout(Duration::from_secs(10)).expect("it takes no lock");
@@ -292,7 +292,7 @@ fn good_address_takes_no_lock_until_it_fails() {
 
     addresses.failed(address(2), now);
     assert_eq!(told(&addresses.known(now)), Some(vec![1, 2]));
-    addresses.reached(address(2), now);
+    addresses.reached(address(2));
     assert_eq!(told(&addresses.known(now)), Some(vec![2, 1]), "that it is back is noticed");
 }
 
