@@ -72,32 +72,57 @@ fn plain(name: &[u8]) -> String {
 /// Whether nobody but elbows may say a field of this name to an upstream.
 pub(super) fn is_ours(name: &[u8]) -> bool {
     const OTHERS: [&str; 4] = ["x-real-ip", "forwarded", "x-request-id", "proxy"];
-    const TLVS: &str = "alpn authority unique-id ssl-version ssl-cn ssl-cipher aws-vpce-id \
-                        azure-link-id gcp-psc-id";
+    const TLVS: [&str; 9] = [
+        "alpn",
+        "authority",
+        "unique-id",
+        "ssl-version",
+        "ssl-cn",
+        "ssl-cipher",
+        "aws-vpce-id",
+        "azure-link-id",
+        "gcp-psc-id",
+    ];
     let plain = plain(name);
-    let is_tlv = |rest: &str| TLVS.split_whitespace().any(|tlv| tlv == rest);
+    let is_tlv = |rest: &str| TLVS.contains(&rest);
     plain.starts_with("x-forwarded-")
         || OTHERS.contains(&plain.as_str())
         || plain.strip_prefix("x-proxy-").is_some_and(is_tlv)
 }
 
 fn is_always_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: &str = "connection keep-alive proxy-connection transfer-encoding upgrade te \
-                         http2-settings proxy-authorization proxy-authenticate";
-    NAMES.split_whitespace().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+    const NAMES: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "http2-settings",
+        "proxy-authorization",
+        "proxy-authenticate",
+    ];
+    NAMES.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 /// Whether a field speaks of one connection.
 fn is_hop_by_hop(fields: &[Field], name: &[u8]) -> bool {
-    const END_TO_END: &str = "host content-length content-type content-encoding authorization \
-                              cookie origin cache-control max-forwards";
+    const END_TO_END: [&str; 9] = [
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "authorization",
+        "cookie",
+        "origin",
+        "cache-control",
+        "max-forwards",
+    ];
     let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
     // A claim of who the client is stays one, in its usual spelling.
     let is_claim =
         is_ours(name) && plain(name) == lower && lower != "proxy" && !lower.starts_with("x-proxy-");
-    let stays = END_TO_END.split_whitespace().any(|other| other == lower)
-        || lower.starts_with("sec-websocket-")
-        || is_claim;
+    let stays = END_TO_END.contains(&&*lower) || lower.starts_with("sec-websocket-") || is_claim;
     is_always_hop_by_hop(name) || !stays && items(fields, "connection").contains(&lower)
 }
 

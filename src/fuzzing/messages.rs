@@ -52,7 +52,9 @@ pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &Li
                 used
             }
             Err(fault) => {
-                body.fault = Some((fault.to_string(), body.used + told_at(&before, new)));
+                let is_wrong = |length: usize| before.clone().step(&new[..length]).is_err();
+                let at = body.used + first_wrong(new.len(), is_wrong);
+                body.fault = Some((fault.to_string(), at));
                 break;
             }
         };
@@ -63,10 +65,15 @@ pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &Li
     body
 }
 
-/// At which byte a fault of this step stands: with one less there is none.
-fn told_at(before: &Chunked, bytes: &[u8]) -> usize {
-    let is_wrong = |length: usize| before.clone().step(&bytes[..length]).is_err();
-    (0..=bytes.len()).find(|length| is_wrong(*length)).expect("it is wrong")
+/// At which of `length` bytes a fault stands: with one less there is none. Faults stay, so that it is found by halves.
+pub(super) fn first_wrong(length: usize, is_wrong: impl Fn(usize) -> bool) -> usize {
+    let (mut right, mut wrong) = (0, length);
+    while right + 1 < wrong {
+        let middle = usize::midpoint(right, wrong);
+        if is_wrong(middle) { wrong = middle } else { right = middle }
+    }
+    assert!(is_wrong(wrong) && !is_wrong(right));
+    wrong
 }
 
 impl Body {

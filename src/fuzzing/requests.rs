@@ -3,7 +3,7 @@
 
 use super::Script;
 use super::http_reference::{self, Verdict};
-use super::messages::{Body, limits, read_body};
+use super::messages::{Body, first_wrong, limits, read_body};
 use crate::http::head::{Framing, Limits, Reader};
 
 /// Messages that are followed at most.
@@ -84,8 +84,10 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
                 (head.framing, used)
             }
             Err(fault) => {
-                let length = told_at(&bytes[start..came], limits);
-                said.push(Said::Fault(fault.to_string(), length));
+                let new = &bytes[start..came];
+                let is_wrong =
+                    |length: usize| Reader::default().request(&new[..length], limits).is_err();
+                said.push(Said::Fault(fault.to_string(), first_wrong(new.len(), is_wrong)));
                 break;
             }
         };
@@ -112,19 +114,6 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
         came = came.max(start);
     }
     said
-}
-
-/// At which byte a fault stands: with one less there is none.
-fn told_at(bytes: &[u8], limits: &Limits) -> usize {
-    let is_wrong = |length: &usize| Reader::default().request(&bytes[..*length], limits).is_err();
-    // Faults stay: the first one is found by halves.
-    let (mut right, mut wrong) = (0, bytes.len());
-    while right + 1 < wrong {
-        let middle = usize::midpoint(right, wrong);
-        if is_wrong(&middle) { wrong = middle } else { right = middle }
-    }
-    assert!(is_wrong(&wrong) && !is_wrong(&right));
-    wrong
 }
 
 /// The reference finds the same in a head that passes.

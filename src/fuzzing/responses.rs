@@ -3,7 +3,7 @@
 
 use super::Script;
 use super::http_reference::{self, Verdict};
-use super::messages::{Body, limits, read_body};
+use super::messages::{Body, first_wrong, limits, read_body};
 use crate::http::head::{Framing, Limits, Reader};
 
 /// Interim responses that are followed at most.
@@ -79,9 +79,8 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Said {
             Err(fault) => {
                 let new = &bytes[start..came];
                 let is_wrong =
-                    |length: &usize| Reader::default().response(&new[..*length], limits).is_err();
-                let at = (0..=new.len()).find(is_wrong).expect("it is wrong");
-                said.fault = Some((fault.to_string(), at));
+                    |length: usize| Reader::default().response(&new[..length], limits).is_err();
+                said.fault = Some((fault.to_string(), first_wrong(new.len(), is_wrong)));
                 break;
             }
         }
