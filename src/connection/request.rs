@@ -11,7 +11,7 @@ use crate::drain::Stage;
 use crate::end::{End, Phase as During, Reason, Side};
 use crate::exchange::Exchange;
 use crate::http::head::{Framing, Request};
-use crate::http::hop::Listed;
+use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
 use crate::http::reject::{From, Rejection};
 use crate::http::write::{self, Onward};
@@ -124,8 +124,8 @@ impl Connection {
     /// Deals with a request whose head is whole.
     fn request(&mut self, head: &Request<'_>, context: &Context<'_>) {
         let proxy = context.proxy;
-        let listed = Listed::of(&head.fields);
-        let form = Form::of(head, &listed);
+        let options = ConnectionOptions::of(&head.fields);
+        let form = Form::of(head, &options);
         let has_body = !head.framing.is_empty();
         if health::is_check(head, &proxy.config.health_path) {
             let own = health::answer(context.stage == Stage::Serving);
@@ -135,7 +135,7 @@ impl Connection {
         proxy.counters.requests.add(1);
         let request_id = forwarded::request_id(&head.fields, context.ids);
         let mut entry = Entry::new(&proxy.access_log, head.line, request_id, context.now);
-        let offer = upgrade::offer(head, &listed);
+        let offer = upgrade::offer(head, &options);
         if offer.is_some() {
             entry.during = During::Handshake;
         }
@@ -160,7 +160,7 @@ impl Connection {
         let mut out = context.spare.take();
         out.clear();
         out.reserve(HEAD);
-        write::request(&mut out, head, &listed, &onward);
+        write::request(&mut out, head, &options, &onward);
         let exchange = Exchange::new(head, form, entry, offer, out, context);
         self.phase = Phase::Exchange(Box::new(exchange));
         self.since = context.now;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Script;
 use super::course::{Chance, Outcome, Upstreams, drive, steps_of_chance};
-use super::exchange_reference::Asked;
+use super::exchange_reference::request_length;
 use super::shell::{Logged, Shell, address, config};
 use crate::config::{Config, ProxyProtocol};
 use crate::drain::Stage;
@@ -258,7 +258,7 @@ impl Run {
         while !rest.is_empty() {
             let start = rest.strip_prefix(b"\r\n").unwrap_or(rest);
             flags.push(start.starts_with(b"HEAD "));
-            match Asked::used(rest) {
+            match request_length(rest) {
                 Some(used) => rest = &rest[used..],
                 None => break,
             }

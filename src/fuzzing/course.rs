@@ -2,7 +2,7 @@
 //! or with none of that. What comes out is said in a form that does not depend on them.
 
 use super::decode::{self, Ending, Message};
-use super::shell::{Logged, Shell, Step};
+use super::shell::{Action, Logged, Shell};
 
 /// Steps without a move after which all sides are given room.
 const IDLE_STEPS: u32 = 12;
@@ -119,9 +119,9 @@ pub(crate) fn drive(shell: &mut Shell, upstreams: &mut Upstreams, chance: &mut O
             steps_of_chance(shell, upstreams, chance);
         }
         let mut moved = false;
-        for step in Step::ALL {
+        for action in Action::ALL {
             give(shell, [usize::MAX; 2], [usize::MAX; 2]);
-            moved |= shell.step(step);
+            moved |= shell.step(action);
             moved |= upstreams.react(shell);
         }
         if !moved {
@@ -137,8 +137,8 @@ pub(crate) fn steps_of_chance(shell: &mut Shell, upstreams: &mut Upstreams, chan
         let pieces = [chance.size(), chance.size()];
         let rooms = [chance.room(), chance.room()];
         give(shell, pieces, rooms);
-        let step = Step::ALL[chance.below(Step::ALL.len())];
-        let moved = shell.step(step) | upstreams.react(shell);
+        let action = Action::ALL[chance.below(Action::ALL.len())];
+        let moved = shell.step(action) | upstreams.react(shell);
         idle = if moved { 0 } else { idle + 1 };
     }
 }

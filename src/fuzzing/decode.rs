@@ -2,10 +2,10 @@
 //! here is slow, knows whole heads only, and shares nothing with the readers of production.
 
 use super::http_reference::{self, Field, Verdict, find};
-use crate::http::head::{Framing, Limits};
+use crate::http::head::{Framing, HeadLimits};
 
 /// Elbows writes no head that is longer than what it read and what it adds.
-const LIMITS: Limits = Limits { head: 1 << 20, fields: 1 << 16, target: 1 << 20 };
+const LIMITS: HeadLimits = HeadLimits { head: 1 << 20, fields: 1 << 16, target: 1 << 20 };
 
 /// A body, as far as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,17 +3,17 @@
 use super::decode::{Ending, Message};
 use super::http_reference::{self, Field, Verdict};
 use super::messages::{Body, read_body};
-use crate::http::head::{Framing, Limits};
+use crate::http::head::{Framing, HeadLimits};
 
-/// What a client asks for with its first message.
+/// Who answers the first message of a client.
 #[derive(Debug)]
-pub(super) enum Asked {
-    /// Its head is not whole, or wrong.
-    Nothing,
-    /// Elbows answers it itself.
-    Own,
-    /// It is for the upstream.
-    Passes(Request),
+pub(super) enum Answerer {
+    /// Its head is not whole, or it is wrong and gets no more than a refusal.
+    Nobody,
+    /// Elbows itself.
+    Elbows,
+    /// The upstream, which gets this.
+    Upstream(Request),
 }
 
 #[derive(Debug)]
@@ -138,11 +138,11 @@ fn number(digits: &[u8]) -> Vec<u8> {
     digits[zeros.min(digits.len() - 1)..].to_vec()
 }
 
-impl Asked {
+impl Answerer {
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let limits = Limits::DEFAULT;
+        let limits = HeadLimits::DEFAULT;
         let Verdict::Whole(head, used) = http_reference::request(bytes, &limits) else {
-            return Self::Nothing;
+            return Self::Nobody;
         };
         let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\r').next().unwrap());
@@ -158,26 +158,24 @@ impl Asked {
         let is_last = is_counted
             && values(&head.fields, "max-forwards").iter().any(|left| number(left) == b"0");
         if is_health || is_last {
-            return Self::Own;
+            return Self::Elbows;
         }
         let rest = &bytes[used..];
         let body = body(rest, head.framing);
         let used = used + body.used;
         let is_http_10 = words[2] == "HTTP/1.0";
         let (fields, framing) = (head.fields, head.framing);
-        Self::Passes(Request { method, target, is_http_10, fields, framing, body, used })
+        Self::Upstream(Request { method, target, is_http_10, fields, framing, body, used })
     }
 }
 
-impl Asked {
-    /// The bytes of the message that `bytes` begin with, if its end is there.
-    pub(super) fn used(bytes: &[u8]) -> Option<usize> {
-        let Verdict::Whole(head, used) = http_reference::request(bytes, &Limits::DEFAULT) else {
-            return None;
-        };
-        let body = body(&bytes[used..], head.framing);
-        body.is_over.then_some(used + body.used)
-    }
+/// How long the request that `bytes` begin with is, if its end is there.
+pub(super) fn request_length(bytes: &[u8]) -> Option<usize> {
+    let Verdict::Whole(head, used) = http_reference::request(bytes, &HeadLimits::DEFAULT) else {
+        return None;
+    };
+    let body = body(&bytes[used..], head.framing);
+    body.is_over.then_some(used + body.used)
 }
 
 /// The authority and the rest of a target in absolute form.
@@ -194,7 +192,7 @@ fn body(bytes: &[u8], framing: Framing) -> Body {
         Framing::Absent => 0,
         Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
         Framing::Chunked => {
-            return read_body(bytes, bytes.len(), bytes.len().max(1), &Limits::DEFAULT);
+            return read_body(bytes, bytes.len(), bytes.len().max(1), &HeadLimits::DEFAULT);
         }
         Framing::UntilClose => usize::MAX,
     };
@@ -300,7 +298,7 @@ impl Response {
         loop {
             let (head, used) = match http_reference::response(
                 rest,
-                &Limits { head: 64 * 1024, ..Limits::DEFAULT },
+                &HeadLimits { head: 64 * 1024, ..HeadLimits::DEFAULT },
             ) {
                 Verdict::Whole(head, used) => (head, used),
                 Verdict::Part => return Self { interim, last: Last::Part },

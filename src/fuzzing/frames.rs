@@ -4,7 +4,7 @@
 use std::mem;
 
 use super::Script;
-use super::reference::{self, CLOSE, Frame, Limits, PING, PONG, Reading, Tail};
+use super::reference::{self, CLOSE, Frame, FrameLimits, PING, PONG, Reading, Tail};
 use crate::peer::Peer;
 use crate::websocket::scanner::{Counts, MAX_KEPT, Rules, Scan, Scanner, Tally, Then, Until};
 
@@ -15,7 +15,7 @@ const OURS: [u8; 8] = *b"our ping";
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     sender: Peer,
-    limits: Limits,
+    limits: FrameLimits,
     until: Until,
 }
 
@@ -27,7 +27,7 @@ pub fn frames(bytes: &[u8]) {
     let limit = |bit: u8, limit: u64| (switches & 1 << bit != 0).then_some(limit);
     let setup = Setup {
         sender: if switches & 1 == 0 { Peer::Client } else { Peer::Upstream },
-        limits: Limits {
+        limits: FrameLimits {
             frame: limit(2, limits[0]),
             message: limit(3, limits[1]),
             is_strict: switches & 2 != 0,

@@ -2,12 +2,12 @@
 
 use super::http_reference::{self, Field, Verdict};
 use crate::http::framing::{Chunked, Step};
-use crate::http::head::Limits;
+use crate::http::head::HeadLimits;
 
 /// The usual limits, or small ones.
-pub(super) fn limits(choice: u8) -> Limits {
-    let small = Limits { head: 300, fields: 6, target: 40 };
-    if choice.is_multiple_of(2) { Limits::DEFAULT } else { small }
+pub(super) fn limits(choice: u8) -> HeadLimits {
+    let small = HeadLimits { head: 300, fields: 6, target: 40 };
+    if choice.is_multiple_of(2) { HeadLimits::DEFAULT } else { small }
 }
 
 /// A chunked body, as far as it came.
@@ -24,7 +24,7 @@ pub(super) struct Body {
 
 /// Reads a chunked body that `bytes` begin with, of which `came` are there at first, and `piece` more each time that
 /// more are asked for.
-pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &Limits) -> Body {
+pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &HeadLimits) -> Body {
     let mut body = Body::default();
     let mut chunked = Chunked::new(*limits);
     came = came.min(bytes.len());
@@ -78,7 +78,7 @@ pub(super) fn first_wrong(length: usize, is_wrong: impl Fn(usize) -> bool) -> us
 
 impl Body {
     /// The reference finds the same, as far as it can tell: it tells nothing of a line before its end.
-    pub(super) fn is_what_the_reference_reads(&self, bytes: &[u8], limits: &Limits) {
+    pub(super) fn is_what_the_reference_reads(&self, bytes: &[u8], limits: &HeadLimits) {
         match http_reference::chunked(bytes, limits) {
             Verdict::Whole(body, used) => {
                 assert_eq!(self.fault, None);

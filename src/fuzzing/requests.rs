@@ -4,7 +4,7 @@
 use super::Script;
 use super::http_reference::{self, Verdict};
 use super::messages::{Body, first_wrong, limits, read_body};
-use crate::http::head::{Framing, Limits, Reader};
+use crate::http::head::{Framing, HeadLimits, Reader};
 
 /// Messages that are followed at most.
 const MOST: usize = 64;
@@ -68,7 +68,7 @@ pub fn requests(bytes: &[u8]) {
 
 /// Follows the messages, with `piece` more bytes each time that more are asked for. None is begun behind the last one
 /// that is followed, so that where it ends does not depend on the pieces.
-fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
+fn follow(bytes: &[u8], piece: usize, limits: &HeadLimits) -> Vec<Said> {
     let mut reader = Reader::default();
     let mut said = Vec::new();
     let (mut start, mut came) = (0, 0);
@@ -117,7 +117,7 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
 }
 
 /// The reference finds the same in a head that passes.
-fn head_is_clear(bytes: &[u8], used: usize, framing: Framing, limits: &Limits) {
+fn head_is_clear(bytes: &[u8], used: usize, framing: Framing, limits: &HeadLimits) {
     let (head, same) = Reader::default().request(bytes, limits).unwrap().unwrap();
     assert_eq!((same, head.framing), (used, framing));
     let fields = head.fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec()));

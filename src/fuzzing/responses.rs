@@ -4,7 +4,7 @@
 use super::Script;
 use super::http_reference::{self, Verdict};
 use super::messages::{Body, first_wrong, limits, read_body};
-use crate::http::head::{Framing, Limits, Reader};
+use crate::http::head::{Framing, HeadLimits, Reader};
 
 /// Interim responses that are followed at most.
 const MOST: usize = 16;
@@ -52,7 +52,7 @@ pub fn responses(bytes: &[u8]) {
 }
 
 /// Follows one response and those that announce it, with `piece` more bytes each time that more are asked for.
-fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Said {
+fn follow(bytes: &[u8], piece: usize, limits: &HeadLimits) -> Said {
     let mut reader = Reader::default();
     let mut said = Said { heads: Vec::new(), framing: None, body: None, fault: None };
     let (mut start, mut came) = (0, 0);
@@ -89,7 +89,7 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Said {
 }
 
 /// The reference finds the same in a head that passes.
-fn head_is_clear(bytes: &[u8], used: usize, limits: &Limits) {
+fn head_is_clear(bytes: &[u8], used: usize, limits: &HeadLimits) {
     let (head, same) = Reader::default().response(bytes, limits).unwrap().unwrap();
     assert_eq!(same, used);
     let fields = head.fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec()));

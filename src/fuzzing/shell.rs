@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-use self::peer::{Link, Peer};
+use self::peer::{Peer, UpstreamPeer};
 use crate::access_log::AccessLog;
 use crate::config::{Config, ProxyProtocol};
 use crate::connection::{Connection, State, Switching};
@@ -56,7 +56,7 @@ impl Logged {
 
 /// What is done with sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Action {
     WriteClient,
     LinkUp,
     WriteUpstream,
@@ -64,7 +64,7 @@ pub(crate) enum Step {
     ReadClient,
 }
 
-impl Step {
+impl Action {
     /// In the order of a worker's turn.
     pub(crate) const ALL: [Self; 5] = [
         Self::WriteClient,
@@ -85,7 +85,7 @@ pub(crate) struct Shell {
     connection: Option<Connection>,
     pub(crate) client: Peer,
     /// Every connection to an upstream that there was.
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: Vec<UpstreamPeer>,
     link: Option<usize>,
     /// Links that wait for another exchange; the last one is used first.
     idle: Vec<usize>,
@@ -255,7 +255,7 @@ impl Shell {
     /// Takes steps in a worker's order until nothing moves any more.
     pub(crate) fn run(&mut self) {
         let mut looks = 0;
-        while Step::ALL.iter().fold(false, |moved, step| moved | self.step(*step)) {
+        while Action::ALL.iter().fold(false, |moved, action| moved | self.step(*action)) {
             looks += 1;
             assert!(looks < MOST_LOOKS * 100, "it never comes to rest");
         }
@@ -302,15 +302,15 @@ impl Shell {
     }
 
     /// One step. Whether anything moved.
-    pub(crate) fn step(&mut self, step: Step) -> bool {
+    pub(crate) fn step(&mut self, action: Action) -> bool {
         let moved = self.release();
         let moved = moved
-            | match step {
-                Step::WriteClient => self.write_client(),
-                Step::LinkUp => self.link_up(),
-                Step::WriteUpstream => self.write_upstream(),
-                Step::ReadUpstream => self.read_upstream(),
-                Step::ReadClient => self.read_client(),
+            | match action {
+                Action::WriteClient => self.write_client(),
+                Action::LinkUp => self.link_up(),
+                Action::WriteUpstream => self.write_upstream(),
+                Action::ReadUpstream => self.read_upstream(),
+                Action::ReadClient => self.read_client(),
             };
         self.see();
         moved

@@ -31,7 +31,7 @@ use crate::clock::{Now, Stamp, TICK, is_reached};
 use crate::end::{Reason, Side};
 use crate::fuzzing::Script;
 use crate::fuzzing::http_reference::find;
-use crate::fuzzing::reference::{self, CLOSE, Limits, PING, PONG, Tail};
+use crate::fuzzing::reference::{self, CLOSE, FrameLimits, PING, PONG, Tail};
 use crate::websocket::keepalive::Secret;
 use crate::websocket::scanner::MAX_KEPT;
 use explained::Explained;
@@ -86,7 +86,7 @@ struct Run {
     state: State,
     local: Local,
     rulebook: Rulebook,
-    limits: Limits,
+    limits: FrameLimits,
     protocol: Protocol,
     buffer: Vec<u8>,
     early: usize,
@@ -109,7 +109,7 @@ impl Run {
         let limit = |bit: u8, value: u8| (switches & 1 << bit != 0).then_some(u64::from(value));
         let time = |value: u8| TICK * (1 + u32::from(value));
         let timed = |bit: u8, value: u8| (switches & 1 << bit != 0).then_some(time(value));
-        let limits = Limits {
+        let limits = FrameLimits {
             frame: limit(1, script.byte()),
             message: limit(2, script.byte()),
             is_strict: switches & 1 != 0,
@@ -137,7 +137,7 @@ impl Run {
 
     fn start(
         options: &Options,
-        limits: Limits,
+        limits: FrameLimits,
         protocol: Protocol,
         buffer: Vec<u8>,
         early: [Vec<u8>; 2],
@@ -274,7 +274,7 @@ impl Run {
         let taken = self.wires[side].taken.borrow();
         // Where frames begin does not depend on those before.
         let taken = &taken[transcript.seen..];
-        let got = reference::read(taken, side.other(), Limits::default());
+        let got = reference::read(taken, side.other(), FrameLimits::default());
         for frame in got.frames.iter().take_while(|frame| frame.is_whole()) {
             let bytes = &taken[frame.start..frame.end(taken)];
             transcript.seen += bytes.len();
@@ -466,7 +466,7 @@ impl Run {
             {
                 let sent = &self.transcripts[side.other()].sent;
                 let held_at = |is_awaited: bool, is_held: bool| {
-                    let limits = |awaits_pong| Limits { awaits_pong, ..self.limits };
+                    let limits = |awaits_pong| FrameLimits { awaits_pong, ..self.limits };
                     let reading = reference::read(sent, side.other(), limits(is_awaited));
                     reading.held_at(sent, limits(is_held))
                 };

@@ -63,13 +63,13 @@ struct Shared {
     lookup: Lookup,
     runtime: Handle,
     /// Held for moments, never across a question.
-    state: Mutex<State>,
+    state: Mutex<AddressState>,
     /// The [`fingerprint`] of the address that took a connection last and has not failed since; 0 if there is none.
     /// With it [`Addresses::reached`] takes no lock where nothing changes.
     good: AtomicU64,
 }
 
-struct State {
+struct AddressState {
     answers: Answers,
     waiting: Vec<Tell>,
     failing: Recurring,
@@ -100,7 +100,7 @@ impl Addresses {
             literal: address.map(|address| Arc::from([address])),
             lookup,
             runtime,
-            state: Mutex::new(State {
+            state: Mutex::new(AddressState {
                 answers: Answers::new(too_slow(host)),
                 waiting: Vec::new(),
                 failing: Recurring::default(),
@@ -166,7 +166,7 @@ impl Addresses {
 
 impl Shared {
     /// What is under this lock is whole after a panic too.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AddressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -112,7 +112,7 @@ pub(super) enum Read {
 
 /// A connection to an upstream.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct UpstreamPeer {
     pub(crate) address: SocketAddr,
     pub(crate) peer: Peer,
     /// Exchanges that had it.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::panic)]
 
-use crate::fuzzing::reference::{self, CLOSE, Frame, Limits, Reading, Tail};
+use crate::fuzzing::reference::{self, CLOSE, Frame, FrameLimits, Reading, Tail};
 use crate::tunnel::Peer;
 
 /// A walk over what came out, and over what was sent, side by side.
@@ -119,7 +119,7 @@ impl Explained<'_> {
         }
         let whole = 2 + usize::from(mask_bit >> 5) + usize::from(payload);
         if is_close && bytes.len() >= whole {
-            let read = reference::read(&bytes[..whole], self.sender, Limits::default());
+            let read = reference::read(&bytes[..whole], self.sender, FrameLimits::default());
             assert!(is_code_of_ours(read.frames.first()?), "a Close with another code");
         }
         Some((whole.min(bytes.len()), is_close))
