@@ -4,11 +4,11 @@
 use bytes::BytesMut;
 
 use super::closing::Linger;
-use super::{Connection, Phase, identify};
+use super::{Connection, ConnectionState, identify};
 use crate::access_log::Entry;
 use crate::config::MissingOrigin;
 use crate::drain::Stage;
-use crate::end::{End, Phase as During, Reason, Side};
+use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
 use crate::http::head::{Framing, Request};
 use crate::http::hop::ConnectionOptions;
@@ -36,7 +36,7 @@ impl Connection {
                 proxy.warnings.proxy_header_refused(&fault, self.balancer, context.now);
                 let rule = fault.as_str();
                 tracing::debug!(balancer = %self.balancer, rule, "bad PROXY header: {fault}");
-                self.phase = Phase::Over { with_reset: false };
+                self.state = ConnectionState::Over { with_reset: false };
                 return Some(bytes.len());
             }
         };
@@ -46,7 +46,8 @@ impl Connection {
             self.since = context.now;
         }
         self.client = Some(Box::new(client));
-        self.phase = if self.over.is_some() { Phase::Refused } else { Phase::Head };
+        self.state =
+            if self.over.is_some() { ConnectionState::Refused } else { ConnectionState::Head };
         Some(used)
     }
 
@@ -100,7 +101,7 @@ impl Connection {
     /// The time for a head is over. An idle connection has asked nothing and is owed nothing.
     pub(super) fn head_is_late(&mut self, context: &Context<'_>) {
         if self.unread.is_empty() {
-            self.phase = Phase::Over { with_reset: false };
+            self.state = ConnectionState::Over { with_reset: false };
             return;
         }
         let bytes = std::mem::take(&mut self.unread);
@@ -137,7 +138,7 @@ impl Connection {
         let mut entry = Entry::new(&proxy.access_log, head.line, request_id, context.now);
         let offer = upgrade::offer(head, &options);
         if offer.is_some() {
-            entry.during = During::Handshake;
+            entry.during = Phase::Handshake;
         }
         let Some(client) = &self.client else { return };
         if !client.identified {
@@ -162,7 +163,7 @@ impl Connection {
         out.reserve(HEAD);
         write::request(&mut out, head, &options, &onward);
         let exchange = Exchange::new(head, form, entry, offer, out, context);
-        self.phase = Phase::Exchange(Box::new(exchange));
+        self.state = ConnectionState::Exchange(Box::new(exchange));
         self.since = context.now;
     }
 
@@ -203,7 +204,7 @@ impl Connection {
     ) {
         let text = max_forwards::reflection(head);
         entry.status = Some(200);
-        self.log(&entry, End::new(Side::Elbows, During::Request, Reason::Complete), context);
+        self.log(&entry, End::new(Side::Elbows, Phase::Request, Reason::Complete), context);
         let own = Own {
             status: 200,
             content_type: if text.is_empty() { "" } else { "message/http" },
@@ -239,7 +240,7 @@ impl Connection {
         own.write(self.to_client.end(), Form { keeps, ..form });
         self.since = context.now;
         if keeps {
-            self.phase = Phase::Head;
+            self.state = ConnectionState::Head;
         } else {
             self.close(linger, context);
         }
