@@ -35,7 +35,7 @@ static RUNTIME: LazyLock<Runtime> =
 const MOST_LOOKS: usize = 10_000;
 
 /// What one line of the access log says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) request: String,
     pub(crate) status: u64,
@@ -46,11 +46,74 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
+    /// Reads a line, which is one flat object in JSON.
+    ///
+    /// # Panics
+    /// It is something else.
+    fn read(line: &str) -> Self {
+        let mut logged = Self::default();
+        let (mut by, mut during, mut why) = (String::new(), String::new(), String::new());
+        let mut rest = line.strip_prefix('{').expect("an object");
+        loop {
+            let (key, behind) =
+                rest.strip_prefix('"').and_then(|rest| rest.split_once("\":")).unwrap();
+            let (value, behind) = read_value(behind);
+            match key {
+                "request" => logged.request = value,
+                "status" => logged.status = value.parse().unwrap_or_default(),
+                "from_client" => logged.from_client = value.parse().unwrap(),
+                "from_upstream" => logged.from_upstream = value.parse().unwrap(),
+                "by" => by = value,
+                "during" => during = value,
+                "why" => why = value,
+                _ => {}
+            }
+            let Some(behind) = behind.strip_prefix(',') else {
+                assert_eq!(behind, "}");
+                break;
+            };
+            rest = behind;
+        }
+        logged.end = [by, during, why].join(" ");
+        logged
+    }
+
     /// How much of a bad head was there to be logged depends on the pieces in which it came.
     pub(crate) fn forget_bad_head(&mut self) {
         if self.status >= 400 && self.end.starts_with("client request") {
             self.request.clear();
         }
+    }
+}
+
+/// The value that a text in JSON begins with, and what is behind it: a string without its escapes, anything else as it
+/// stands.
+fn read_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', '}']).expect("it ends");
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut rest = quoted;
+    loop {
+        let end = rest.find(['"', '\\']).expect("it ends");
+        let (plain, behind) = rest.split_at(end);
+        assert!(!plain.contains(|char: char| char.is_ascii_control()), "{plain:?}");
+        value.push_str(plain);
+        rest = match behind.as_bytes() {
+            [b'"', ..] => return (value, &behind[1..]),
+            [b'\\', b'u', ..] => {
+                let code = u32::from_str_radix(&behind[2..6], 16).expect("four digits");
+                value.push(char::from_u32(code).expect("a character"));
+                &behind[6..]
+            }
+            _ => {
+                value.push(
+                    behind[1..].chars().next().filter(|char| matches!(char, '"' | '\\')).unwrap(),
+                );
+                &behind[2..]
+            }
+        };
     }
 }
 
@@ -352,19 +415,6 @@ impl Shell {
             return Vec::new();
         }
         let text = String::from_utf8(lines).expect("it is text");
-        text.lines()
-            .map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
-                let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-                let number = |key: &str| line[key].as_u64().unwrap_or_default();
-                Logged {
-                    request: text("request"),
-                    status: number("status"),
-                    from_client: number("from_client"),
-                    from_upstream: number("from_upstream"),
-                    end: [text("by"), text("during"), text("why")].join(" "),
-                }
-            })
-            .collect()
+        text.lines().map(Logged::read).collect()
     }
 }
