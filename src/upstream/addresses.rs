@@ -37,13 +37,13 @@ use crate::warnings::Recurring;
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses(Arc<Shared>);
 
-/// What is known at one moment.
+/// What the name resolves to, as far as it is known at one moment.
 #[derive(Clone, Debug)]
-pub(crate) enum Known {
+pub(crate) enum Resolution {
     /// In the order in which to try them.
-    Now(Arc<[SocketAddr]>),
+    Addresses(Arc<[SocketAddr]>),
     /// The resolver is being asked; [`Addresses::when_known`] tells when it has answered.
-    Asked,
+    Pending,
     /// The name has none, and never had one that could be used meanwhile.
     Fault(Fault),
 }
@@ -110,9 +110,9 @@ impl Addresses {
     }
 
     /// What is known now. Begins a question where the last answer is too old. Never waits.
-    pub(crate) fn known(&self, now: Instant) -> Known {
+    pub(crate) fn known(&self, now: Instant) -> Resolution {
         if let Some(literal) = &self.0.literal {
-            return Known::Now(Arc::clone(literal));
+            return Resolution::Addresses(Arc::clone(literal));
         }
         let (known, ask) = self.0.state().answers.known(now);
         if ask {
@@ -122,7 +122,7 @@ impl Addresses {
     }
 
     /// Calls `tell` once, from a thread of the runtime, as soon as [`Addresses::known`] says something else than
-    /// [`Known::Asked`]: the question has been answered, or failed, or takes so long that the last good answer is
+    /// [`Resolution::Pending`]: the question has been answered, or failed, or takes so long that the last good answer is
     /// used, or that there is none. Whoever has less time than that has a clock of their own.
     pub(crate) fn when_known(&self, tell: Tell) {
         let mut state = self.0.state();

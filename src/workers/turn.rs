@@ -35,7 +35,7 @@ use crate::proxy::Context;
 use crate::socket;
 use crate::tunnel::Waiting;
 use crate::tunnel::flow::Bulk;
-use crate::upstream::{Fault, Known};
+use crate::upstream::{Fault, Resolution};
 
 /// One connection in its turn, and all that it takes.
 pub(super) struct Turn<'a> {
@@ -120,12 +120,12 @@ impl Turn<'_> {
             Wish::Nothing => return false,
             Wish::Addresses if *asks => return false,
             Wish::Addresses => match addresses.known(context.now) {
-                Known::Now(found) => {
+                Resolution::Addresses(found) => {
                     if let Some(exchange) = self.connection.exchange() {
                         exchange.addresses(found, context);
                     }
                 }
-                Known::Asked => {
+                Resolution::Pending => {
                     *asks = true;
                     let (door, key) = (Arc::clone(door), self.key);
                     addresses.when_known(Box::new(move || {
@@ -133,7 +133,7 @@ impl Turn<'_> {
                         drop(door.send(Order::AddressesAreKnown { key, number }));
                     }));
                 }
-                Known::Fault(fault) => {
+                Resolution::Fault(fault) => {
                     self.connection.see(Err(Exchange::no_addresses(fault)), context);
                 }
             },
