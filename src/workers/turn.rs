@@ -113,12 +113,12 @@ impl Turn<'_> {
     }
 
     /// Finds a link to the upstream where the exchange wants one.
-    pub(super) fn link_up(&mut self, asks: &mut bool, door: &Arc<Door>, number: u64) -> bool {
+    pub(super) fn link_up(&mut self, is_waiting: &mut bool, door: &Arc<Door>, number: u64) -> bool {
         let context = self.context;
         let addresses = &context.proxy.addresses;
         match self.connection.wish() {
             Wish::Nothing => return false,
-            Wish::Addresses if *asks => return false,
+            Wish::Addresses if *is_waiting => return false,
             Wish::Addresses => match addresses.known(context.now) {
                 Resolution::Addresses(found) => {
                     if let Some(exchange) = self.connection.exchange() {
@@ -126,7 +126,7 @@ impl Turn<'_> {
                     }
                 }
                 Resolution::Pending => {
-                    *asks = true;
+                    *is_waiting = true;
                     let (door, key) = (Arc::clone(door), self.key);
                     addresses.when_known(Box::new(move || {
                         // A worker that is gone has no connections.
