@@ -11,7 +11,7 @@
 //! The machine has no sockets and no clock. Whoever drives it tells it what the client sent
 //! ([`Connection::client_sent`]), what the upstream sent, ends, faults and time; writes what waits in
 //! [`Connection::client_out`] and [`Exchange::upstream_out`]; and does what [`Connection::wish`] and
-//! [`Connection::state`] say. A request that comes byte by byte and one that comes whole take the same way.
+//! [`Connection::lifecycle`] say. A request that comes byte by byte and one that comes whole take the same way.
 
 mod closing;
 mod ending;
@@ -30,7 +30,7 @@ use bytes::{Buf, BytesMut};
 
 use self::closing::{Closing, Linger};
 pub(crate) use self::ending::Switching;
-pub(crate) use self::wishes::State;
+pub(crate) use self::wishes::Lifecycle;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::exchange::link::Release;

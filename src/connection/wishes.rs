@@ -7,7 +7,7 @@ use crate::outgoing::Outgoing;
 
 /// Where a connection is, for whoever has its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum Lifecycle {
     /// It goes on.
     Open,
     /// Nothing more is sent to the client once it has taken what waits, and mostly it is told so.
@@ -25,12 +25,14 @@ impl Connection {
     }
 
     /// Where it is.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
         match &self.state {
-            ConnectionState::Closing(closing) => State::Closing { ends_well: closing.ends_well() },
-            ConnectionState::Switching(_) => State::Switching,
-            ConnectionState::Over { with_reset } => State::Over { with_reset: *with_reset },
-            _ => State::Open,
+            ConnectionState::Closing(closing) => {
+                Lifecycle::Closing { ends_well: closing.ends_well() }
+            }
+            ConnectionState::Switching(_) => Lifecycle::Switching,
+            ConnectionState::Over { with_reset } => Lifecycle::Over { with_reset: *with_reset },
+            _ => Lifecycle::Open,
         }
     }
 

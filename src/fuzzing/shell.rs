@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use self::peer::{Peer, UpstreamPeer};
 use crate::access_log::AccessLog;
 use crate::config::{Config, ProxyProtocol};
-use crate::connection::{Connection, State, Switching};
+use crate::connection::{Connection, Lifecycle, Switching};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
 use crate::limits::{Limits, Seat};
@@ -290,8 +290,8 @@ impl Shell {
     }
 
     /// Where the connection is, while there is one.
-    pub(crate) fn state(&self) -> Option<State> {
-        self.connection.as_ref().map(Connection::state)
+    pub(crate) fn lifecycle(&self) -> Option<Lifecycle> {
+        self.connection.as_ref().map(Connection::lifecycle)
     }
 
     /// The link that the exchange under way has.
@@ -388,22 +388,24 @@ impl Shell {
         assert!(connection.kept() < 2 * 64 * 1024, "it keeps what it should not read");
         self.most_waiting[0] = self.most_waiting[0].max(waiting);
         self.most_waiting[1] = self.most_waiting[1].max(outgoing);
-        match connection.state() {
-            State::Over { with_reset } => {
+        match connection.lifecycle() {
+            Lifecycle::Over { with_reset } => {
                 self.over = Some(with_reset);
                 self.connection = None;
                 if let Some(link) = self.link.take() {
                     self.links[link].is_closed = true;
                 }
             }
-            State::Switching if waiting == 0 => {
+            Lifecycle::Switching if waiting == 0 => {
                 self.tunnel = self
                     .connection
                     .take()
                     .and_then(Connection::into_switching)
                     .map(|(switching, _)| switching);
             }
-            State::Closing { ends_well: true } if waiting == 0 => self.client.is_told_end = true,
+            Lifecycle::Closing { ends_well: true } if waiting == 0 => {
+                self.client.is_told_end = true;
+            }
             _ => {}
         }
     }

@@ -31,7 +31,7 @@ use super::readiness::Ready;
 use super::turn::Turn;
 use super::wheel::Wheel;
 use crate::clock::tick;
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
 use crate::proxy::{Context, Proxy};
@@ -370,10 +370,10 @@ impl Connections {
             moved |= its.read_upstream(buffer);
             moved |= its.read_client(buffer);
             let is_all_taken = its.connection.client_out().is_empty();
-            match its.connection.state() {
-                State::Over { with_reset } => return Outcome::Over { with_reset },
-                State::Switching if is_all_taken => return Outcome::Switched,
-                State::Closing { ends_well: true } if is_all_taken && !*is_shut => {
+            match its.connection.lifecycle() {
+                Lifecycle::Over { with_reset } => return Outcome::Over { with_reset },
+                Lifecycle::Switching if is_all_taken => return Outcome::Switched,
+                Lifecycle::Closing { ends_well: true } if is_all_taken && !*is_shut => {
                     *is_shut = true;
                     // Who has left is told nothing more.
                     let _ = socket.shutdown(Shutdown::Write);

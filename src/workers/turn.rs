@@ -26,7 +26,7 @@ use super::bulk::{Pipe, Splice};
 use super::links::Links;
 use super::readiness::Ready;
 use super::{Door, Order};
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Lifecycle};
 use crate::end::Reason;
 use crate::exchange::Exchange;
 use crate::exchange::link::{Release, Wish};
@@ -63,7 +63,7 @@ impl Turn<'_> {
 
     /// Writes what waits for the client. Whether anything moved.
     pub(super) fn write_client(&mut self) -> bool {
-        let closes = self.connection.state() == State::Closing { ends_well: true };
+        let closes = self.connection.lifecycle() == Lifecycle::Closing { ends_well: true };
         let waiting = self.connection.client_out().waiting();
         if waiting.is_empty() || !self.ready.writable {
             return false;
@@ -279,7 +279,7 @@ impl Turn<'_> {
     pub(super) fn read_client(&mut self, buffer: &mut [u8]) -> bool {
         if !self.connection.wants_client() {
             // Nobody reads it, and so nobody would see that it has left.
-            if self.ready.broken && self.connection.state() == State::Open {
+            if self.ready.broken && self.connection.lifecycle() == Lifecycle::Open {
                 self.client_broke(Errno::CONNRESET);
                 return true;
             }
