@@ -342,25 +342,21 @@ impl Worker {
         self.take_in(opened, Slot::begin);
     }
 
-    fn take_in(
-        &mut self,
-        opened: NewTunnel,
-        begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret),
-    ) {
+    fn take_in(&mut self, new: NewTunnel, begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret)) {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
         }
         let entry = self.slots.vacant_entry();
-        if let Err(fault) = register(self.poll.registry(), &opened, entry.key()) {
+        if let Err(fault) = register(self.poll.registry(), &new, entry.key()) {
             tracing::error!(%fault, "cannot register a tunnel");
             self.left();
-            return self.tell(opened.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+            return self.tell(new.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
         }
         // The first event of each socket comes at once and says what it is ready for.
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
         let (rulebook, now) = (&self.rulebook, self.now);
-        let slot = entry.insert(Slot::new(opened.tunnel));
+        let slot = entry.insert(Slot::new(new.tunnel));
         let next = guarded(|| {
             begin(slot, rulebook, now, secret(key));
             Next::Wait
