@@ -11,7 +11,7 @@
 //! The machine has no sockets and no clock. Whoever drives it tells it what the client sent
 //! ([`Connection::client_sent`]), what the upstream sent, ends, faults and time; writes what waits in
 //! [`Connection::client_out`] and [`Exchange::upstream_out`]; and does what [`Connection::wish`] and
-//! [`Connection::state`] say. A request that comes byte by byte and one that comes whole take the same way.
+//! [`Connection::lifecycle`] say. A request that comes byte by byte and one that comes whole take the same way.
 
 mod closing;
 mod ending;
@@ -30,7 +30,7 @@ use bytes::{Buf, BytesMut};
 
 use self::closing::{Closing, Linger};
 pub(crate) use self::ending::Switching;
-pub(crate) use self::wishes::State;
+pub(crate) use self::wishes::Lifecycle;
 use crate::client::Client;
 use crate::exchange::Exchange;
 use crate::exchange::link::Release;
@@ -47,7 +47,7 @@ const MOST_SPARE: usize = 16 * 1024;
 
 /// A connection.
 pub(crate) struct Connection {
-    phase: Phase,
+    state: ConnectionState,
     /// Who it is, once that is known.
     client: Option<Box<Client>>,
     /// The limit that there is no room under, if there is one.
@@ -58,7 +58,7 @@ pub(crate) struct Connection {
     reader: Reader,
     /// What the client has not taken yet.
     to_client: Outgoing,
-    /// When the phase began.
+    /// When it came to its state.
     since: Instant,
     /// Since when as much is unread as is kept.
     full_since: Option<Instant>,
@@ -72,7 +72,7 @@ pub(crate) struct Connection {
     seat: Seat,
 }
 
-enum Phase {
+enum ConnectionState {
     /// The PROXY header is read, or waited for.
     Identify,
     /// A request head is read, or waited for.
@@ -93,7 +93,7 @@ impl Connection {
     /// A connection that was accepted at `now`, from `balancer`. `over` is the limit that it is over already.
     pub(crate) fn new(balancer: SocketAddr, seat: Seat, over: Option<Over>, now: Instant) -> Self {
         Self {
-            phase: Phase::Identify,
+            state: ConnectionState::Identify,
             client: None,
             over,
             balancer,
@@ -111,7 +111,7 @@ impl Connection {
 
     /// The client sent these bytes.
     pub(crate) fn client_sent(&mut self, bytes: &[u8], context: &Context<'_>) {
-        if let Phase::Closing(closing) = &mut self.phase {
+        if let ConnectionState::Closing(closing) = &mut self.state {
             closing.client_sent(bytes.len(), context.now);
             return self.see_end_of_closing(context);
         }
@@ -142,14 +142,14 @@ impl Connection {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let used = match &mut self.phase {
+            let used = match &mut self.state {
                 _ if rest.is_empty() => None,
-                Phase::Identify => self.identify(rest, context),
+                ConnectionState::Identify => self.identify(rest, context),
                 // An answer that waits comes first: who does not read is not read.
-                Phase::Head if !self.to_client.is_empty() => None,
-                Phase::Head => self.read_head(rest, context),
-                Phase::Refused => self.read_refused(rest, context),
-                Phase::Exchange(exchange) if !exchange.is_request_over() => {
+                ConnectionState::Head if !self.to_client.is_empty() => None,
+                ConnectionState::Head => self.read_head(rest, context),
+                ConnectionState::Refused => self.read_refused(rest, context),
+                ConnectionState::Exchange(exchange) if !exchange.is_request_over() => {
                     let (used, passed) = exchange.client_sent(rest, context);
                     if let Err(stop) = passed {
                         self.stop(stop, context);
@@ -158,8 +158,8 @@ impl Connection {
                     self.see_end_of_exchange(context);
                     (used > 0).then_some(used)
                 }
-                Phase::Closing(_) | Phase::Over { .. } => return bytes.len(),
-                Phase::Exchange(_) | Phase::Switching(_) => None,
+                ConnectionState::Closing(_) | ConnectionState::Over { .. } => return bytes.len(),
+                ConnectionState::Exchange(_) | ConnectionState::Switching(_) => None,
             };
             match used {
                 Some(used) => at += used,
@@ -170,15 +170,15 @@ impl Connection {
 
     /// Whether the exchange has passed both ways, and what comes behind it.
     fn see_end_of_exchange(&mut self, context: &Context<'_>) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
-        if !exchange.is_over() {
-            return;
-        }
+        let exchange = match std::mem::replace(&mut self.state, ConnectionState::Head) {
+            ConnectionState::Exchange(exchange) if exchange.is_over() => exchange,
+            other => {
+                self.state = other;
+                return;
+            }
+        };
         let closes = exchange.closes() || !exchange.is_request_over();
         self.release = Some(exchange.release());
-        let Phase::Exchange(exchange) = std::mem::replace(&mut self.phase, Phase::Head) else {
-            return;
-        };
         let (entry, memory) = exchange.into_memory();
         if memory.capacity() <= MOST_SPARE {
             context.spare.set(memory);

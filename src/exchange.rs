@@ -31,7 +31,7 @@ use self::request::{Late, RequestFlow};
 use self::response::ResponseFlow;
 use crate::access_log::Entry;
 use crate::end::{End, Phase, Reason, Side};
-use crate::http::head::{Limits, Request};
+use crate::http::head::{HeadLimits, Request};
 use crate::http::hop;
 use crate::http::own::Form;
 use crate::http::reject::Rejection;
@@ -41,7 +41,8 @@ use crate::tunnel::Protocol;
 use crate::upstream::Fault;
 
 /// What an upstream's head may hold.
-pub(crate) const RESPONSE_LIMITS: Limits = Limits { head: 64 * 1024, ..Limits::DEFAULT };
+pub(crate) const RESPONSE_LIMITS: HeadLimits =
+    HeadLimits { head: 64 * 1024, ..HeadLimits::DEFAULT };
 
 /// A request and its response, under way.
 #[derive(Debug)]
@@ -53,12 +54,12 @@ pub(crate) struct Exchange {
     response: ResponseFlow,
     /// The protocols that were offered, where it is a handshake.
     offer: Option<Vec<u8>>,
-    what: What,
+    kind: RequestKind,
 }
 
 /// What has to be known of a request to understand its response.
 #[derive(Clone, Copy, Debug)]
-struct What {
+struct RequestKind {
     /// Of which `keeps` is what the client wants.
     form: Form,
     wants_trailers: bool,
@@ -87,7 +88,7 @@ impl Exchange {
         outgoing: Vec<u8>,
         context: &Context<'_>,
     ) -> Self {
-        let what = What {
+        let kind = RequestKind {
             form,
             wants_trailers: !form.is_http_10 && hop::wants_trailers(&head.fields),
             is_repeatable: head.framing.is_empty()
@@ -99,13 +100,13 @@ impl Exchange {
             request: RequestFlow::new(head, outgoing, context),
             response: ResponseFlow::default(),
             offer,
-            what,
+            kind,
         }
     }
 
     /// How it is to be answered in the upstream's place.
     pub(crate) const fn form(&self) -> Form {
-        self.what.form
+        self.kind.form
     }
 
     /// Whether it asks to change the protocol.
@@ -184,7 +185,7 @@ impl Exchange {
         let answer = self.response.upstream_sent(
             bytes,
             out,
-            self.what,
+            self.kind,
             self.offer.as_deref(),
             &mut self.request,
             context,
@@ -249,7 +250,7 @@ impl Exchange {
     pub(crate) fn may_be_sent_again(&self) -> bool {
         self.link.is_reused()
             && self.response.is_untouched()
-            && (self.what.is_repeatable || self.request.is_unsent())
+            && (self.kind.is_repeatable || self.request.is_unsent())
     }
 
     /// The addresses of the upstream are known.
@@ -285,7 +286,7 @@ impl Exchange {
     pub(crate) fn linked(&mut self, address: SocketAddr, is_reused: bool, now: Instant) {
         self.entry.upstream = Some(address);
         self.request.moved = now;
-        let keeps_request = is_reused && self.what.is_repeatable;
+        let keeps_request = is_reused && self.kind.is_repeatable;
         if !keeps_request {
             self.request.out.forget();
         }

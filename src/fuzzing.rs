@@ -23,7 +23,7 @@ pub(crate) mod decode;
 pub(crate) mod exchange;
 mod exchange_reference;
 mod frames;
-mod http_reference;
+pub(crate) mod http_reference;
 mod messages;
 mod proxy_header;
 pub(crate) mod reference;

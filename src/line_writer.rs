@@ -33,7 +33,7 @@ pub struct Writer(Option<Arc<Shared>>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
     /// Lines wait, or no more will come.
     work: Condvar,
     /// The writer has ended.
@@ -42,7 +42,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriterState {
     waiting: Vec<u8>,
     closed: bool,
     ended: bool,
@@ -160,7 +160,7 @@ impl Writer {
 
 impl Shared {
     /// No invariant spans the lock, so that a panic elsewhere has not spoiled what is inside.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

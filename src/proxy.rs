@@ -27,9 +27,9 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// How much the head of a request may hold.
-    pub(crate) const fn head_limits(&self) -> head::Limits {
+    pub(crate) const fn head_limits(&self) -> head::HeadLimits {
         let Config { max_header_size, max_headers, .. } = self.config;
-        head::Limits { head: max_header_size, fields: max_headers, ..head::Limits::DEFAULT }
+        head::HeadLimits { head: max_header_size, fields: max_headers, ..head::HeadLimits::DEFAULT }
     }
 }
 

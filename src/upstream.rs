@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::addresses::{Addresses, Known};
+pub(crate) use self::addresses::{Addresses, Resolution};
 use crate::config::Destination;
 use crate::end::Reason;
 

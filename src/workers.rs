@@ -38,7 +38,7 @@ use crate::proxy::Proxy;
 use crate::tunnel::Tunnel;
 use crate::tunnel::rules::Rulebook;
 
-use accept::{Accepted, Listening};
+use accept::{Listening, NewConnection};
 use worker::Worker;
 
 pub use crate::tunnel::Options;
@@ -98,7 +98,7 @@ struct Inbox {
 #[allow(clippy::large_enum_variant)]
 enum Order {
     Adopt(Tunnel),
-    Accepted(Accepted),
+    Enter(NewConnection),
     Serve(Arc<Proxy>, RequestIds),
     Listen(Box<Listening>),
     /// The drain has come to this stage.
@@ -284,10 +284,10 @@ impl Door {
     }
 
     /// Gives the connection back where the thread is gone.
-    fn welcome(&self, accepted: Accepted) -> Option<Accepted> {
+    fn welcome(&self, connection: NewConnection) -> Option<NewConnection> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        match self.send(Order::Accepted(accepted)) {
-            Some(Order::Accepted(accepted)) => Some(accepted),
+        match self.send(Order::Enter(connection)) {
+            Some(Order::Enter(connection)) => Some(connection),
             _ => None,
         }
     }

@@ -238,3 +238,35 @@ fn module_files_stand_beside_their_folders() {
         assert_ne!(file.file_name().unwrap(), "mod.rs", "{}", file.display());
     }
 }
+
+/// A test waits for conditions, with a deadline, and never for time. Where it has to, it says why.
+#[test]
+fn each_sleep_of_a_test_has_its_reason_or_its_deadline() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = ["tests", "demo", "bench"]
+        .iter()
+        .flat_map(|folder| rust_files(&root.join(folder)))
+        .collect();
+    let sources = rust_files(&source(""));
+    files.extend(sources.into_iter().filter(|file| file.to_string_lossy().contains("tests")));
+    let mut sleeps = 0;
+    let mut without = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        for (at, line) in lines.iter().enumerate() {
+            if line.starts_with("//") || line.contains('"') || !line.contains("sleep(") {
+                continue;
+            }
+            sleeps += 1;
+            let has_deadline = lines[at.saturating_sub(8)..at]
+                .iter()
+                .any(|line| line.contains("deadline") || line.contains("elapsed()"));
+            if !lines[at - 1].starts_with("//") && !has_deadline {
+                without.push(format!("{}:{}", file.display(), at + 1));
+            }
+        }
+    }
+    assert!(sleeps > 40, "{sleeps}: it no longer knows a sleep when it sees one");
+    assert!(without.is_empty(), "neither a reason in the line above nor a deadline: {without:#?}");
+}

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use elbows::http::head::{Limits, Reader};
+use elbows::http::head::{HeadLimits, Reader};
 use elbows::proxy_protocol::{self, encode};
 use elbows::workers;
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,8 @@ impl Micro {
             }
             Self::Head => {
                 let read = || {
-                    let read =
-                        Reader::default().request(std::hint::black_box(&bytes), &Limits::DEFAULT);
+                    let read = Reader::default()
+                        .request(std::hint::black_box(&bytes), &HeadLimits::DEFAULT);
                     matches!(std::hint::black_box(read), Ok(Some((_, used))) if used == bytes.len())
                 };
                 std::iter::repeat_with(read).take(times).filter(|good| *good).count() as u64

@@ -211,6 +211,7 @@ impl Stage<'_> {
         let start = Instant::now();
         while !load.output().starts_with(OPEN) {
             self.look_after(&mut load, start)?;
+            // Until it is open, or `look_after` has waited too long.
             sleep(GLANCE);
         }
         Ok(load)
@@ -240,6 +241,7 @@ impl Stage<'_> {
         let start = Instant::now();
         while load.ended().is_none() {
             self.look_after(&mut load, start)?;
+            // Until it has ended, or `look_after` has waited too long.
             sleep(GLANCE);
         }
         if !load.ended().is_some_and(|status| status.success()) {
@@ -259,6 +261,7 @@ impl Stage<'_> {
             return Err("the load did not end in 300 s".to_owned());
         }
         if load.ended().is_some_and(|status| !status.success()) {
+            // Who died first is the better news.
             sleep(GLANCE * 5);
             self.expect_alive()?;
             return Err(format!("the load failed{}", load.last_words()));

@@ -117,6 +117,7 @@ pub async fn serve(listener: TcpListener, scene: Option<Scene>, mut stop: Stop) 
                     }
                     Err(error) => {
                         tracing::debug!(%error, "application: accept");
+                        // Nobody tells when there are descriptors again.
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -46,6 +46,7 @@ pub async fn serve(listener: TcpListener, elbows: SocketAddr, client: IpAddr, mu
                 }
                 Err(error) => {
                     tracing::debug!(%error, "stand-in: accept");
+                    // Nobody tells when there are descriptors again.
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -261,6 +261,7 @@ impl Stop {
     /// Waits for the word and then for `grace`.
     async fn passed(mut self, grace: Duration) {
         self.asked().await;
+        // The time that those who are still served have.
         tokio::time::sleep(grace).await;
     }
 }

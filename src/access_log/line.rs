@@ -7,8 +7,6 @@ use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::end::{End, Side};
 
 /// What a line says.
@@ -87,44 +85,87 @@ impl Line<'_> {
     }
 
     pub(super) fn json(&self) -> String {
-        let seconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e6;
-        let mut object = json!({
-            "time": self.time.to_string(),
-            "client": self.client.to_string(),
-            "balancer": self.balancer.to_string(),
-            "request": self.request,
-            "status": self.status,
-            "from_client": self.from_client,
-            "from_upstream": self.from_upstream,
-            "duration": seconds(self.duration),
-            "upstream": self.upstream.map(|address| address.to_string()),
-            "by": self.end.by.as_str(),
-            "during": self.end.during.as_str(),
-            "why": self.end.why.as_str(),
-            "request_id": self.request_id,
-        });
-        if let (Some(spoken), Some(object)) = (&self.spoken, object.as_object_mut()) {
-            for (key, value) in [
-                ("messages_from_client", json!(spoken.messages_from_client)),
-                ("messages_from_upstream", json!(spoken.messages_from_upstream)),
-                ("payload_from_client", json!(spoken.payload_from_client)),
-                ("payload_from_upstream", json!(spoken.payload_from_upstream)),
-                ("close_code", json!(spoken.close.map(|(code, _)| code))),
-                ("close_by", json!(spoken.close.map(|(_, side)| side.as_str()))),
-                ("ping_rtt", json!(spoken.ping.map(|(last, _)| seconds(last)))),
-                ("ping_rtt_worst", json!(spoken.ping.map(|(_, worst)| seconds(worst)))),
-            ] {
-                object.insert(key.to_owned(), value);
-            }
+        let mut object = Object::default();
+        object.value("time", Quoted(self.time));
+        object.value("client", Quoted(self.client));
+        object.value("balancer", Quoted(self.balancer));
+        object.value("request", Quoted(Escaped(self.request)));
+        object.value("status", OrNull(self.status));
+        object.value("from_client", self.from_client);
+        object.value("from_upstream", self.from_upstream);
+        object.value("duration", Seconds(self.duration));
+        object.value("upstream", OrNull(self.upstream.map(Quoted)));
+        object.value("by", Quoted(self.end.by.as_str()));
+        object.value("during", Quoted(self.end.during.as_str()));
+        object.value("why", Quoted(self.end.why.as_str()));
+        object.value("request_id", Quoted(Escaped(self.request_id)));
+        if let Some(spoken) = &self.spoken {
+            object.value("messages_from_client", spoken.messages_from_client);
+            object.value("messages_from_upstream", spoken.messages_from_upstream);
+            object.value("payload_from_client", spoken.payload_from_client);
+            object.value("payload_from_upstream", spoken.payload_from_upstream);
+            object.value("close_code", OrNull(spoken.close.map(|(code, _)| code)));
+            object.value("close_by", OrNull(spoken.close.map(|(_, side)| Quoted(side.as_str()))));
+            object.value("ping_rtt", OrNull(spoken.ping.map(|(last, _)| Seconds(last))));
+            object.value("ping_rtt_worst", OrNull(spoken.ping.map(|(_, worst)| Seconds(worst))));
         }
-        let object = object.to_string();
-        // Such characters are inside of strings alone, where JSON has the same escape for them.
-        let mut out = String::with_capacity(object.len() + 1);
-        for char in object.chars() {
-            push(&mut out, char);
+        object.end()
+    }
+}
+
+/// A JSON object, on one line. Its keys are names of ours, which need no escapes. Lines are formed by
+/// workers, for each request: nothing is kept on the way to the text.
+struct Object(String);
+
+impl Default for Object {
+    fn default() -> Self {
+        let mut out = String::with_capacity(512);
+        out.push('{');
+        Self(out)
+    }
+}
+
+impl Object {
+    /// A key with a value that is written as JSON has it.
+    fn value(&mut self, key: &str, value: impl fmt::Display) {
+        let separator = if self.0.len() > 1 { "," } else { "" };
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{separator}\"{key}\":{value}");
+    }
+
+    fn end(mut self) -> String {
+        self.0.push_str("}\n");
+        self.0
+    }
+}
+
+/// A value in quotes, whose text has its escapes, or needs none.
+struct Quoted<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Quoted<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "\"{}\"", self.0)
+    }
+}
+
+/// A time in seconds, to the microsecond.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.6}", self.0.as_secs_f64())
+    }
+}
+
+/// The value, or `null`.
+struct OrNull<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(out),
+            None => out.write_str("null"),
         }
-        out.push('\n');
-        out
     }
 }
 
@@ -172,7 +213,7 @@ fn push(out: &mut impl Write, char: char) {
     };
 }
 
-/// Text that a client chose, inside quotes: one line, no quote, no control character.
+/// Text that a client chose, inside quotes: one line, no quote, no control character. JSON has the same escapes.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {
@@ -302,6 +343,17 @@ mod tests {
             cut(&mut request, 10);
             assert_eq!(request, shown);
             assert!(request.capacity() <= 10, "{}", request.capacity());
+        }
+    }
+
+    #[test]
+    fn json_reads_as_what_the_client_sent() {
+        let all: String = ('\0'..='\u{3000}').collect();
+        for request in ["", "\"", "\\", "\\\"\u{1f600}", &all] {
+            let text = Line { request, ..line() }.json();
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(value["request"], request);
+            assert!(!text.trim_end_matches('\n').contains(is_acted_on), "{text}");
         }
     }
 

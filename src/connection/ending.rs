@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::closing::{Closing, Linger};
-use super::{Connection, Phase};
+use super::{Connection, ConnectionState};
 use crate::access_log::Entry;
 use crate::client::Client;
-use crate::end::{End, Phase as During, Reason, Side};
+use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::link::Release;
 use crate::exchange::{Exchange, Stop};
 use crate::limits::Seat;
@@ -28,9 +28,9 @@ pub(crate) struct Switching {
 impl Connection {
     /// The exchange does not go on.
     pub(super) fn stop(&mut self, stop: Stop, context: &Context<'_>) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Head);
-        let Phase::Exchange(exchange) = phase else {
-            self.phase = phase;
+        let phase = std::mem::replace(&mut self.state, ConnectionState::Head);
+        let ConnectionState::Exchange(exchange) = phase else {
+            self.state = phase;
             return;
         };
         match stop {
@@ -41,7 +41,7 @@ impl Connection {
                 let has_left = matches!(end.why, Reason::Closed | Reason::Reset | Reason::Stalled);
                 if end.by == Side::Client && has_left {
                     // Nobody is there any more to get what waits.
-                    self.phase = Phase::Over { with_reset: false };
+                    self.state = ConnectionState::Over { with_reset: false };
                 } else if exchange.needs_reset() && end.why != Reason::Complete {
                     self.close(Linger::ThenReset, context);
                 } else {
@@ -51,8 +51,8 @@ impl Connection {
             Stop::Rejected(rejection) if exchange.has_begun() => {
                 // Too late for another answer: what is under way is cut.
                 rejection.count(&context.proxy.counters);
-                self.phase = Phase::Exchange(exchange);
-                self.stop(Stop::Cut(rejection.end(During::Response)), context);
+                self.state = ConnectionState::Exchange(exchange);
+                self.stop(Stop::Cut(rejection.end(Phase::Response)), context);
             }
             Stop::Rejected(rejection) => {
                 self.release = Some(Release::Close);
@@ -67,7 +67,7 @@ impl Connection {
         let Some(client) = self.client.take() else { return };
         let (mut entry, upstream_early) = exchange.into_early();
         entry.status = Some(101);
-        self.phase = Phase::Switching(Box::new(Switching {
+        self.state = ConnectionState::Switching(Box::new(Switching {
             protocol,
             upstream: entry.upstream,
             entry,
@@ -79,16 +79,16 @@ impl Connection {
 
     /// The handshake that was granted, once the client has been told.
     pub(crate) fn into_switching(self) -> Option<(Switching, Seat)> {
-        let Phase::Switching(mut switching) = self.phase else { return None };
+        let ConnectionState::Switching(mut switching) = self.state else { return None };
         switching.client_early = self.unread.into();
         Some((*switching, self.seat))
     }
 
     /// The client has left before it was told of its 101.
     pub(super) fn end_of_switching(&mut self, end: End, context: &Context<'_>) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Over { with_reset: false });
+        let phase = std::mem::replace(&mut self.state, ConnectionState::Over { with_reset: false });
         self.release = Some(Release::Close);
-        if let Phase::Switching(switching) = phase {
+        if let ConnectionState::Switching(switching) = phase {
             context.proxy.access_log.request(&switching.entry, &switching.client, end, context.now);
         }
     }
@@ -103,35 +103,35 @@ impl Connection {
         if self.has_ended {
             closing.client_ended(context.now);
         }
-        self.phase = Phase::Closing(closing);
+        self.state = ConnectionState::Closing(closing);
         self.see_end_of_closing(context);
     }
 
     pub(super) fn see_end_of_closing(&mut self, context: &Context<'_>) {
-        if let Phase::Closing(closing) = &self.phase
+        if let ConnectionState::Closing(closing) = &self.state
             && closing.is_due(context.now)
         {
-            self.phase = Phase::Over { with_reset: closing.with_reset() };
+            self.state = ConnectionState::Over { with_reset: closing.with_reset() };
         }
     }
 
     /// The drain is over, and what is left is cut. Whether a request was under way.
     pub(crate) fn cut(&mut self, context: &Context<'_>) -> bool {
-        let end = End::new(Side::Elbows, During::Drain, Reason::PeriodOver);
-        let was_asked = match std::mem::replace(&mut self.phase, Phase::Over { with_reset: false })
-        {
-            Phase::Exchange(exchange) => {
-                self.log(&exchange.entry, end, context);
-                self.release = Some(Release::Close);
-                true
-            }
-            Phase::Switching(switching) => {
-                let Switching { entry, client, .. } = *switching;
-                context.proxy.access_log.request(&entry, &client, end, context.now);
-                true
-            }
-            _ => false,
-        };
+        let end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
+        let was_asked =
+            match std::mem::replace(&mut self.state, ConnectionState::Over { with_reset: false }) {
+                ConnectionState::Exchange(exchange) => {
+                    self.log(&exchange.entry, end, context);
+                    self.release = Some(Release::Close);
+                    true
+                }
+                ConnectionState::Switching(switching) => {
+                    let Switching { entry, client, .. } = *switching;
+                    context.proxy.access_log.request(&entry, &client, end, context.now);
+                    true
+                }
+                _ => false,
+            };
         self.to_client.clear();
         was_asked
     }

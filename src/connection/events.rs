@@ -1,8 +1,8 @@
 //! What happens to the sockets of a connection beside the bytes that its client sends.
 
 use super::closing::Linger;
-use super::{Connection, Phase};
-use crate::end::{End, Phase as During, Reason, Side};
+use super::{Connection, ConnectionState};
+use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Stop;
 use crate::proxy::Context;
 
@@ -10,18 +10,20 @@ impl Connection {
     /// The client will send no more.
     pub(crate) fn client_ended(&mut self, context: &Context<'_>) {
         self.has_ended = true;
-        match &mut self.phase {
-            Phase::Identify | Phase::Head | Phase::Refused => self.closed_early(context),
-            Phase::Exchange(exchange) => {
+        match &mut self.state {
+            ConnectionState::Identify | ConnectionState::Head | ConnectionState::Refused => {
+                self.closed_early(context);
+            }
+            ConnectionState::Exchange(exchange) => {
                 let stop = exchange.client_ended();
                 self.stop(stop, context);
             }
-            Phase::Closing(closing) => {
+            ConnectionState::Closing(closing) => {
                 closing.client_ended(context.now);
                 self.see_end_of_closing(context);
             }
             // A tunnel passes it on.
-            Phase::Switching(_) | Phase::Over { .. } => {}
+            ConnectionState::Switching(_) | ConnectionState::Over { .. } => {}
         }
     }
 
@@ -29,39 +31,39 @@ impl Connection {
     pub(crate) fn client_broke(&mut self, why: Reason, context: &Context<'_>) {
         self.has_ended = true;
         self.to_client.clear();
-        match &mut self.phase {
-            Phase::Identify | Phase::Head | Phase::Refused => {
+        match &mut self.state {
+            ConnectionState::Identify | ConnectionState::Head | ConnectionState::Refused => {
                 self.closed_early(context);
-                self.phase = Phase::Over { with_reset: why == Reason::Stalled };
+                self.state = ConnectionState::Over { with_reset: why == Reason::Stalled };
             }
-            Phase::Exchange(exchange) => {
+            ConnectionState::Exchange(exchange) => {
                 let stop = exchange.client_broke(why);
                 self.stop(stop, context);
-                self.phase = Phase::Over { with_reset: why == Reason::Stalled };
+                self.state = ConnectionState::Over { with_reset: why == Reason::Stalled };
             }
-            Phase::Switching(_) => {
-                let end = End::new(Side::Client, During::Handshake, why);
+            ConnectionState::Switching(_) => {
+                let end = End::new(Side::Client, Phase::Handshake, why);
                 self.end_of_switching(end, context);
             }
-            Phase::Closing(_) => {
-                self.phase = Phase::Over { with_reset: why == Reason::Stalled };
+            ConnectionState::Closing(_) => {
+                self.state = ConnectionState::Over { with_reset: why == Reason::Stalled };
             }
-            Phase::Over { .. } => {}
+            ConnectionState::Over { .. } => {}
         }
     }
 
     /// It closed before it had said all that it began to say.
     pub(super) fn closed_early(&mut self, context: &Context<'_>) {
         let counters = &context.proxy.counters;
-        match &self.phase {
+        match &self.state {
             // Not a byte, or nothing but a PROXY header: a TCP health check.
-            Phase::Identify if self.unread.is_empty() => counters.probes.add(1),
-            Phase::Identify => {
+            ConnectionState::Identify if self.unread.is_empty() => counters.probes.add(1),
+            ConnectionState::Identify => {
                 counters.proxy_headers_cut.add(1);
                 tracing::debug!(balancer = %self.balancer, "the PROXY header was cut");
             }
             _ if self.unread.is_empty() && !self.is_used => counters.probes.add(1),
-            Phase::Refused => return self.refuse(context),
+            ConnectionState::Refused => return self.refuse(context),
             _ => {}
         }
         self.close(Linger::Short, context);
@@ -75,7 +77,7 @@ impl Connection {
         is_broken: bool,
         context: &Context<'_>,
     ) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let ConnectionState::Exchange(exchange) = &mut self.state else { return };
         let passed = exchange.client_sent_unseen(count, untaken, context);
         if is_broken {
             exchange.upstream_takes_nothing(context);
@@ -91,11 +93,11 @@ impl Connection {
         if !self.to_client.is_empty() {
             return;
         }
-        if let Phase::Closing(closing) = &mut self.phase {
+        if let ConnectionState::Closing(closing) = &mut self.state {
             closing.all_is_taken(context.now);
             self.see_end_of_closing(context);
         } else {
-            if let Phase::Head = self.phase {
+            if let ConnectionState::Head = self.state {
                 self.since = context.now;
             }
             // The next request may have come meanwhile.
@@ -105,7 +107,7 @@ impl Connection {
 
     /// The upstream sent these bytes.
     pub(crate) fn upstream_sent(&mut self, bytes: &[u8], context: &Context<'_>) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let ConnectionState::Exchange(exchange) = &mut self.state else { return };
         match exchange.upstream_sent(bytes, self.to_client.end(), context) {
             Ok(()) => self.see_end_of_exchange(context),
             Err(stop) => self.stop(stop, context),
@@ -114,7 +116,7 @@ impl Connection {
 
     /// The upstream will send no more, or its connection is broken.
     pub(crate) fn upstream_ended(&mut self, is_broken: bool, context: &Context<'_>) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let ConnectionState::Exchange(exchange) = &mut self.state else { return };
         match exchange.upstream_ended(is_broken, self.to_client.end(), context) {
             Ok(()) => self.see_end_of_exchange(context),
             Err(stop) => self.stop(stop, context),
@@ -129,7 +131,7 @@ impl Connection {
         untaken: &[u8],
         context: &Context<'_>,
     ) {
-        let Phase::Exchange(exchange) = &mut self.phase else { return };
+        let ConnectionState::Exchange(exchange) = &mut self.state else { return };
         let out = self.to_client.end();
         out.extend_from_slice(untaken);
         exchange.upstream_sent_unseen(count, out);

@@ -4,14 +4,14 @@
 use bytes::BytesMut;
 
 use super::closing::Linger;
-use super::{Connection, Phase, identify};
+use super::{Connection, ConnectionState, identify};
 use crate::access_log::Entry;
 use crate::config::MissingOrigin;
 use crate::drain::Stage;
-use crate::end::{End, Phase as During, Reason, Side};
+use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
 use crate::http::head::{Framing, Request};
-use crate::http::hop::Listed;
+use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
 use crate::http::reject::{From, Rejection};
 use crate::http::write::{self, Onward};
@@ -36,7 +36,7 @@ impl Connection {
                 proxy.warnings.proxy_header_refused(&fault, self.balancer, context.now);
                 let rule = fault.as_str();
                 tracing::debug!(balancer = %self.balancer, rule, "bad PROXY header: {fault}");
-                self.phase = Phase::Over { with_reset: false };
+                self.state = ConnectionState::Over { with_reset: false };
                 return Some(bytes.len());
             }
         };
@@ -46,7 +46,8 @@ impl Connection {
             self.since = context.now;
         }
         self.client = Some(Box::new(client));
-        self.phase = if self.over.is_some() { Phase::Refused } else { Phase::Head };
+        self.state =
+            if self.over.is_some() { ConnectionState::Refused } else { ConnectionState::Head };
         Some(used)
     }
 
@@ -100,7 +101,7 @@ impl Connection {
     /// The time for a head is over. An idle connection has asked nothing and is owed nothing.
     pub(super) fn head_is_late(&mut self, context: &Context<'_>) {
         if self.unread.is_empty() {
-            self.phase = Phase::Over { with_reset: false };
+            self.state = ConnectionState::Over { with_reset: false };
             return;
         }
         let bytes = std::mem::take(&mut self.unread);
@@ -124,8 +125,8 @@ impl Connection {
     /// Deals with a request whose head is whole.
     fn request(&mut self, head: &Request<'_>, context: &Context<'_>) {
         let proxy = context.proxy;
-        let listed = Listed::of(&head.fields);
-        let form = Form::of(head, &listed);
+        let options = ConnectionOptions::of(&head.fields);
+        let form = Form::of(head, &options);
         let has_body = !head.framing.is_empty();
         if health::is_check(head, &proxy.config.health_path) {
             let own = health::answer(context.stage == Stage::Serving);
@@ -135,9 +136,9 @@ impl Connection {
         proxy.counters.requests.add(1);
         let request_id = forwarded::request_id(&head.fields, context.ids);
         let mut entry = Entry::new(&proxy.access_log, head.line, request_id, context.now);
-        let offer = upgrade::offer(head, &listed);
+        let offer = upgrade::offer(head, &options);
         if offer.is_some() {
-            entry.during = During::Handshake;
+            entry.during = Phase::Handshake;
         }
         let Some(client) = &self.client else { return };
         if !client.identified {
@@ -160,9 +161,9 @@ impl Connection {
         let mut out = context.spare.take();
         out.clear();
         out.reserve(HEAD);
-        write::request(&mut out, head, &listed, &onward);
+        write::request(&mut out, head, &options, &onward);
         let exchange = Exchange::new(head, form, entry, offer, out, context);
-        self.phase = Phase::Exchange(Box::new(exchange));
+        self.state = ConnectionState::Exchange(Box::new(exchange));
         self.since = context.now;
     }
 
@@ -203,7 +204,7 @@ impl Connection {
     ) {
         let text = max_forwards::reflection(head);
         entry.status = Some(200);
-        self.log(&entry, End::new(Side::Elbows, During::Request, Reason::Complete), context);
+        self.log(&entry, End::new(Side::Elbows, Phase::Request, Reason::Complete), context);
         let own = Own {
             status: 200,
             content_type: if text.is_empty() { "" } else { "message/http" },
@@ -239,7 +240,7 @@ impl Connection {
         own.write(self.to_client.end(), Form { keeps, ..form });
         self.since = context.now;
         if keeps {
-            self.phase = Phase::Head;
+            self.state = ConnectionState::Head;
         } else {
             self.close(linger, context);
         }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Connection, MOST_UNREAD, Phase};
+use super::{Connection, ConnectionState, MOST_UNREAD};
+use crate::config::Config;
 use crate::end::Reason;
 use crate::proxy::Context;
 
@@ -17,21 +18,18 @@ impl Connection {
         }
         let config = &context.proxy.config;
         let stalled = self.to_client.stalled_since(context.now).map(|at| at + config.stall_timeout);
-        let phase = match &mut self.phase {
-            Phase::Identify if self.over.is_some() => {
-                Some(self.since + REFUSED_PATIENCE.min(config.proxy_header_timeout))
-            }
-            Phase::Identify => Some(self.since + config.proxy_header_timeout),
-            Phase::Refused => Some(self.since + REFUSED_PATIENCE),
+        let own = match &mut self.state {
+            ConnectionState::Identify => Some(self.since + self.time_to_identify(config)),
+            ConnectionState::Refused => Some(self.since + REFUSED_PATIENCE),
             // Who still takes an answer need not ask anything yet.
-            Phase::Head if !self.to_client.is_empty() => None,
-            Phase::Head => Some(self.since + config.request_head_timeout),
-            Phase::Exchange(exchange) => exchange.deadline(context),
-            Phase::Closing(closing) => closing.deadline(),
-            Phase::Switching(_) | Phase::Over { .. } => None,
+            ConnectionState::Head if !self.to_client.is_empty() => None,
+            ConnectionState::Head => Some(self.since + config.request_head_timeout),
+            ConnectionState::Exchange(exchange) => exchange.deadline(context),
+            ConnectionState::Closing(closing) => closing.deadline(),
+            ConnectionState::Switching(_) | ConnectionState::Over { .. } => None,
         };
         let full = self.full_since(context.now).map(|at| at + config.stall_timeout);
-        [stalled, phase, full].into_iter().flatten().min()
+        [stalled, own, full].into_iter().flatten().min()
     }
 
     /// Time has passed; what is due is done. Whoever calls it has offered the sockets what waits for them.
@@ -39,7 +37,7 @@ impl Connection {
         let (config, now) = (&context.proxy.config, context.now);
         let is_due = |since: Instant, limit: Duration| since + limit <= now;
         if self.leaves_nothing(context) {
-            self.phase = Phase::Over { with_reset: false };
+            self.state = ConnectionState::Over { with_reset: false };
             return;
         }
         if let Some(since) = self.to_client.stalled_since(now)
@@ -52,31 +50,38 @@ impl Connection {
         {
             return self.client_broke(Reason::Closed, context);
         }
-        match &mut self.phase {
-            Phase::Identify => {
-                let limit = match self.over {
-                    Some(_) => REFUSED_PATIENCE.min(config.proxy_header_timeout),
-                    None => config.proxy_header_timeout,
-                };
-                if is_due(self.since, limit) {
-                    context.proxy.counters.proxy_header_timeouts.add(1);
-                    tracing::debug!(balancer = %self.balancer, "no complete PROXY header within PROXY_HEADER_TIMEOUT");
-                    self.phase = Phase::Over { with_reset: false };
-                }
+        let time_to_identify = self.time_to_identify(config);
+        match &mut self.state {
+            ConnectionState::Identify if is_due(self.since, time_to_identify) => {
+                context.proxy.counters.proxy_header_timeouts.add(1);
+                tracing::debug!(balancer = %self.balancer, "no complete PROXY header within PROXY_HEADER_TIMEOUT");
+                self.state = ConnectionState::Over { with_reset: false };
             }
             // Whoever says nothing in time is told so all the same.
-            Phase::Refused if is_due(self.since, REFUSED_PATIENCE) => self.refuse(context),
-            Phase::Head
+            ConnectionState::Refused if is_due(self.since, REFUSED_PATIENCE) => {
+                self.refuse(context);
+            }
+            ConnectionState::Head
                 if self.to_client.is_empty() && is_due(self.since, config.request_head_timeout) =>
             {
                 self.head_is_late(context);
             }
-            Phase::Exchange(exchange) => match exchange.time(self.to_client.end(), context) {
-                Ok(()) => self.see_end_of_exchange(context),
-                Err(stop) => self.stop(stop, context),
-            },
-            Phase::Closing(_) => self.see_end_of_closing(context),
+            ConnectionState::Exchange(exchange) => {
+                match exchange.time(self.to_client.end(), context) {
+                    Ok(()) => self.see_end_of_exchange(context),
+                    Err(stop) => self.stop(stop, context),
+                }
+            }
+            ConnectionState::Closing(_) => self.see_end_of_closing(context),
             _ => {}
+        }
+    }
+
+    /// How long the PROXY header is waited for.
+    fn time_to_identify(&self, config: &Config) -> Duration {
+        match self.over {
+            Some(_) => REFUSED_PATIENCE.min(config.proxy_header_timeout),
+            None => config.proxy_header_timeout,
         }
     }
 
@@ -84,7 +89,7 @@ impl Connection {
     /// nobody would see that it has left.
     fn full_since(&mut self, now: Instant) -> Option<Instant> {
         let is_full = self.unread.len() >= MOST_UNREAD
-            && matches!(&self.phase, Phase::Exchange(exchange) if exchange.is_request_over());
+            && matches!(&self.state, ConnectionState::Exchange(exchange) if exchange.is_request_over());
         if !is_full {
             self.full_since = None;
             return None;
@@ -96,7 +101,10 @@ impl Connection {
     /// read and answered.
     fn leaves_nothing(&self, context: &Context<'_>) -> bool {
         context.stage.is_finishing()
-            && matches!(self.phase, Phase::Identify | Phase::Head | Phase::Refused)
+            && matches!(
+                self.state,
+                ConnectionState::Identify | ConnectionState::Head | ConnectionState::Refused
+            )
             && self.unread.is_empty()
             && self.to_client.is_empty()
     }

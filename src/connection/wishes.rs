@@ -1,13 +1,13 @@
 //! What a connection asks of whoever has its sockets: what to write, what to read, what to connect.
 
-use super::{Connection, MOST_UNREAD, Phase};
+use super::{Connection, ConnectionState, MOST_UNREAD};
 use crate::exchange::Exchange;
 use crate::exchange::link::{Release, Wish};
 use crate::outgoing::Outgoing;
 
 /// Where a connection is, for whoever has its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum Lifecycle {
     /// It goes on.
     Open,
     /// Nothing more is sent to the client once it has taken what waits, and mostly it is told so.
@@ -25,27 +25,29 @@ impl Connection {
     }
 
     /// Where it is.
-    pub(crate) fn state(&self) -> State {
-        match &self.phase {
-            Phase::Closing(closing) => State::Closing { ends_well: closing.ends_well() },
-            Phase::Switching(_) => State::Switching,
-            Phase::Over { with_reset } => State::Over { with_reset: *with_reset },
-            _ => State::Open,
+    pub(crate) fn lifecycle(&self) -> Lifecycle {
+        match &self.state {
+            ConnectionState::Closing(closing) => {
+                Lifecycle::Closing { ends_well: closing.ends_well() }
+            }
+            ConnectionState::Switching(_) => Lifecycle::Switching,
+            ConnectionState::Over { with_reset } => Lifecycle::Over { with_reset: *with_reset },
+            _ => Lifecycle::Open,
         }
     }
 
     /// The exchange under way, if one is.
     pub(crate) const fn exchange(&mut self) -> Option<&mut Exchange> {
-        match &mut self.phase {
-            Phase::Exchange(exchange) => Some(exchange),
+        match &mut self.state {
+            ConnectionState::Exchange(exchange) => Some(exchange),
             _ => None,
         }
     }
 
     /// What is to be done for its link to the upstream.
     pub(crate) fn wish(&self) -> Wish {
-        match &self.phase {
-            Phase::Exchange(exchange) => exchange.link.wish(),
+        match &self.state {
+            ConnectionState::Exchange(exchange) => exchange.link.wish(),
             _ => Wish::Nothing,
         }
     }
@@ -60,16 +62,18 @@ impl Connection {
         if self.has_ended {
             return false;
         }
-        match &self.phase {
-            Phase::Identify | Phase::Head | Phase::Refused => self.to_client.is_empty(),
-            Phase::Exchange(exchange) => {
+        match &self.state {
+            ConnectionState::Identify | ConnectionState::Head | ConnectionState::Refused => {
+                self.to_client.is_empty()
+            }
+            ConnectionState::Exchange(exchange) => {
                 exchange.wants_body()
                     || exchange.drops_body()
                     || self.unread.len() < MOST_UNREAD && !exchange.waits_for_room()
             }
-            Phase::Switching(_) => self.unread.len() < MOST_UNREAD,
-            Phase::Closing(closing) => closing.reads(),
-            Phase::Over { .. } => false,
+            ConnectionState::Switching(_) => self.unread.len() < MOST_UNREAD,
+            ConnectionState::Closing(closing) => closing.reads(),
+            ConnectionState::Over { .. } => false,
         }
     }
 
@@ -81,14 +85,16 @@ impl Connection {
 
     /// Whether the upstream is to be read. It is not while the client has not taken what came before.
     pub(crate) fn wants_upstream(&self) -> bool {
-        matches!(&self.phase, Phase::Exchange(exchange) if exchange.link.is_established())
+        matches!(&self.state, ConnectionState::Exchange(exchange) if exchange.link.is_established())
             && self.to_client.is_empty()
     }
 
     /// Bytes that may pass from the client to the upstream without a look at them.
     pub(crate) fn unseen_from_client(&self) -> u64 {
-        match &self.phase {
-            Phase::Exchange(exchange) if self.unread.is_empty() => exchange.unseen_from_client(),
+        match &self.state {
+            ConnectionState::Exchange(exchange) if self.unread.is_empty() => {
+                exchange.unseen_from_client()
+            }
             _ => 0,
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::http::head::{Reader, Request};
 use crate::http::health::{self, NOT_SERVED};
-use crate::http::hop::Listed;
+use crate::http::hop::ConnectionOptions;
 use crate::http::own::Form;
 use crate::http::reject::{From, Rejection};
 use crate::listener;
@@ -83,7 +83,7 @@ async fn connection(mut socket: TcpStream, proxy: &Proxy, is_healthy: &AtomicBoo
 
 /// Answers a request; whether the connection goes on. It ends behind a body, which nobody wants.
 fn answer(head: &Request<'_>, proxy: &Proxy, is_healthy: &AtomicBool, out: &mut Vec<u8>) -> bool {
-    let form = Form::of(head, &Listed::of(&head.fields));
+    let form = Form::of(head, &ConnectionOptions::of(&head.fields));
     let form = Form { keeps: form.keeps && head.framing.is_empty(), ..form };
     if health::is_check(head, &proxy.config.health_path) {
         health::answer(is_healthy.load(Ordering::Relaxed)).write(out, form);

@@ -13,7 +13,7 @@ const LEAST_PER_ADDRESS: Duration = Duration::from_millis(250);
 /// The way to the upstream.
 #[derive(Debug)]
 pub(crate) struct Link {
-    state: State,
+    state: LinkState,
     /// When it was first wanted: `CONNECT_TIMEOUT` counts from here.
     since: Instant,
     addresses: Option<Arc<[SocketAddr]>>,
@@ -24,7 +24,7 @@ pub(crate) struct Link {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum LinkState {
     /// The addresses are not known yet.
     Addresses,
     /// The worker is to connect to this place, or to take an idle connection unless it has to be a fresh one.
@@ -59,7 +59,7 @@ pub(crate) enum Release {
 
 impl Link {
     pub(super) const fn addresses(now: Instant) -> Self {
-        Self { state: State::Addresses, since: now, addresses: None, place: 0, until: now }
+        Self { state: LinkState::Addresses, since: now, addresses: None, place: 0, until: now }
     }
 
     fn address(&self) -> Option<SocketAddr> {
@@ -69,8 +69,8 @@ impl Link {
     /// What the worker is to do.
     pub(crate) fn wish(&self) -> Wish {
         match (self.state, self.address()) {
-            (State::Addresses, _) => Wish::Addresses,
-            (State::Wanted { is_fresh }, Some(address)) => Wish::Connect { address, is_fresh },
+            (LinkState::Addresses, _) => Wish::Addresses,
+            (LinkState::Wanted { is_fresh }, Some(address)) => Wish::Connect { address, is_fresh },
             _ => Wish::Nothing,
         }
     }
@@ -94,7 +94,7 @@ impl Link {
         let time = (self.since + limit).saturating_duration_since(context.now);
         let share = (time / left).max(LEAST_PER_ADDRESS.min(limit));
         self.until = context.now + share;
-        self.state = State::Wanted { is_fresh };
+        self.state = LinkState::Wanted { is_fresh };
     }
 
     /// Goes on to the next address; gives the fault back if there is none, or no time.
@@ -106,7 +106,7 @@ impl Link {
             || context.now >= deadline
             || matches!(fault, Fault::NoRoom { .. });
         if is_last {
-            self.state = State::Ended;
+            self.state = LinkState::Ended;
             return Some(fault);
         }
         self.try_place(true, context);
@@ -114,24 +114,24 @@ impl Link {
     }
 
     pub(super) const fn linked(&mut self, is_reused: bool) {
-        self.state = State::Open { is_reused, is_connected: is_reused, takes_nothing: false };
+        self.state = LinkState::Open { is_reused, is_connected: is_reused, takes_nothing: false };
     }
 
     /// Whether it can be written to. Not while another connection is wanted in its place.
     pub(crate) const fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+        matches!(self.state, LinkState::Open { .. })
     }
 
     /// It took a byte.
     pub(super) const fn connected(&mut self) {
-        if let State::Open { is_connected, .. } = &mut self.state {
+        if let LinkState::Open { is_connected, .. } = &mut self.state {
             *is_connected = true;
         }
     }
 
     /// Whether the upstream has taken the connection. One that has ended since counts, too.
     pub(crate) const fn is_established(&self) -> bool {
-        matches!(self.state, State::Open { is_connected: true, .. } | State::Ended)
+        matches!(self.state, LinkState::Open { is_connected: true, .. } | LinkState::Ended)
     }
 
     /// The connection had been idle before, and the time for another one begins anew.
@@ -141,29 +141,31 @@ impl Link {
     }
 
     pub(super) const fn ended(&mut self) {
-        self.state = State::Ended;
+        self.state = LinkState::Ended;
     }
 
     pub(super) const fn takes_nothing(&mut self) {
-        if let State::Open { takes_nothing, .. } = &mut self.state {
+        if let LinkState::Open { takes_nothing, .. } = &mut self.state {
             *takes_nothing = true;
         }
     }
 
     pub(super) const fn is_reused(&self) -> bool {
-        matches!(self.state, State::Open { is_reused: true, .. })
+        matches!(self.state, LinkState::Open { is_reused: true, .. })
     }
 
     /// Whether it can be used for another exchange.
     pub(super) const fn is_sound(&self) -> bool {
-        matches!(self.state, State::Open { takes_nothing: false, .. })
+        matches!(self.state, LinkState::Open { takes_nothing: false, .. })
     }
 
     pub(super) fn deadline(&self, context: &Context<'_>) -> Option<Instant> {
         match self.state {
-            State::Addresses => Some(self.since + context.proxy.config.connect_timeout),
-            State::Wanted { .. } | State::Open { is_connected: false, .. } => Some(self.until),
-            State::Open { .. } | State::Ended => None,
+            LinkState::Addresses => Some(self.since + context.proxy.config.connect_timeout),
+            LinkState::Wanted { .. } | LinkState::Open { is_connected: false, .. } => {
+                Some(self.until)
+            }
+            LinkState::Open { .. } | LinkState::Ended => None,
         }
     }
 
@@ -174,7 +176,7 @@ impl Link {
         }
         let limit = context.proxy.config.connect_timeout;
         match self.address() {
-            Some(address) if self.state != State::Addresses => {
+            Some(address) if self.state != LinkState::Addresses => {
                 Some(Fault::Timeout { address, limit })
             }
             _ => Some(context.proxy.addresses.too_slow()),

@@ -49,7 +49,7 @@ enum Gate {
         until: Instant,
     },
     /// Open, because elbows sent the 100 itself.
-    Asked,
+    OpenedByElbows,
 }
 
 /// Who did not do its part in time.
@@ -141,7 +141,7 @@ impl RequestFlow {
             self.moved = now;
             self.began = now;
         }
-        self.gate == Gate::Asked
+        self.gate == Gate::OpenedByElbows
     }
 
     pub(super) fn client_sent(
@@ -245,7 +245,7 @@ impl RequestFlow {
             && until <= context.now
         {
             self.open_gate(context.now);
-            self.gate = Gate::Asked;
+            self.gate = Gate::OpenedByElbows;
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
     }

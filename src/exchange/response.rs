@@ -1,18 +1,18 @@
 //! A response on its way to the client: its head, then its body as it comes.
 
 use super::request::RequestFlow;
-use super::{RESPONSE_LIMITS, Stop, What};
+use super::{RESPONSE_LIMITS, RequestKind, Stop};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::body::{Body, Sink, Trailers};
 use crate::http::head::{Framing, Reader, Response, Version};
-use crate::http::hop::Listed;
+use crate::http::hop::ConnectionOptions;
 use crate::http::reject::Rejection;
 use crate::http::{upgrade, write};
 use crate::proxy::Context;
 
 #[derive(Debug, Default)]
 pub(super) struct ResponseFlow {
-    state: State,
+    state: ResponseState,
     reader: Reader,
     /// What came and could not be used yet: an unfinished head, or line of a body's framing.
     unread: Vec<u8>,
@@ -35,7 +35,7 @@ pub(super) enum Progress {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum ResponseState {
     /// Nothing of it has come.
     #[default]
     Untouched,
@@ -48,23 +48,23 @@ enum State {
 
 impl ResponseFlow {
     pub(super) const fn is_untouched(&self) -> bool {
-        matches!(self.state, State::Untouched)
+        matches!(self.state, ResponseState::Untouched)
     }
 
     /// Whether a head of a response, not an interim one, has gone to the client.
     pub(super) const fn has_begun(&self) -> bool {
-        matches!(self.state, State::Body(_))
+        matches!(self.state, ResponseState::Body(_))
     }
 
     pub(super) const fn is_over(&self) -> bool {
-        matches!(&self.state, State::Body(body) if body.is_over())
+        matches!(&self.state, ResponseState::Body(body) if body.is_over())
     }
 
     /// How far it has come.
     pub(super) const fn progress(&self) -> Progress {
         match &self.state {
-            State::Body(body) if body.is_over() => Progress::Over,
-            State::Body(_) => Progress::Body,
+            ResponseState::Body(body) if body.is_over() => Progress::Over,
+            ResponseState::Body(_) => Progress::Body,
             _ => Progress::Awaited,
         }
     }
@@ -72,7 +72,7 @@ impl ResponseFlow {
     /// Bytes of its body that have passed.
     pub(super) const fn data(&self) -> u64 {
         match &self.state {
-            State::Body(body) => body.data,
+            ResponseState::Body(body) => body.data,
             _ => 0,
         }
     }
@@ -81,22 +81,22 @@ impl ResponseFlow {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        what: What,
+        kind: RequestKind,
         offer: Option<&[u8]>,
         request: &mut RequestFlow,
         context: &Context<'_>,
     ) -> Result<(), Stop> {
         if self.is_untouched() {
-            self.state = State::Head;
+            self.state = ResponseState::Head;
         }
         if self.unread.is_empty() {
-            let (used, read) = self.read(bytes, out, what, offer, request, context);
+            let (used, read) = self.read(bytes, out, kind, offer, request, context);
             self.unread.extend_from_slice(bytes.get(used..).unwrap_or_default());
             return read;
         }
         let mut unread = std::mem::take(&mut self.unread);
         unread.extend_from_slice(bytes);
-        let (used, read) = self.read(&unread, out, what, offer, request, context);
+        let (used, read) = self.read(&unread, out, kind, offer, request, context);
         unread.drain(..used.min(unread.len()));
         if !unread.is_empty() {
             self.unread = unread;
@@ -109,7 +109,7 @@ impl ResponseFlow {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        what: What,
+        kind: RequestKind,
         offer: Option<&[u8]>,
         request: &mut RequestFlow,
         context: &Context<'_>,
@@ -119,7 +119,7 @@ impl ResponseFlow {
             let rest = bytes.get(at..).unwrap_or_default();
             let bad = |fault| Stop::Rejected(Rejection::BadResponse(fault));
             match &mut self.state {
-                State::Untouched | State::Head => {
+                ResponseState::Untouched | ResponseState::Head => {
                     let (head, used) = match self.reader.response(rest, &RESPONSE_LIMITS) {
                         Ok(Some(read)) => read,
                         Ok(None) => return (at, Ok(())),
@@ -133,19 +133,19 @@ impl ResponseFlow {
                                 return (at, Err(Stop::Rejected(Rejection::UnaskedUpgrade)));
                             };
                             write::switching(out, &head, chosen);
-                            self.state = State::Switched;
+                            self.state = ResponseState::Switched;
                             return (at, Err(Stop::Switched(upgrade::protocol(chosen))));
                         }
-                        100..200 => interim(&head, out, what, request, context),
+                        100..200 => interim(&head, out, kind, request, context),
                         _ => {
                             context.proxy.warnings.upstream_answered();
-                            if let Err(fault) = self.begin(&head, out, what, request, context) {
+                            if let Err(fault) = self.begin(&head, out, kind, request, context) {
                                 return (at, Err(bad(fault)));
                             }
                         }
                     }
                 }
-                State::Body(body) => {
+                ResponseState::Body(body) => {
                     return match body.pass(rest, out) {
                         Ok(used) if body.is_over() => {
                             // Nobody asked for what comes behind it.
@@ -161,7 +161,7 @@ impl ResponseFlow {
                         }
                     };
                 }
-                State::Switched => return (at, Ok(())),
+                ResponseState::Switched => return (at, Ok(())),
             }
         }
     }
@@ -171,20 +171,20 @@ impl ResponseFlow {
         &mut self,
         head: &Response<'_>,
         out: &mut Vec<u8>,
-        what: What,
+        kind: RequestKind,
         request: &mut RequestFlow,
         context: &Context<'_>,
     ) -> Result<(), crate::http::head::Fault> {
-        let framing = head.framing(what.form.to_head)?;
-        let listed = Listed::of(&head.fields);
+        let framing = head.framing(kind.form.to_head)?;
+        let options = ConnectionOptions::of(&head.fields);
         self.keeps_link = framing != Framing::UntilClose
             && match head.version {
-                Version::Http11 => !listed.close(),
-                Version::Http10 => listed.keep_alive() && !listed.close(),
+                Version::Http11 => !options.close(),
+                Version::Http10 => options.keep_alive() && !options.close(),
             };
         let has_end = matches!(framing, Framing::Absent | Framing::Length(_));
-        let chunked = !has_end && !what.form.is_http_10;
-        self.ends_with_connection = !has_end && what.form.is_http_10;
+        let chunked = !has_end && !kind.form.is_http_10;
+        self.ends_with_connection = !has_end && kind.form.is_http_10;
         // A body that nobody asked for may come all the same, or not: nobody could tell it from a next request. And
         // one that the upstream does not want any more goes nowhere.
         let goes_nowhere = !self.keeps_link || request.is_given_up();
@@ -193,30 +193,30 @@ impl ResponseFlow {
             request.give_up();
             self.keeps_link = false;
         }
-        self.closes = !what.form.keeps
+        self.closes = !kind.form.keeps
             || self.ends_with_connection
             || is_unread
             || context.stage.is_finishing();
         self.status = head.status;
         // Of a response without body the framing of the one that it stands for is told (RFC 9110, section 9.3.2).
         let tells_chunks =
-            head.status != 204 && what.form.to_head && !what.form.is_http_10 && is_chunked(head);
+            head.status != 204 && kind.form.to_head && !kind.form.is_http_10 && is_chunked(head);
         let how = write::ToClient {
             closes: self.closes,
-            is_http_10: what.form.is_http_10,
+            is_http_10: kind.form.is_http_10,
             chunked: chunked || tells_chunks,
         };
         write::response(out, head, how);
         let sink = if chunked { Sink::CHUNKED } else { Sink::Plain };
-        let trailers = if what.wants_trailers { Trailers::OfResponse } else { Trailers::Dropped };
-        self.state = State::Body(Body::new(framing, sink, trailers, RESPONSE_LIMITS));
+        let trailers = if kind.wants_trailers { Trailers::OfResponse } else { Trailers::Dropped };
+        self.state = ResponseState::Body(Body::new(framing, sink, trailers, RESPONSE_LIMITS));
         Ok(())
     }
 
     /// The upstream's connection has ended. Whether the body may end so.
     pub(super) fn finish(&mut self, is_broken: bool, out: &mut Vec<u8>) -> bool {
         match &mut self.state {
-            State::Body(body) if body.is_until_close() && !is_broken => {
+            ResponseState::Body(body) if body.is_until_close() && !is_broken => {
                 body.finish(out);
                 true
             }
@@ -226,13 +226,13 @@ impl ResponseFlow {
 
     pub(super) fn unseen(&self) -> u64 {
         match &self.state {
-            State::Body(body) if self.unread.is_empty() => body.unseen(),
+            ResponseState::Body(body) if self.unread.is_empty() => body.unseen(),
             _ => 0,
         }
     }
 
     pub(super) fn sent_unseen(&mut self, count: u64, out: &mut Vec<u8>) {
-        if let State::Body(body) = &mut self.state {
+        if let ResponseState::Body(body) = &mut self.state {
             body.passed_unseen(count, out);
         }
     }
@@ -253,12 +253,12 @@ fn is_chunked(head: &Response<'_>) -> bool {
 fn interim(
     head: &Response<'_>,
     out: &mut Vec<u8>,
-    what: What,
+    kind: RequestKind,
     request: &mut RequestFlow,
     context: &Context<'_>,
 ) {
     let was_asked = head.status == 100 && request.open_gate(context.now);
-    if what.form.is_http_10 || was_asked {
+    if kind.form.is_http_10 || was_asked {
         return;
     }
     let how = write::ToClient { closes: false, is_http_10: false, chunked: false };

@@ -5,12 +5,12 @@
 //! goes out belongs to a message, what waits is bounded, each request is logged once and asked once, and in the end
 //! nothing is left.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Script;
 use super::course::{Chance, Outcome, Upstreams, drive, steps_of_chance};
-use super::decode;
-use super::exchange_reference::Asked;
+use super::exchange_reference::request_length;
 use super::shell::{Logged, Shell, address, config};
 use crate::config::{Config, ProxyProtocol};
 use crate::drain::Stage;
@@ -61,11 +61,10 @@ pub fn connection(bytes: &[u8]) {
     let bulk = u64::from(script.byte()) + 1;
     let is_at_rest = settings & 1 == 0;
     let mut run = Run::new(settings, bulk, Some(Chance::new(seed)), is_at_rest);
-    run.play(script.clone());
+    let other = run.play(script.clone());
     if is_at_rest {
         let mut calm = Run::new(settings, u64::MAX, None, true);
-        calm.play(script);
-        let (calm, other) = (calm.outcome(), run.outcome());
+        let calm = calm.play(script);
         // What tells most comes first.
         assert_eq!(calm.log, other.log);
         assert_eq!((calm.ending, &calm.early), (other.ending, &other.early));
@@ -102,7 +101,7 @@ impl Run {
         Self { shell, chance, is_at_rest, sent, sent_back: 0, requests: 0, log }
     }
 
-    fn play(&mut self, mut script: Script<'_>) {
+    fn play(&mut self, mut script: Script<'_>) -> Outcome {
         self.go_on();
         for _ in 0..MOST_EVENTS {
             let Some(event) = script.next() else { break };
@@ -112,7 +111,7 @@ impl Run {
             self.event(event, &mut script);
             self.go_on();
         }
-        self.finish();
+        self.finish()
     }
 
     fn is_over(&self) -> bool {
@@ -259,7 +258,7 @@ impl Run {
         while !rest.is_empty() {
             let start = rest.strip_prefix(b"\r\n").unwrap_or(rest);
             flags.push(start.starts_with(b"HEAD "));
-            match Asked::used(rest) {
+            match request_length(rest) {
                 Some(used) => rest = &rest[used..],
                 None => break,
             }
@@ -275,26 +274,33 @@ impl Run {
             "{:?}",
             shell.most_waiting
         );
+        let mut asked = BTreeSet::new();
         for link in &shell.links {
-            decode::requests(&link.peer.received);
-        }
-        for number in 1..=self.requests {
-            for method in ["POST", "PUT"] {
-                let line = format!("{method} /{number} HTTP/1.1\r\n");
-                let times = shell.links.iter().map(|link| {
-                    link.peer
-                        .received
-                        .windows(line.len())
-                        .filter(|window| *window == line.as_bytes())
-                        .count()
-                });
-                assert!(times.sum::<usize>() <= 1, "{line:?} was asked twice");
+            for line in link.peer.received.split(|byte| *byte == b'\n') {
+                if let Some(request) = self.unsafe_request(line) {
+                    assert!(asked.insert(request), "{request:?} was asked twice");
+                }
             }
         }
     }
 
+    /// The method and the number of a request that must not be sent again, where a line ends as its first one does.
+    fn unsafe_request<'l>(&self, line: &'l [u8]) -> Option<(&'static str, &'l str)> {
+        let line = line.strip_suffix(b" HTTP/1.1\r")?;
+        let slash = line.iter().rposition(|byte| *byte == b'/')?;
+        let number = std::str::from_utf8(&line[slash + 1..]).ok()?;
+        let is_one_of_ours = number.parse::<usize>().is_ok_and(|parsed| {
+            (1..=self.requests).contains(&parsed) && parsed.to_string() == number
+        });
+        let method = ["POST", "PUT"].into_iter().find(|method| {
+            let before = line[..slash].strip_suffix(b" ");
+            before.is_some_and(|before| before.ends_with(method.as_bytes()))
+        })?;
+        is_one_of_ours.then_some((method, number))
+    }
+
     /// The client has left, time passes, and nothing may be left.
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Outcome {
         if !self.is_over() {
             if !self.shell.client.has_ended() {
                 self.shell.client.ends();
@@ -316,7 +322,7 @@ impl Run {
             self.log
         );
         assert_eq!(self.shell.proxy.limits.census().open(), 0);
-        self.outcome();
+        self.outcome()
     }
 
     /// What it came to, without what depends on pieces: how much of what breaks a rule was there.

@@ -2,7 +2,7 @@
 //! or with none of that. What comes out is said in a form that does not depend on them.
 
 use super::decode::{self, Ending, Message};
-use super::shell::{Logged, Shell, Step};
+use super::shell::{Action, Logged, Shell};
 
 /// Steps without a move after which all sides are given room.
 const IDLE_STEPS: u32 = 12;
@@ -17,6 +17,7 @@ impl Chance {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
+    #[inline] // For a constant it takes no division then.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -65,24 +66,38 @@ pub(crate) struct Upstreams {
     pub(crate) answers: Vec<Answer>,
     /// Requests that were answered, over all links.
     answered: usize,
-    /// The same, over each link.
-    of_link: Vec<usize>,
+    /// Over each link, where in what it got its latest request begins, and whether that one was answered.
+    latest: Vec<(usize, bool)>,
+    /// The link that had no request to be answered when it had got so many bytes.
+    has_none: Option<(usize, usize)>,
 }
 
 impl Upstreams {
-    pub(crate) const fn new(answers: Vec<Answer>) -> Self {
-        Self { answers, answered: 0, of_link: Vec::new() }
+    pub(crate) fn new(answers: Vec<Answer>) -> Self {
+        Self { answers, ..Self::default() }
     }
 
     /// Answers what can be answered now. Whether there was something.
     fn react(&mut self, shell: &mut Shell) -> bool {
         let Some(link) = shell.linked() else { return false };
         let Some(answer) = self.answers.get(self.answered) else { return false };
-        self.of_link.resize(shell.links.len(), 0);
+        self.latest.resize(shell.links.len(), (0, false));
         let peer = &mut shell.links[link].peer;
-        let requests = decode::requests(&peer.received);
-        let Some(request) = requests.get(self.of_link[link]) else { return false };
-        if !request.is_whole && !answer.is_early {
+        let got = Some((link, peer.received.len()));
+        if self.has_none == got {
+            return false;
+        }
+        let (start, is_answered) = &mut self.latest[link];
+        if *is_answered
+            && let Some((request, used)) = decode::request(&peer.received[*start..])
+            && request.is_whole
+        {
+            (*start, *is_answered) = (*start + used, false);
+        }
+        let request = decode::request(&peer.received[*start..]);
+        let is_due = request.is_some_and(|(request, _)| request.is_whole || answer.is_early);
+        if *is_answered || !is_due {
+            self.has_none = got;
             return false;
         }
         peer.sends(&answer.bytes);
@@ -91,7 +106,7 @@ impl Upstreams {
             Then::Ends => peer.ends(),
             Then::Breaks => peer.breaks(),
         }
-        self.of_link[link] += 1;
+        self.latest[link].1 = true;
         self.answered += 1;
         true
     }
@@ -104,9 +119,9 @@ pub(crate) fn drive(shell: &mut Shell, upstreams: &mut Upstreams, chance: &mut O
             steps_of_chance(shell, upstreams, chance);
         }
         let mut moved = false;
-        for step in Step::ALL {
+        for action in Action::ALL {
             give(shell, [usize::MAX; 2], [usize::MAX; 2]);
-            moved |= shell.step(step);
+            moved |= shell.step(action);
             moved |= upstreams.react(shell);
         }
         if !moved {
@@ -122,8 +137,8 @@ pub(crate) fn steps_of_chance(shell: &mut Shell, upstreams: &mut Upstreams, chan
         let pieces = [chance.size(), chance.size()];
         let rooms = [chance.room(), chance.room()];
         give(shell, pieces, rooms);
-        let step = Step::ALL[chance.below(Step::ALL.len())];
-        let moved = shell.step(step) | upstreams.react(shell);
+        let action = Action::ALL[chance.below(Action::ALL.len())];
+        let moved = shell.step(action) | upstreams.react(shell);
         idle = if moved { 0 } else { idle + 1 };
     }
 }

@@ -1,11 +1,11 @@
 //! What the far ends make of the bytes that they get: a client of its responses, an upstream of its requests. Everything
 //! here is slow, knows whole heads only, and shares nothing with the readers of production.
 
-use super::http_reference::{self, Field, Verdict};
-use crate::http::head::{Framing, Limits};
+use super::http_reference::{self, Field, Verdict, find};
+use crate::http::head::{Framing, HeadLimits};
 
 /// Elbows writes no head that is longer than what it read and what it adds.
-const LIMITS: Limits = Limits { head: 1 << 20, fields: 1 << 16, target: 1 << 20 };
+const LIMITS: HeadLimits = HeadLimits { head: 1 << 20, fields: 1 << 16, target: 1 << 20 };
 
 /// A body, as far as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(crate) fn chunks(bytes: &[u8]) -> Decoded {
     let mut body = Decoded::default();
     loop {
         let rest = &bytes[body.used..];
-        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else {
+        let Some(end) = find(rest, b"\r\n") else {
             let is_number =
                 rest.strip_suffix(b"\r").unwrap_or(rest).iter().all(u8::is_ascii_hexdigit);
             assert!(is_number, "a chunk begins with {:?}", String::from_utf8_lossy(rest));
@@ -96,7 +96,7 @@ fn trailers(bytes: &[u8], mut body: Decoded, before: usize) -> Decoded {
     let mut used = 0;
     loop {
         let rest = &bytes[used..];
-        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else { return body };
+        let Some(end) = find(rest, b"\r\n") else { return body };
         used += end + 2;
         if end == 0 {
             body.used += before + used;
@@ -104,7 +104,7 @@ fn trailers(bytes: &[u8], mut body: Decoded, before: usize) -> Decoded {
             return body;
         }
         let line = &rest[..end];
-        let colon = line.windows(2).position(|window| window == b": ").expect("a field line");
+        let colon = find(line, b": ").expect("a field line");
         body.trailers.push((line[..colon].to_vec(), line[colon + 2..].to_vec()));
     }
 }
@@ -147,22 +147,30 @@ fn message(
 pub(crate) fn requests(bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut start = 0;
-    while start < bytes.len() {
-        let rest = &bytes[start..];
-        let (head, used) = match http_reference::request(rest, &LIMITS) {
-            Verdict::Whole(head, used) => (head, used),
-            Verdict::Part => break,
-            Verdict::Wrong => panic!("the upstream gets {:?}", String::from_utf8_lossy(rest)),
-        };
-        let body = body(&rest[used..], head.framing, Ending::Open);
-        start += used + body.used;
-        let is_whole = body.is_whole;
-        messages.push(message(&rest[..used], head.fields, head.framing, body));
+    while let Some((message, used)) = request(&bytes[start..]) {
+        start += used;
+        let is_whole = message.is_whole;
+        messages.push(message);
         if !is_whole {
             break;
         }
     }
     messages
+}
+
+/// The request that these bytes begin with, if its head is there, and how many of them are its.
+///
+/// # Panics
+/// It breaks a rule.
+pub(crate) fn request(bytes: &[u8]) -> Option<(Message, usize)> {
+    let (head, used) = match http_reference::request(bytes, &LIMITS) {
+        Verdict::Whole(head, used) => (head, used),
+        Verdict::Part => return None,
+        Verdict::Wrong => panic!("the upstream gets {:?}", String::from_utf8_lossy(bytes)),
+    };
+    let body = body(&bytes[used..], head.framing, Ending::Open);
+    let all = used + body.used;
+    Some((message(&bytes[..used], head.fields, head.framing, body), all))
 }
 
 /// The responses that a client was sent, interim ones included. `to_head` says of each of its requests, in their order,

@@ -7,7 +7,7 @@ use super::Script;
 use super::course::{Answer, Chance, Outcome, Then, Upstreams, drive};
 use super::decode::{Ending, Message};
 use super::exchange_reference::{
-    Asked, Last, Request, Response, check_ending, check_fields, framing_for_client,
+    Answerer, Last, Request, Response, check_ending, check_fields, framing_for_client,
     trailers_for_client,
 };
 use super::shell::{Logged, Shell, config};
@@ -35,20 +35,21 @@ pub fn exchange(bytes: &[u8]) {
 
 /// Checks one exchange without chance, and with this seed.
 pub(crate) fn check(request: &[u8], answer: &Answer, bulk: u64, seed: u64) {
-    let asked = Asked::of(request);
-    let request = match &asked {
-        Asked::Passes(asked) if asked.body.fault.is_none() => &request[..asked.used],
+    let answerer = Answerer::of(request);
+    let request = match &answerer {
+        Answerer::Upstream(read) if read.body.fault.is_none() => &request[..read.used],
         _ => request,
     };
-    let to_head = matches!(&asked, Asked::Passes(asked) if asked.to_head())
+    let to_head = matches!(&answerer, Answerer::Upstream(request) if request.to_head())
         || request.trim_ascii_start().starts_with(b"HEAD ");
     let calm = run(request, answer, u64::MAX, None, to_head);
     let other = run(request, answer, bulk, Some(Chance::new(seed)), to_head);
     for outcome in [&calm, &other] {
-        asked.check(answer, outcome);
+        answerer.check(answer, outcome);
     }
     if !answer.is_early {
-        let is_bad = matches!(&asked, Asked::Passes(asked) if asked.body.fault.is_some());
+        let is_bad =
+            matches!(&answerer, Answerer::Upstream(request) if request.body.fault.is_some());
         // How much of a bad body an upstream hears before its fault is nobody's promise.
         if !is_bad {
             assert_eq!(calm.requests, other.requests);
@@ -89,21 +90,21 @@ fn run(
     outcome
 }
 
-impl Asked {
+impl Answerer {
     fn check(&self, answer: &Answer, outcome: &Outcome) {
         match self {
-            Self::Nothing => {
+            Self::Nobody => {
                 assert_eq!(outcome.requests.len(), 0);
                 if let Some(refusal) = outcome.responses.first() {
                     assert!(refusal.status() >= 400 && refusal.is_whole);
                     assert_eq!((outcome.responses.len(), outcome.ending), (1, Ending::End));
                 }
             }
-            Self::Own => {
+            Self::Elbows => {
                 let first = &outcome.responses[0];
                 assert!(first.status() == 200 && first.is_whole);
             }
-            Self::Passes(request) => request.check(answer, outcome),
+            Self::Upstream(request) => request.check(answer, outcome),
         }
     }
 }

@@ -3,17 +3,17 @@
 use super::decode::{Ending, Message};
 use super::http_reference::{self, Field, Verdict};
 use super::messages::{Body, read_body};
-use crate::http::head::{Framing, Limits};
+use crate::http::head::{Framing, HeadLimits};
 
-/// What a client asks for with its first message.
+/// Who answers the first message of a client.
 #[derive(Debug)]
-pub(super) enum Asked {
-    /// Its head is not whole, or wrong.
-    Nothing,
-    /// Elbows answers it itself.
-    Own,
-    /// It is for the upstream.
-    Passes(Request),
+pub(super) enum Answerer {
+    /// Its head is not whole, or it is wrong and gets no more than a refusal.
+    Nobody,
+    /// Elbows itself.
+    Elbows,
+    /// The upstream, which gets this.
+    Upstream(Request),
 }
 
 #[derive(Debug)]
@@ -72,32 +72,57 @@ fn plain(name: &[u8]) -> String {
 /// Whether nobody but elbows may say a field of this name to an upstream.
 pub(super) fn is_ours(name: &[u8]) -> bool {
     const OTHERS: [&str; 4] = ["x-real-ip", "forwarded", "x-request-id", "proxy"];
-    const TLVS: &str = "alpn authority unique-id ssl-version ssl-cn ssl-cipher aws-vpce-id \
-                        azure-link-id gcp-psc-id";
+    const TLVS: [&str; 9] = [
+        "alpn",
+        "authority",
+        "unique-id",
+        "ssl-version",
+        "ssl-cn",
+        "ssl-cipher",
+        "aws-vpce-id",
+        "azure-link-id",
+        "gcp-psc-id",
+    ];
     let plain = plain(name);
-    let is_tlv = |rest: &str| TLVS.split_whitespace().any(|tlv| tlv == rest);
+    let is_tlv = |rest: &str| TLVS.contains(&rest);
     plain.starts_with("x-forwarded-")
         || OTHERS.contains(&plain.as_str())
         || plain.strip_prefix("x-proxy-").is_some_and(is_tlv)
 }
 
 fn is_always_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: &str = "connection keep-alive proxy-connection transfer-encoding upgrade te \
-                         http2-settings proxy-authorization proxy-authenticate";
-    NAMES.split_whitespace().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+    const NAMES: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "te",
+        "http2-settings",
+        "proxy-authorization",
+        "proxy-authenticate",
+    ];
+    NAMES.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 /// Whether a field speaks of one connection.
 fn is_hop_by_hop(fields: &[Field], name: &[u8]) -> bool {
-    const END_TO_END: &str = "host content-length content-type content-encoding authorization \
-                              cookie origin cache-control max-forwards";
+    const END_TO_END: [&str; 9] = [
+        "host",
+        "content-length",
+        "content-type",
+        "content-encoding",
+        "authorization",
+        "cookie",
+        "origin",
+        "cache-control",
+        "max-forwards",
+    ];
     let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
     // A claim of who the client is stays one, in its usual spelling.
     let is_claim =
         is_ours(name) && plain(name) == lower && lower != "proxy" && !lower.starts_with("x-proxy-");
-    let stays = END_TO_END.split_whitespace().any(|other| other == lower)
-        || lower.starts_with("sec-websocket-")
-        || is_claim;
+    let stays = END_TO_END.contains(&&*lower) || lower.starts_with("sec-websocket-") || is_claim;
     is_always_hop_by_hop(name) || !stays && items(fields, "connection").contains(&lower)
 }
 
@@ -113,11 +138,11 @@ fn number(digits: &[u8]) -> Vec<u8> {
     digits[zeros.min(digits.len() - 1)..].to_vec()
 }
 
-impl Asked {
+impl Answerer {
     pub(super) fn of(bytes: &[u8]) -> Self {
-        let limits = Limits::DEFAULT;
+        let limits = HeadLimits::DEFAULT;
         let Verdict::Whole(head, used) = http_reference::request(bytes, &limits) else {
-            return Self::Nothing;
+            return Self::Nobody;
         };
         let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\r').next().unwrap());
@@ -133,26 +158,24 @@ impl Asked {
         let is_last = is_counted
             && values(&head.fields, "max-forwards").iter().any(|left| number(left) == b"0");
         if is_health || is_last {
-            return Self::Own;
+            return Self::Elbows;
         }
         let rest = &bytes[used..];
         let body = body(rest, head.framing);
         let used = used + body.used;
         let is_http_10 = words[2] == "HTTP/1.0";
         let (fields, framing) = (head.fields, head.framing);
-        Self::Passes(Request { method, target, is_http_10, fields, framing, body, used })
+        Self::Upstream(Request { method, target, is_http_10, fields, framing, body, used })
     }
 }
 
-impl Asked {
-    /// The bytes of the message that `bytes` begin with, if its end is there.
-    pub(super) fn used(bytes: &[u8]) -> Option<usize> {
-        let Verdict::Whole(head, used) = http_reference::request(bytes, &Limits::DEFAULT) else {
-            return None;
-        };
-        let body = body(&bytes[used..], head.framing);
-        body.is_over.then_some(used + body.used)
-    }
+/// How long the request that `bytes` begin with is, if its end is there.
+pub(super) fn request_length(bytes: &[u8]) -> Option<usize> {
+    let Verdict::Whole(head, used) = http_reference::request(bytes, &HeadLimits::DEFAULT) else {
+        return None;
+    };
+    let body = body(&bytes[used..], head.framing);
+    body.is_over.then_some(used + body.used)
 }
 
 /// The authority and the rest of a target in absolute form.
@@ -169,7 +192,7 @@ fn body(bytes: &[u8], framing: Framing) -> Body {
         Framing::Absent => 0,
         Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
         Framing::Chunked => {
-            return read_body(bytes, bytes.len(), bytes.len().max(1), &Limits::DEFAULT);
+            return read_body(bytes, bytes.len(), bytes.len().max(1), &HeadLimits::DEFAULT);
         }
         Framing::UntilClose => usize::MAX,
     };
@@ -275,7 +298,7 @@ impl Response {
         loop {
             let (head, used) = match http_reference::response(
                 rest,
-                &Limits { head: 64 * 1024, ..Limits::DEFAULT },
+                &HeadLimits { head: 64 * 1024, ..HeadLimits::DEFAULT },
             ) {
                 Verdict::Whole(head, used) => (head, used),
                 Verdict::Part => return Self { interim, last: Last::Part },

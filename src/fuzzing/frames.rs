@@ -1,8 +1,10 @@
 //! Any bytes behind a 101, in one direction, however they are split: the scanner finds what another
 //! reader of RFC 6455 finds, and lets pass, cuts out and holds back each byte as it should.
 
+use std::mem;
+
 use super::Script;
-use super::reference::{self, CLOSE, Frame, Limits, PING, PONG, Reading, Tail};
+use super::reference::{self, CLOSE, Frame, FrameLimits, PING, PONG, Reading, Tail};
 use crate::peer::Peer;
 use crate::websocket::scanner::{Counts, MAX_KEPT, Rules, Scan, Scanner, Tally, Then, Until};
 
@@ -13,7 +15,7 @@ const OURS: [u8; 8] = *b"our ping";
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     sender: Peer,
-    limits: Limits,
+    limits: FrameLimits,
     until: Until,
 }
 
@@ -25,7 +27,7 @@ pub fn frames(bytes: &[u8]) {
     let limit = |bit: u8, limit: u64| (switches & 1 << bit != 0).then_some(limit);
     let setup = Setup {
         sender: if switches & 1 == 0 { Peer::Client } else { Peer::Upstream },
-        limits: Limits {
+        limits: FrameLimits {
             frame: limit(2, limits[0]),
             message: limit(3, limits[1]),
             is_strict: switches & 2 != 0,
@@ -74,6 +76,8 @@ struct Follower {
     tally: Tally,
     /// Bytes that had passed at each place that was asked for.
     reached: Vec<usize>,
+    /// What is scanned: memory that is used again and again.
+    buffer: Vec<u8>,
 }
 
 impl Follower {
@@ -88,6 +92,7 @@ impl Follower {
             told: Vec::new(),
             tally: Tally::default(),
             reached: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 
@@ -108,24 +113,31 @@ impl Follower {
 
     fn feed(&mut self, read: &[u8]) {
         if let Some(refused) = &mut self.refused {
-            refused.extend(read);
+            refused.extend_from_slice(read);
             return;
         }
         // As `direction::pass` does.
         if self.scanner.is_one_message(read, &self.rules) {
-            self.passed.extend(read);
+            self.passed.extend_from_slice(read);
             return;
         }
-        let mut buffer = kept(&mut self.scanner);
-        buffer.extend(read);
-        let mut rest = &buffer[..];
+        let mut buffer = mem::take(&mut self.buffer);
+        buffer.clear();
+        let (front, start) = kept(&mut self.scanner);
+        buffer.extend_from_slice(&front[start..]);
+        buffer.extend_from_slice(read);
+        self.scan(&buffer);
+        self.buffer = buffer;
+    }
+
+    fn scan(&mut self, mut rest: &[u8]) {
         loop {
             let own_pong = |nonce| nonce == OURS;
             let own_pong = self.setup.limits.awaits_pong.then_some(own_pong);
             let passed = self.scanner.passed_of_head();
             let Self { scanner, rules, setup, tally, .. } = &mut *self;
             let Scan { pass, then } = scanner.scan(rest, rules, setup.until, tally, own_pong);
-            self.passed.extend(&rest[passed..pass]);
+            self.passed.extend_from_slice(&rest[passed..pass]);
             rest = &rest[pass..];
             match then {
                 Then::More => break,
@@ -146,18 +158,20 @@ impl Follower {
             }
         }
         assert!(rest.len() <= MAX_KEPT, "it holds {}", rest.len());
-        let kept = kept(&mut self.scanner.clone());
+        let (front, start) = kept(&mut self.scanner.clone());
+        let kept = &front[start..];
         match self.scanner.passed_of_head() {
             0 => assert_eq!(kept, rest, "it holds what did not come"),
-            _ => assert!(rest.is_empty() && self.passed.ends_with(&kept)),
+            _ => assert!(rest.is_empty() && self.passed.ends_with(kept)),
         }
     }
 }
 
-fn kept(scanner: &mut Scanner) -> Vec<u8> {
+/// What is kept is at the end, from there on.
+fn kept(scanner: &mut Scanner) -> ([u8; MAX_KEPT], usize) {
     let mut front = [0xee; MAX_KEPT];
     let kept = scanner.give_back(&mut front);
-    front[MAX_KEPT - kept..].to_vec()
+    (front, MAX_KEPT - kept)
 }
 
 /// Everything but the places, which the path of small messages leaves out.

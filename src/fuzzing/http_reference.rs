@@ -1,7 +1,7 @@
 //! A second reader of HTTP/1.1, for comparison: it knows whole messages only, cuts them into lines and words, and
 //! takes as long as it likes.
 
-use crate::http::head::{Framing, Limits, is_host};
+use crate::http::head::{Framing, HeadLimits, is_host};
 
 /// What a reference makes of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,9 +42,23 @@ pub(super) struct Body {
 }
 
 /// The bytes up to `end`, and how many they are with it.
-fn up_to<'b>(bytes: &'b [u8], end: &[u8]) -> Option<(&'b [u8], usize)> {
-    let at = bytes.windows(end.len()).position(|window| window == end)?;
+pub(super) fn up_to<'b>(bytes: &'b [u8], end: &[u8]) -> Option<(&'b [u8], usize)> {
+    let at = find(bytes, end)?;
     Some((&bytes[..at], at + end.len()))
+}
+
+/// Where `part`, which is not empty, stands first. Most places are passed by for their first byte: a fuzzer watches
+/// each comparison of more, which takes long.
+pub(crate) fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    let (first, rest) = part.split_first()?;
+    let mut from = 0;
+    loop {
+        let at = from + bytes[from..].iter().position(|byte| byte == first)?;
+        from = at + 1;
+        if bytes[from..].starts_with(rest) {
+            return Some(at);
+        }
+    }
 }
 
 fn is_token(bytes: &[u8]) -> bool {
@@ -121,7 +135,7 @@ fn lines_of(text: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 /// The head of a request.
-pub(super) fn request(bytes: &[u8], limits: &Limits) -> Verdict<Request> {
+pub(super) fn request(bytes: &[u8], limits: &HeadLimits) -> Verdict<Request> {
     let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
     let Some((text, used)) = up_to(&bytes[start..], b"\r\n\r\n") else { return Verdict::Part };
     let used = start + used;
@@ -132,7 +146,7 @@ pub(super) fn request(bytes: &[u8], limits: &Limits) -> Verdict<Request> {
     }
 }
 
-fn request_of(lines: &[&[u8]], limits: &Limits) -> Option<Request> {
+fn request_of(lines: &[&[u8]], limits: &HeadLimits) -> Option<Request> {
     let words: Vec<_> = lines[0].split(|byte| *byte == b' ').collect();
     let &[method, target, version] = &words[..] else { return None };
     let is_new = version == b"HTTP/1.1";
@@ -177,7 +191,7 @@ fn request_of(lines: &[&[u8]], limits: &Limits) -> Option<Request> {
 }
 
 /// The head of a response.
-pub(super) fn response(bytes: &[u8], limits: &Limits) -> Verdict<Response> {
+pub(super) fn response(bytes: &[u8], limits: &HeadLimits) -> Verdict<Response> {
     // LF alone ends a line; a CR before it belongs to the line end.
     let mut lines = Vec::new();
     let mut used = 0;
@@ -200,7 +214,7 @@ pub(super) fn response(bytes: &[u8], limits: &Limits) -> Verdict<Response> {
     Verdict::Part
 }
 
-fn response_of(lines: &[&[u8]], limits: &Limits) -> Option<Response> {
+fn response_of(lines: &[&[u8]], limits: &HeadLimits) -> Option<Response> {
     let (version, rest) = lines[0].split_at_checked(8)?;
     let (status, reason) = rest.split_at_checked(4)?;
     let is_new = version == b"HTTP/1.1";
@@ -221,7 +235,7 @@ fn response_of(lines: &[&[u8]], limits: &Limits) -> Option<Response> {
 }
 
 /// A chunked body.
-pub(super) fn chunked(bytes: &[u8], limits: &Limits) -> Verdict<Body> {
+pub(super) fn chunked(bytes: &[u8], limits: &HeadLimits) -> Verdict<Body> {
     let mut body = Body::default();
     let mut used = 0;
     let mut extensions = 0;

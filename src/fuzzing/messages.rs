@@ -2,12 +2,12 @@
 
 use super::http_reference::{self, Field, Verdict};
 use crate::http::framing::{Chunked, Step};
-use crate::http::head::Limits;
+use crate::http::head::HeadLimits;
 
 /// The usual limits, or small ones.
-pub(super) fn limits(choice: u8) -> Limits {
-    let small = Limits { head: 300, fields: 6, target: 40 };
-    if choice.is_multiple_of(2) { Limits::DEFAULT } else { small }
+pub(super) fn limits(choice: u8) -> HeadLimits {
+    let small = HeadLimits { head: 300, fields: 6, target: 40 };
+    if choice.is_multiple_of(2) { HeadLimits::DEFAULT } else { small }
 }
 
 /// A chunked body, as far as it came.
@@ -24,7 +24,7 @@ pub(super) struct Body {
 
 /// Reads a chunked body that `bytes` begin with, of which `came` are there at first, and `piece` more each time that
 /// more are asked for.
-pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &Limits) -> Body {
+pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &HeadLimits) -> Body {
     let mut body = Body::default();
     let mut chunked = Chunked::new(*limits);
     came = came.min(bytes.len());
@@ -52,7 +52,9 @@ pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &Li
                 used
             }
             Err(fault) => {
-                body.fault = Some((fault.to_string(), body.used + told_at(&before, new)));
+                let is_wrong = |length: usize| before.clone().step(&new[..length]).is_err();
+                let at = body.used + first_wrong(new.len(), is_wrong);
+                body.fault = Some((fault.to_string(), at));
                 break;
             }
         };
@@ -63,15 +65,20 @@ pub(super) fn read_body(bytes: &[u8], mut came: usize, piece: usize, limits: &Li
     body
 }
 
-/// At which byte a fault of this step stands: with one less there is none.
-fn told_at(before: &Chunked, bytes: &[u8]) -> usize {
-    let is_wrong = |length: usize| before.clone().step(&bytes[..length]).is_err();
-    (0..=bytes.len()).find(|length| is_wrong(*length)).expect("it is wrong")
+/// At which of `length` bytes a fault stands: with one less there is none. Faults stay, so that it is found by halves.
+pub(super) fn first_wrong(length: usize, is_wrong: impl Fn(usize) -> bool) -> usize {
+    let (mut right, mut wrong) = (0, length);
+    while right + 1 < wrong {
+        let middle = usize::midpoint(right, wrong);
+        if is_wrong(middle) { wrong = middle } else { right = middle }
+    }
+    assert!(is_wrong(wrong) && !is_wrong(right));
+    wrong
 }
 
 impl Body {
     /// The reference finds the same, as far as it can tell: it tells nothing of a line before its end.
-    pub(super) fn is_what_the_reference_reads(&self, bytes: &[u8], limits: &Limits) {
+    pub(super) fn is_what_the_reference_reads(&self, bytes: &[u8], limits: &HeadLimits) {
         match http_reference::chunked(bytes, limits) {
             Verdict::Whole(body, used) => {
                 assert_eq!(self.fault, None);

@@ -8,7 +8,7 @@ use crate::peer::Peer;
 /// What is asked of the frames beside RFC 6455: bytes of payload at most, per data frame and per message;
 /// and whether a stream is read on behind a frame that breaks a rule, by what that says of itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Limits {
+pub(crate) struct FrameLimits {
     pub(crate) frame: Option<u64>,
     pub(crate) message: Option<u64>,
     pub(crate) is_strict: bool,
@@ -89,7 +89,7 @@ impl Frame<'_> {
 
 impl Reading<'_> {
     /// Where what is held back begins, in the stream that was read.
-    pub(crate) fn held_at(&self, stream: &[u8], limits: Limits) -> usize {
+    pub(crate) fn held_at(&self, stream: &[u8], limits: FrameLimits) -> usize {
         let tail = &stream[self.tail_at..];
         let may_be_refused = limits.is_strict || limits.frame.or(limits.message).is_some();
         if may_be_refused || (limits.awaits_pong && may_begin_our_pong(tail)) {
@@ -117,7 +117,7 @@ fn is_code(code: u16) -> bool {
 
 /// Reads what `sender` sent so far.
 #[allow(clippy::too_many_lines)] // A frame, from its first byte to its last.
-pub(crate) fn read(stream: &[u8], sender: Peer, limits: Limits) -> Reading<'_> {
+pub(crate) fn read(stream: &[u8], sender: Peer, limits: FrameLimits) -> Reading<'_> {
     let mut reading =
         Reading { frames: Vec::new(), tail_at: 0, tail: Tail::More, in_message: false };
     let (mut message, mut is_closed) = (0_u64, false);

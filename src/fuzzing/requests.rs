@@ -3,8 +3,8 @@
 
 use super::Script;
 use super::http_reference::{self, Verdict};
-use super::messages::{Body, limits, read_body};
-use crate::http::head::{Framing, Limits, Reader};
+use super::messages::{Body, first_wrong, limits, read_body};
+use crate::http::head::{Framing, HeadLimits, Reader};
 
 /// Messages that are followed at most.
 const MOST: usize = 64;
@@ -68,7 +68,7 @@ pub fn requests(bytes: &[u8]) {
 
 /// Follows the messages, with `piece` more bytes each time that more are asked for. None is begun behind the last one
 /// that is followed, so that where it ends does not depend on the pieces.
-fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
+fn follow(bytes: &[u8], piece: usize, limits: &HeadLimits) -> Vec<Said> {
     let mut reader = Reader::default();
     let mut said = Vec::new();
     let (mut start, mut came) = (0, 0);
@@ -84,8 +84,10 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
                 (head.framing, used)
             }
             Err(fault) => {
-                let length = told_at(&bytes[start..came], limits);
-                said.push(Said::Fault(fault.to_string(), length));
+                let new = &bytes[start..came];
+                let is_wrong =
+                    |length: usize| Reader::default().request(&new[..length], limits).is_err();
+                said.push(Said::Fault(fault.to_string(), first_wrong(new.len(), is_wrong)));
                 break;
             }
         };
@@ -114,21 +116,8 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Vec<Said> {
     said
 }
 
-/// At which byte a fault stands: with one less there is none.
-fn told_at(bytes: &[u8], limits: &Limits) -> usize {
-    let is_wrong = |length: &usize| Reader::default().request(&bytes[..*length], limits).is_err();
-    // Faults stay: the first one is found by halves.
-    let (mut right, mut wrong) = (0, bytes.len());
-    while right + 1 < wrong {
-        let middle = usize::midpoint(right, wrong);
-        if is_wrong(&middle) { wrong = middle } else { right = middle }
-    }
-    assert!(is_wrong(&wrong) && !is_wrong(&right));
-    wrong
-}
-
 /// The reference finds the same in a head that passes.
-fn head_is_clear(bytes: &[u8], used: usize, framing: Framing, limits: &Limits) {
+fn head_is_clear(bytes: &[u8], used: usize, framing: Framing, limits: &HeadLimits) {
     let (head, same) = Reader::default().request(bytes, limits).unwrap().unwrap();
     assert_eq!((same, head.framing), (used, framing));
     let fields = head.fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec()));

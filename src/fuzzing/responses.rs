@@ -3,8 +3,8 @@
 
 use super::Script;
 use super::http_reference::{self, Verdict};
-use super::messages::{Body, limits, read_body};
-use crate::http::head::{Framing, Limits, Reader};
+use super::messages::{Body, first_wrong, limits, read_body};
+use crate::http::head::{Framing, HeadLimits, Reader};
 
 /// Interim responses that are followed at most.
 const MOST: usize = 16;
@@ -52,7 +52,7 @@ pub fn responses(bytes: &[u8]) {
 }
 
 /// Follows one response and those that announce it, with `piece` more bytes each time that more are asked for.
-fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Said {
+fn follow(bytes: &[u8], piece: usize, limits: &HeadLimits) -> Said {
     let mut reader = Reader::default();
     let mut said = Said { heads: Vec::new(), framing: None, body: None, fault: None };
     let (mut start, mut came) = (0, 0);
@@ -79,9 +79,8 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Said {
             Err(fault) => {
                 let new = &bytes[start..came];
                 let is_wrong =
-                    |length: &usize| Reader::default().response(&new[..*length], limits).is_err();
-                let at = (0..=new.len()).find(is_wrong).expect("it is wrong");
-                said.fault = Some((fault.to_string(), at));
+                    |length: usize| Reader::default().response(&new[..length], limits).is_err();
+                said.fault = Some((fault.to_string(), first_wrong(new.len(), is_wrong)));
                 break;
             }
         }
@@ -90,7 +89,7 @@ fn follow(bytes: &[u8], piece: usize, limits: &Limits) -> Said {
 }
 
 /// The reference finds the same in a head that passes.
-fn head_is_clear(bytes: &[u8], used: usize, limits: &Limits) {
+fn head_is_clear(bytes: &[u8], used: usize, limits: &HeadLimits) {
     let (head, same) = Reader::default().response(bytes, limits).unwrap().unwrap();
     assert_eq!(same, used);
     let fields = head.fields.iter().map(|field| (field.name.to_vec(), field.value.to_vec()));

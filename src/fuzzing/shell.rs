@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
-use self::peer::{Link, Peer};
+use self::peer::{Peer, UpstreamPeer};
 use crate::access_log::AccessLog;
 use crate::config::{Config, ProxyProtocol};
-use crate::connection::{Connection, State, Switching};
+use crate::connection::{Connection, Lifecycle, Switching};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
 use crate::limits::{Limits, Seat};
@@ -35,7 +35,7 @@ static RUNTIME: LazyLock<Runtime> =
 const MOST_LOOKS: usize = 10_000;
 
 /// What one line of the access log says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Logged {
     pub(crate) request: String,
     pub(crate) status: u64,
@@ -46,6 +46,38 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
+    /// Reads a line, which is one flat object in JSON.
+    ///
+    /// # Panics
+    /// It is something else.
+    fn read(line: &str) -> Self {
+        let mut logged = Self::default();
+        let (mut by, mut during, mut why) = (String::new(), String::new(), String::new());
+        let mut rest = line.strip_prefix('{').expect("an object");
+        loop {
+            let (key, behind) =
+                rest.strip_prefix('"').and_then(|rest| rest.split_once("\":")).unwrap();
+            let (value, behind) = read_value(behind);
+            match key {
+                "request" => logged.request = value,
+                "status" => logged.status = value.parse().unwrap_or_default(),
+                "from_client" => logged.from_client = value.parse().unwrap(),
+                "from_upstream" => logged.from_upstream = value.parse().unwrap(),
+                "by" => by = value,
+                "during" => during = value,
+                "why" => why = value,
+                _ => {}
+            }
+            let Some(behind) = behind.strip_prefix(',') else {
+                assert_eq!(behind, "}");
+                break;
+            };
+            rest = behind;
+        }
+        logged.end = [by, during, why].join(" ");
+        logged
+    }
+
     /// How much of a bad head was there to be logged depends on the pieces in which it came.
     pub(crate) fn forget_bad_head(&mut self) {
         if self.status >= 400 && self.end.starts_with("client request") {
@@ -54,9 +86,40 @@ impl Logged {
     }
 }
 
+/// The value that a text in JSON begins with, and what is behind it: a string without its escapes, anything else as it
+/// stands.
+fn read_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', '}']).expect("it ends");
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut rest = quoted;
+    loop {
+        let end = rest.find(['"', '\\']).expect("it ends");
+        let (plain, behind) = rest.split_at(end);
+        assert!(!plain.contains(|char: char| char.is_ascii_control()), "{plain:?}");
+        value.push_str(plain);
+        rest = match behind.as_bytes() {
+            [b'"', ..] => return (value, &behind[1..]),
+            [b'\\', b'u', ..] => {
+                let code = u32::from_str_radix(&behind[2..6], 16).expect("four digits");
+                value.push(char::from_u32(code).expect("a character"));
+                &behind[6..]
+            }
+            _ => {
+                value.push(
+                    behind[1..].chars().next().filter(|char| matches!(char, '"' | '\\')).unwrap(),
+                );
+                &behind[2..]
+            }
+        };
+    }
+}
+
 /// What is done with sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Action {
     WriteClient,
     LinkUp,
     WriteUpstream,
@@ -64,7 +127,7 @@ pub(crate) enum Step {
     ReadClient,
 }
 
-impl Step {
+impl Action {
     /// In the order of a worker's turn.
     pub(crate) const ALL: [Self; 5] = [
         Self::WriteClient,
@@ -85,7 +148,7 @@ pub(crate) struct Shell {
     connection: Option<Connection>,
     pub(crate) client: Peer,
     /// Every connection to an upstream that there was.
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: Vec<UpstreamPeer>,
     link: Option<usize>,
     /// Links that wait for another exchange; the last one is used first.
     idle: Vec<usize>,
@@ -115,9 +178,13 @@ pub(crate) fn address(number: u8) -> SocketAddr {
 
 /// The usual settings, without PROXY headers.
 pub(crate) fn config() -> Config {
-    let listen_on = SocketAddr::from(([127, 0, 0, 1], 1));
-    let config = Config::for_destination(listen_on, "upstream.test", 80);
-    Config { proxy_protocol: ProxyProtocol::Off, ..config }
+    // To form them takes a look at the control groups, which costs more than a run.
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| {
+        let listen_on = SocketAddr::from(([127, 0, 0, 1], 1));
+        let config = Config::for_destination(listen_on, "upstream.test", 80);
+        Config { proxy_protocol: ProxyProtocol::Off, ..config }
+    });
+    CONFIG.clone()
 }
 
 impl Shell {
@@ -223,8 +290,8 @@ impl Shell {
     }
 
     /// Where the connection is, while there is one.
-    pub(crate) fn state(&self) -> Option<State> {
-        self.connection.as_ref().map(Connection::state)
+    pub(crate) fn lifecycle(&self) -> Option<Lifecycle> {
+        self.connection.as_ref().map(Connection::lifecycle)
     }
 
     /// The link that the exchange under way has.
@@ -251,7 +318,7 @@ impl Shell {
     /// Takes steps in a worker's order until nothing moves any more.
     pub(crate) fn run(&mut self) {
         let mut looks = 0;
-        while Step::ALL.iter().fold(false, |moved, step| moved | self.step(*step)) {
+        while Action::ALL.iter().fold(false, |moved, action| moved | self.step(*action)) {
             looks += 1;
             assert!(looks < MOST_LOOKS * 100, "it never comes to rest");
         }
@@ -298,15 +365,15 @@ impl Shell {
     }
 
     /// One step. Whether anything moved.
-    pub(crate) fn step(&mut self, step: Step) -> bool {
+    pub(crate) fn step(&mut self, action: Action) -> bool {
         let moved = self.release();
         let moved = moved
-            | match step {
-                Step::WriteClient => self.write_client(),
-                Step::LinkUp => self.link_up(),
-                Step::WriteUpstream => self.write_upstream(),
-                Step::ReadUpstream => self.read_upstream(),
-                Step::ReadClient => self.read_client(),
+            | match action {
+                Action::WriteClient => self.write_client(),
+                Action::LinkUp => self.link_up(),
+                Action::WriteUpstream => self.write_upstream(),
+                Action::ReadUpstream => self.read_upstream(),
+                Action::ReadClient => self.read_client(),
             };
         self.see();
         moved
@@ -321,42 +388,35 @@ impl Shell {
         assert!(connection.kept() < 2 * 64 * 1024, "it keeps what it should not read");
         self.most_waiting[0] = self.most_waiting[0].max(waiting);
         self.most_waiting[1] = self.most_waiting[1].max(outgoing);
-        match connection.state() {
-            State::Over { with_reset } => {
+        match connection.lifecycle() {
+            Lifecycle::Over { with_reset } => {
                 self.over = Some(with_reset);
                 self.connection = None;
                 if let Some(link) = self.link.take() {
                     self.links[link].is_closed = true;
                 }
             }
-            State::Switching if waiting == 0 => {
+            Lifecycle::Switching if waiting == 0 => {
                 self.tunnel = self
                     .connection
                     .take()
                     .and_then(Connection::into_switching)
                     .map(|(switching, _)| switching);
             }
-            State::Closing { ends_well: true } if waiting == 0 => self.client.is_told_end = true,
+            Lifecycle::Closing { ends_well: true } if waiting == 0 => {
+                self.client.is_told_end = true;
+            }
             _ => {}
         }
     }
 
     /// The lines of the access log since the last time.
     pub(crate) fn log(&self) -> Vec<Logged> {
-        let text = String::from_utf8(self.lines.take()).expect("it is text");
-        text.lines()
-            .map(|line| {
-                let line: serde_json::Value = serde_json::from_str(line).expect("it is JSON");
-                let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-                let number = |key: &str| line[key].as_u64().unwrap_or_default();
-                Logged {
-                    request: text("request"),
-                    status: number("status"),
-                    from_client: number("from_client"),
-                    from_upstream: number("from_upstream"),
-                    end: [text("by"), text("during"), text("why")].join(" "),
-                }
-            })
-            .collect()
+        let lines = self.lines.take();
+        if lines.is_empty() {
+            return Vec::new();
+        }
+        let text = String::from_utf8(lines).expect("it is text");
+        text.lines().map(Logged::read).collect()
     }
 }

@@ -7,7 +7,7 @@
 
 use super::forwarded;
 use super::framing::{Chunked, Step};
-use super::head::{Fault, Field, Framing, Limits};
+use super::head::{Fault, Field, Framing, HeadLimits};
 use super::hop;
 
 /// From so many bytes on that are still to come of a length or of a chunk, data passes by splice(2).
@@ -62,7 +62,12 @@ impl Sink {
 
 impl Body {
     /// A body that is framed so by its sender, and has to be framed like `sink` for its receiver.
-    pub(crate) fn new(framing: Framing, sink: Sink, trailers: Trailers, limits: Limits) -> Self {
+    pub(crate) fn new(
+        framing: Framing,
+        sink: Sink,
+        trailers: Trailers,
+        limits: HeadLimits,
+    ) -> Self {
         let source = match framing {
             Framing::Absent | Framing::Length(0) => Source::Over,
             Framing::Length(length) => Source::Length(length),
@@ -114,9 +119,9 @@ impl Body {
                 Ok(bytes.len())
             }
             Source::Chunked(_) => {
-                let mut gathered = Gathered { start: None };
-                let passed = self.pass_chunks(bytes, out, &mut gathered);
-                gathered.close(out);
+                let mut chunk = OutputChunk { start: None };
+                let passed = self.pass_chunks(bytes, out, &mut chunk);
+                chunk.close(out);
                 passed
             }
         }
@@ -127,7 +132,7 @@ impl Body {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        gathered: &mut Gathered,
+        chunk: &mut OutputChunk,
     ) -> Result<usize, Fault> {
         let mut at = 0;
         let Source::Chunked(chunks) = &mut self.source else { return Ok(0) };
@@ -152,17 +157,17 @@ impl Body {
                             out.extend_from_slice(b"\r\n");
                         }
                     } else if left >= BULK {
-                        gathered.close(out);
+                        chunk.close(out);
                         begin_chunk(out, length as u64 + left);
                         out.extend_from_slice(data);
                         *announced = left;
                     } else {
-                        gathered.add(data, out, rest.len());
+                        chunk.add(data, out, rest.len());
                     }
                 }
                 Step::Trailers(fields, used) => {
                     at += used;
-                    gathered.close(out);
+                    chunk.close(out);
                     if let Sink::Chunked(_) = self.sink {
                         out.extend_from_slice(b"0\r\n");
                         pass_trailers(&fields, self.trailers, out);
@@ -223,12 +228,12 @@ impl Body {
 }
 
 /// The data of several chunks that becomes one: it stands in the output behind room for its size.
-struct Gathered {
+struct OutputChunk {
     /// Where the room begins, and how long it is.
     start: Option<(usize, usize)>,
 }
 
-impl Gathered {
+impl OutputChunk {
     fn add(&mut self, data: &[u8], out: &mut Vec<u8>, most: usize) {
         if self.start.is_none() {
             let start = out.len();

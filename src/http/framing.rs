@@ -12,7 +12,7 @@
 mod chunk_line;
 
 use self::chunk_line::ChunkLine;
-use super::head::{self, Fault, Field, Limits, Place};
+use super::head::{self, Fault, Field, HeadLimits, Place};
 
 /// How many bytes of extensions a body may hold (RFC 9112, section 7.1.1, asks for a limit); whoever sends
 /// more wants to be read, not heard.
@@ -27,7 +27,7 @@ pub struct Chunked {
     at: At,
     /// Bytes of extensions so far.
     extensions: usize,
-    limits: Limits,
+    limits: HeadLimits,
 }
 
 #[derive(Clone, Debug)]
@@ -62,8 +62,8 @@ pub enum Step<'a> {
 impl Chunked {
     /// At the start of a body. Of `limits`, the number of fields holds for the trailer section.
     #[must_use]
-    pub const fn new(limits: Limits) -> Self {
-        let limits = Limits { head: LONGEST_TRAILERS, ..limits };
+    pub const fn new(limits: HeadLimits) -> Self {
+        let limits = HeadLimits { head: LONGEST_TRAILERS, ..limits };
         Self { at: At::Line(ChunkLine::START), extensions: 0, limits }
     }
 

@@ -25,7 +25,7 @@ pub use self::target::{Target, is_host};
 
 /// How much a head may hold.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Bytes of the whole head, its empty line included.
     pub head: usize,
     /// Field lines.
@@ -34,7 +34,7 @@ pub struct Limits {
     pub target: usize,
 }
 
-impl Limits {
+impl HeadLimits {
     /// 64 KiB, 100 fields; a target of 32 KiB leaves half of the head to the fields.
     pub const DEFAULT: Self = Self { head: 64 * 1024, fields: 100, target: 32 * 1024 };
 }
@@ -166,7 +166,7 @@ impl Reader {
     pub fn request<'a>(
         &mut self,
         bytes: &'a [u8],
-        limits: &Limits,
+        limits: &HeadLimits,
     ) -> Result<Option<(Request<'a>, usize)>, Fault> {
         let mut line = None;
         let Some((fields, used)) =
@@ -192,7 +192,7 @@ impl Reader {
     pub fn response<'a>(
         &mut self,
         bytes: &'a [u8],
-        limits: &Limits,
+        limits: &HeadLimits,
     ) -> Result<Option<(Response<'a>, usize)>, Fault> {
         let mut line = None;
         let Some((fields, used)) =
@@ -213,7 +213,7 @@ impl Reader {
 pub(super) fn trailers<'a>(
     place: &mut Place,
     bytes: &'a [u8],
-    limits: &Limits,
+    limits: &HeadLimits,
 ) -> Result<Option<(Vec<Field<'a>>, usize)>, Fault> {
     loop {
         return match read_lines(place, Place::FIELDS, bytes, limits, false, |_| Ok(Some(())))? {
@@ -238,7 +238,7 @@ fn read_lines<'a>(
     place: &mut Place,
     start: Place,
     bytes: &'a [u8],
-    limits: &Limits,
+    limits: &HeadLimits,
     lone_lf: bool,
     first: impl FnOnce(&mut Lines<'a, '_>) -> Result<Option<()>, Fault>,
 ) -> Result<Option<Section<'a>>, Fault> {

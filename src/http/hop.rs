@@ -1,8 +1,8 @@
 //! Hop-by-hop fields: those that speak of one connection and must not pass (RFC 9110, section 7.6.1).
 
-mod listed;
+mod connection_options;
 
-pub(crate) use self::listed::{Listed, wants_trailers};
+pub(crate) use self::connection_options::{ConnectionOptions, wants_trailers};
 use super::forwarded::is_claim;
 
 /// The items of a list. As bytes: one that is no text does not hide the others.

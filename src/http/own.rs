@@ -1,7 +1,7 @@
 //! Responses of our own: health checks, refusals, the end of `Max-Forwards`. This is their one writer.
 
 use super::head::{Request, Version};
-use super::hop::Listed;
+use super::hop::ConnectionOptions;
 use super::write::{line, number};
 
 /// A response that elbows gives in the upstream's place. Each has a short text, or none.
@@ -65,9 +65,9 @@ pub(crate) struct Form {
 
 impl Form {
     /// What the head of a request says of its answer (RFC 9112, section 9.3).
-    pub(crate) fn of(head: &Request<'_>, listed: &Listed) -> Self {
+    pub(crate) fn of(head: &Request<'_>, options: &ConnectionOptions) -> Self {
         let is_http_10 = head.version == Version::Http10;
-        let keeps = !listed.close() && (!is_http_10 || listed.keep_alive());
+        let keeps = !options.close() && (!is_http_10 || options.keep_alive());
         Self { to_head: head.method == b"HEAD", is_http_10, keeps }
     }
 }

@@ -5,15 +5,15 @@
 //! 7.8, allows.
 
 use super::head::{Request, Response, Version};
-use super::hop::Listed;
+use super::hop::ConnectionOptions;
 use crate::tunnel::Protocol;
 
 /// The protocols that a request offers to change to, as a list, where they may be passed on.
 ///
 /// An offer of HTTP/1.0 is ignored, as the RFC demands, one that comes with a body, and one that may not be
 /// passed on. `h2c` is never passed on: what would be spoken after it, nobody here could read.
-pub(crate) fn offer(head: &Request<'_>, listed: &Listed) -> Option<Vec<u8>> {
-    let is_asked_for = listed.upgrade() && head.version == Version::Http11;
+pub(crate) fn offer(head: &Request<'_>, options: &ConnectionOptions) -> Option<Vec<u8>> {
+    let is_asked_for = options.upgrade() && head.version == Version::Http11;
     if !is_asked_for || !head.framing.is_empty() || head.max_forwards == Some(0) {
         return None;
     }
@@ -53,12 +53,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::http::head::{Limits, Reader};
+    use crate::http::head::{HeadLimits, Reader};
 
     fn offered(head: &str) -> Option<String> {
         let mut reader = Reader::default();
-        let (head, _) = reader.request(head.as_bytes(), &Limits::DEFAULT).unwrap().unwrap();
-        offer(&head, &Listed::of(&head.fields)).map(|list| String::from_utf8(list).unwrap())
+        let (head, _) = reader.request(head.as_bytes(), &HeadLimits::DEFAULT).unwrap().unwrap();
+        offer(&head, &ConnectionOptions::of(&head.fields))
+            .map(|list| String::from_utf8(list).unwrap())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::forwarded::{self, Words};
 use super::head::{Framing, Request, Response, Target, Version};
-use super::hop::{self, Listed};
+use super::hop::{self, ConnectionOptions};
 use crate::client::Client;
 use crate::config::Config;
 
@@ -44,7 +44,12 @@ pub(crate) struct Onward<'a> {
 }
 
 /// Writes the head of a request as the upstream gets it.
-pub(crate) fn request(out: &mut Vec<u8>, head: &Request<'_>, listed: &Listed, onward: &Onward<'_>) {
+pub(crate) fn request(
+    out: &mut Vec<u8>,
+    head: &Request<'_>,
+    options: &ConnectionOptions,
+    onward: &Onward<'_>,
+) {
     let Onward { client, request_id, config, offer } = *onward;
     // RFC 9112, section 3.2: the authority of the absolute form replaces `Host`.
     let (host, target): (_, [&[u8]; 2]) = match head.target {
@@ -64,7 +69,8 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &Request<'_>, listed: &Listed, on
     for (index, field) in head.fields.iter().enumerate() {
         if field.is("host") {
             line(out, field.name, host.unwrap_or_default());
-        } else if listed.is_hop_by_hop(index, field) || forwarded::is_replaced(field.name, config) {
+        } else if options.is_hop_by_hop(index, field) || forwarded::is_replaced(field.name, config)
+        {
         } else if field.is("content-length") {
             write_length(out, field.name, head.framing);
         } else if let Some(left) = head.max_forwards.filter(|_| field.is("max-forwards")) {
@@ -116,14 +122,14 @@ pub(crate) struct ToClient {
 /// Writes the head of a response, or of an interim response, as the client gets it.
 pub(crate) fn response(out: &mut Vec<u8>, head: &Response<'_>, how: ToClient) {
     status_line(out, head.status, head.reason);
-    let listed = Listed::of(&head.fields);
+    let options = ConnectionOptions::of(&head.fields);
     // 426 is about the upgrade, so its offer stays (RFC 9110, section 15.5.22).
     let offers = head.status == 426;
     let mut offer = None;
     // RFC 9110, section 8.6: interim responses and 204 have no length to tell of.
     let has_length = head.status >= 200 && head.status != 204;
     for (index, field) in head.fields.iter().enumerate() {
-        if listed.is_hop_by_hop(index, field) {
+        if options.is_hop_by_hop(index, field) {
             if offers && offer.is_none() && field.is("upgrade") {
                 offer = Some(field.value);
             }
@@ -168,9 +174,9 @@ fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
 /// HTTP/1.1; the upstream's own may be 1.0. There is no body that a length could speak of (RFC 9112, section 6.3).
 pub(crate) fn switching(out: &mut Vec<u8>, head: &Response<'_>, chosen: &[u8]) {
     status_line(out, 101, head.reason);
-    let listed = Listed::of(&head.fields);
+    let options = ConnectionOptions::of(&head.fields);
     for (index, field) in head.fields.iter().enumerate() {
-        if !listed.is_hop_by_hop(index, field) && !field.is("content-length") {
+        if !options.is_hop_by_hop(index, field) && !field.is("content-length") {
             line(out, field.name, field.value);
         }
     }

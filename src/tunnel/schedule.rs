@@ -19,6 +19,7 @@ mod wire;
 use std::collections::VecDeque;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::flow::{OwnFrame, Passage};
@@ -29,7 +30,8 @@ use super::{
 use crate::clock::{Now, Stamp, TICK, is_reached};
 use crate::end::{Reason, Side};
 use crate::fuzzing::Script;
-use crate::fuzzing::reference::{self, CLOSE, Limits, PING, PONG, Tail};
+use crate::fuzzing::http_reference::find;
+use crate::fuzzing::reference::{self, CLOSE, FrameLimits, PING, PONG, Tail};
 use crate::websocket::keepalive::Secret;
 use crate::websocket::scanner::MAX_KEPT;
 use explained::Explained;
@@ -44,12 +46,10 @@ const LOOKS_PER_STEP: usize = 64;
 /// How far ahead the ticks of another process are.
 const HANDED_OVER_BY: u32 = 1_000_003;
 
-const SECRET: Secret = Secret::new(0x5eed);
-
 /// Twelve bytes of setup, then steps.
 pub fn tunnel(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let mut run = Run::new(&mut script);
+    let mut run = Run::new(&mut script, number_of(bytes));
     while let Some(step) = script.next() {
         if run.is_over {
             break;
@@ -58,6 +58,13 @@ pub fn tunnel(bytes: &[u8]) {
         run.check_bounds();
     }
     run.finish();
+}
+
+/// A number that depends on each byte (FNV-1a): what our pings say follows from it, so that no input can foresee that,
+/// as no peer can.
+fn number_of(bytes: &[u8]) -> u64 {
+    let with = |number: u64, byte: &u8| (number ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, with)
 }
 
 /// Of each side, what has to be remembered of it.
@@ -79,7 +86,7 @@ struct Run {
     state: State,
     local: Local,
     rulebook: Rulebook,
-    limits: Limits,
+    limits: FrameLimits,
     protocol: Protocol,
     buffer: Vec<u8>,
     early: usize,
@@ -87,6 +94,8 @@ struct Run {
     /// How far ahead of the stamps, which go on, the ticks of its process are.
     ahead: u32,
     look_at: u32,
+    /// What our pings say follows from this.
+    random: u64,
     is_over: bool,
     /// Time, or a reset, ended it: not all may have arrived.
     is_cut: bool,
@@ -95,12 +104,12 @@ struct Run {
 const BOTH: [Peer; 2] = Peer::BOTH;
 
 impl Run {
-    fn new(script: &mut Script<'_>) -> Self {
+    fn new(script: &mut Script<'_>, random: u64) -> Self {
         let switches = script.byte();
         let limit = |bit: u8, value: u8| (switches & 1 << bit != 0).then_some(u64::from(value));
         let time = |value: u8| TICK * (1 + u32::from(value));
         let timed = |bit: u8, value: u8| (switches & 1 << bit != 0).then_some(time(value));
-        let limits = Limits {
+        let limits = FrameLimits {
             frame: limit(1, script.byte()),
             message: limit(2, script.byte()),
             is_strict: switches & 1 != 0,
@@ -123,15 +132,16 @@ impl Run {
         let buffer = vec![0xff; MAX_KEPT + 8 + usize::from(script.byte())];
         let early = script.byte();
         let early = [early & 15, early >> 4].map(|count| script.bytes(count.into()).to_vec());
-        Self::start(&options, limits, protocol, buffer, early)
+        Self::start(&options, limits, protocol, buffer, early, random)
     }
 
     fn start(
         options: &Options,
-        limits: Limits,
+        limits: FrameLimits,
         protocol: Protocol,
         buffer: Vec<u8>,
         early: [Vec<u8>; 2],
+        random: u64,
     ) -> Self {
         let mut transcripts = Pair::<Transcript>::default();
         let [client, upstream] = early;
@@ -157,10 +167,11 @@ impl Run {
             now,
             ahead: 0,
             look_at: now,
+            random,
             is_over: false,
             is_cut: false,
         };
-        run.moment().begin(SECRET);
+        run.moment().begin(Secret::new(random));
         run.rearm();
         run
     }
@@ -260,17 +271,14 @@ impl Run {
     /// Looks through what `side` got, frame by frame, for pings that the other side did not send.
     fn find_pings(&mut self, side: Peer) {
         let (transcript, other) = self.transcripts.split(side);
-        let sent = &other.sent;
         let taken = self.wires[side].taken.borrow();
-        let got = reference::read(&taken, side.other(), Limits::default());
-        let seen = transcript.seen;
-        for frame in got.frames.iter().filter(|frame| frame.start >= seen) {
-            if !frame.is_whole() {
-                break;
-            }
-            transcript.seen = frame.end(&taken);
-            let bytes = &taken[frame.start..transcript.seen];
-            let is_theirs = || sent.windows(bytes.len()).any(|window| window == bytes);
+        // Where frames begin does not depend on those before.
+        let taken = &taken[transcript.seen..];
+        let got = reference::read(taken, side.other(), FrameLimits::default());
+        for frame in got.frames.iter().take_while(|frame| frame.is_whole()) {
+            let bytes = &taken[frame.start..frame.end(taken)];
+            transcript.seen += bytes.len();
+            let is_theirs = || find(&other.sent, bytes).is_some();
             if frame.opcode == PING && frame.length == 8 && !is_theirs() {
                 transcript.pings.push_back(frame.unmasked());
                 transcript.payloads.push(frame.unmasked());
@@ -369,7 +377,9 @@ impl Run {
         assert_eq!(there.to_bytes(self.now(), instant), bytes);
         self.state = there;
         self.local = Local::default();
-        self.moment().begin(Secret::new(1));
+        self.random = self.random.wrapping_add(1);
+        let secret = Secret::new(self.random);
+        self.moment().begin(secret);
         self.rearm();
         for side in BOTH {
             // The registration tells.
@@ -456,7 +466,7 @@ impl Run {
             {
                 let sent = &self.transcripts[side.other()].sent;
                 let held_at = |is_awaited: bool, is_held: bool| {
-                    let limits = |awaits_pong| Limits { awaits_pong, ..self.limits };
+                    let limits = |awaits_pong| FrameLimits { awaits_pong, ..self.limits };
                     let reading = reference::read(sent, side.other(), limits(is_awaited));
                     reading.held_at(sent, limits(is_held))
                 };
@@ -533,13 +543,35 @@ fn frame(sender: Peer, script: &mut Script<'_>) -> Vec<u8> {
         // Around the lengths where a head grows.
         _ => usize::from(length - 250) + if first & 0x40 == 0 { 123 } else { 65_533 },
     };
-    let payload: Vec<_> = (0..length).map(|place| (place % 251) as u8).collect();
     // RSV1 chose the length.
-    encode(sender, first & !0x40, &payload)
+    head_and(sender, first & !0x40, &PAYLOAD[sender][..length])
+}
+
+/// The payloads of frames begin so, those of a client masked. Formed once: to mask each byte again and again is what would
+/// take longest.
+static PAYLOAD: LazyLock<Pair<Vec<u8>>> = LazyLock::new(|| {
+    let upstream: Vec<_> = (0..LONGEST).map(|place| (place % 251) as u8).collect();
+    Pair { client: masked(&upstream), upstream }
+});
+
+/// The longest payload that the script can ask for.
+const LONGEST: usize = 65_533 + 5;
+
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+fn masked(payload: &[u8]) -> Vec<u8> {
+    payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
 }
 
 fn encode(sender: Peer, first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    match sender {
+        Peer::Client => head_and(sender, first, &masked(payload)),
+        Peer::Upstream => head_and(sender, first, payload),
+    }
+}
+
+/// A frame whose payload is masked already where that is for the sender to do.
+fn head_and(sender: Peer, first: u8, payload: &[u8]) -> Vec<u8> {
     let is_masked = sender == Peer::Client;
     let mask_bit = if is_masked { 0x80 } else { 0 };
     let mut bytes = vec![first];
@@ -554,9 +586,10 @@ fn encode(sender: Peer, first: u8, payload: &[u8]) -> Vec<u8> {
             bytes.extend((length as u64).to_be_bytes());
         }
     }
-    let mask = if is_masked { MASK } else { [0; 4] };
-    bytes.extend(&mask[..if is_masked { 4 } else { 0 }]);
-    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    if is_masked {
+        bytes.extend_from_slice(&MASK);
+    }
+    bytes.extend_from_slice(payload);
     bytes
 }
 

@@ -37,13 +37,13 @@ use crate::warnings::Recurring;
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses(Arc<Shared>);
 
-/// What is known at one moment.
+/// What the name resolves to, as far as it is known at one moment.
 #[derive(Clone, Debug)]
-pub(crate) enum Known {
+pub(crate) enum Resolution {
     /// In the order in which to try them.
-    Now(Arc<[SocketAddr]>),
+    Addresses(Arc<[SocketAddr]>),
     /// The resolver is being asked; [`Addresses::when_known`] tells when it has answered.
-    Asked,
+    Pending,
     /// The name has none, and never had one that could be used meanwhile.
     Fault(Fault),
 }
@@ -63,13 +63,13 @@ struct Shared {
     lookup: Lookup,
     runtime: Handle,
     /// Held for moments, never across a question.
-    state: Mutex<State>,
+    state: Mutex<AddressState>,
     /// The [`fingerprint`] of the address that took a connection last and has not failed since; 0 if there is none.
     /// With it [`Addresses::reached`] takes no lock where nothing changes.
     good: AtomicU64,
 }
 
-struct State {
+struct AddressState {
     answers: Answers,
     waiting: Vec<Tell>,
     failing: Recurring,
@@ -100,7 +100,7 @@ impl Addresses {
             literal: address.map(|address| Arc::from([address])),
             lookup,
             runtime,
-            state: Mutex::new(State {
+            state: Mutex::new(AddressState {
                 answers: Answers::new(too_slow(host)),
                 waiting: Vec::new(),
                 failing: Recurring::default(),
@@ -110,9 +110,9 @@ impl Addresses {
     }
 
     /// What is known now. Begins a question where the last answer is too old. Never waits.
-    pub(crate) fn known(&self, now: Instant) -> Known {
+    pub(crate) fn known(&self, now: Instant) -> Resolution {
         if let Some(literal) = &self.0.literal {
-            return Known::Now(Arc::clone(literal));
+            return Resolution::Addresses(Arc::clone(literal));
         }
         let (known, ask) = self.0.state().answers.known(now);
         if ask {
@@ -122,7 +122,7 @@ impl Addresses {
     }
 
     /// Calls `tell` once, from a thread of the runtime, as soon as [`Addresses::known`] says something else than
-    /// [`Known::Asked`]: the question has been answered, or failed, or takes so long that the last good answer is
+    /// [`Resolution::Pending`]: the question has been answered, or failed, or takes so long that the last good answer is
     /// used, or that there is none. Whoever has less time than that has a clock of their own.
     pub(crate) fn when_known(&self, tell: Tell) {
         let mut state = self.0.state();
@@ -166,7 +166,7 @@ impl Addresses {
 
 impl Shared {
     /// What is under this lock is whole after a panic too.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AddressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -25,7 +25,7 @@ pub(super) struct Listening {
 }
 
 /// A connection that was accepted.
-pub(super) struct Accepted {
+pub(super) struct NewConnection {
     pub(super) socket: TcpStream,
     pub(super) from: SocketAddr,
 }
@@ -63,7 +63,7 @@ impl Listening {
     }
 
     /// Accepts a connection, if there is one.
-    pub(super) fn accept(&mut self, counters: &Counters, now: Instant) -> Option<Accepted> {
+    pub(super) fn accept(&mut self, counters: &Counters, now: Instant) -> Option<NewConnection> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
             self.is_ready = true;
@@ -75,7 +75,7 @@ impl Listening {
             Ok((socket, from)) => {
                 self.accepting.accepted(counters);
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                Some(Accepted { socket: socket.into(), from })
+                Some(NewConnection { socket: socket.into(), from })
             }
             Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
                 self.is_ready = false;

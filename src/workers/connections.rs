@@ -24,14 +24,14 @@ use slab::Slab;
 use socket2::SockRef;
 
 use super::Door;
-use super::accept::{Accepted, LISTENER, Listening};
+use super::accept::{LISTENER, Listening, NewConnection};
 use super::bulk::Pipe;
 use super::links::Links;
 use super::readiness::Ready;
 use super::turn::Turn;
 use super::wheel::Wheel;
 use crate::clock::tick;
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
 use crate::proxy::{Context, Proxy};
@@ -50,7 +50,7 @@ const CONNECTION: usize = 1 << (usize::BITS - 1);
 const LINK: usize = 1 << (usize::BITS - 2);
 
 /// A tunnel that opened here.
-pub(super) struct Opened {
+pub(super) struct NewTunnel {
     pub(super) tunnel: Tunnel,
     /// The poll knows its client's socket.
     pub(super) hears_client: bool,
@@ -62,15 +62,15 @@ pub(super) struct Opened {
 pub(super) struct Connections {
     door: Arc<Door>,
     /// What they share, once the worker serves connections.
-    served: Option<Served>,
+    service: Option<Service>,
     all: Slab<Place>,
     /// Those that something happened to, in its order.
     ready: VecDeque<usize>,
-    came: u64,
+    accepted: u64,
     links: Links,
     listening: Option<Listening>,
     stage: Stage,
-    opened: Vec<Opened>,
+    opened: Vec<NewTunnel>,
     wheel: Wheel,
     /// Ticks count from here.
     start: Instant,
@@ -82,7 +82,7 @@ pub(super) struct Connections {
     spare: Cell<Vec<u8>>,
 }
 
-struct Served {
+struct Service {
     proxy: Arc<Proxy>,
     ids: RequestIds,
 }
@@ -99,7 +99,7 @@ struct Place {
     /// It is on the list.
     is_listed: bool,
     /// It waits to be told the upstream's addresses.
-    asks: bool,
+    waits_for_addresses: bool,
     /// Nothing more is sent to the client.
     is_shut: bool,
     /// The tick at which the wheel has it.
@@ -122,10 +122,10 @@ impl Connections {
     pub(super) fn new(door: Arc<Door>, start: Instant) -> Self {
         Self {
             door,
-            served: None,
+            service: None,
             all: Slab::new(),
             ready: VecDeque::new(),
-            came: 0,
+            accepted: 0,
             links: Links::default(),
             listening: None,
             stage: Stage::Serving,
@@ -141,7 +141,7 @@ impl Connections {
 
     /// From now on connections can be served here.
     pub(super) fn serve(&mut self, proxy: Arc<Proxy>, ids: RequestIds) {
-        self.served = Some(Served { proxy, ids });
+        self.service = Some(Service { proxy, ids });
     }
 
     /// Begins to accept, on this worker.
@@ -233,10 +233,10 @@ impl Connections {
 
     /// False if there was nobody.
     fn accept(&mut self, now: Instant) -> bool {
-        let (Some(listening), Some(served)) = (&mut self.listening, &self.served) else {
+        let (Some(listening), Some(service)) = (&mut self.listening, &self.service) else {
             return false;
         };
-        let Some(accepted) = listening.accept(&served.proxy.counters, now) else { return false };
+        let Some(accepted) = listening.accept(&service.proxy.counters, now) else { return false };
         let other = listening.door().filter(|door| !Arc::ptr_eq(door, &self.door));
         let mine = match other {
             None => Some(accepted),
@@ -250,22 +250,22 @@ impl Connections {
     }
 
     /// Takes in a connection that is counted already.
-    pub(super) fn enter(&mut self, accepted: Accepted, now: Instant) {
-        let Some(served) = self.served.as_ref().filter(|_| self.stage != Stage::Over) else {
+    pub(super) fn enter(&mut self, accepted: NewConnection, now: Instant) {
+        let Some(service) = self.service.as_ref().filter(|_| self.stage != Stage::Over) else {
             self.door.connections.fetch_sub(1, Ordering::Relaxed);
             return;
         };
-        let Accepted { socket, from } = accepted;
-        let (seat, over) = served.proxy.limits.enter();
-        self.came += 1;
+        let NewConnection { socket, from } = accepted;
+        let (seat, over) = service.proxy.limits.enter();
+        self.accepted += 1;
         let key = self.all.insert(Place {
             connection: Connection::new(from, seat, over, now),
             socket,
             ready: Ready::unknown(),
             link: None,
-            number: self.came,
+            number: self.accepted,
             is_listed: false,
-            asks: false,
+            waits_for_addresses: false,
             is_shut: false,
             armed: None,
         });
@@ -278,7 +278,7 @@ impl Connections {
         if let Some(place) = self.all.get_mut(key)
             && place.number == number
         {
-            place.asks = false;
+            place.waits_for_addresses = false;
             self.list(key);
         }
     }
@@ -323,10 +323,10 @@ impl Connections {
 
     /// Sets its time in the wheel, where that has come nearer. One that is looked at too early is set anew then.
     fn arm(&mut self, key: usize, now: Instant) {
-        let (Some(place), Some(served)) = (self.all.get_mut(key), &self.served) else { return };
+        let (Some(place), Some(service)) = (self.all.get_mut(key), &self.service) else { return };
         let Place { connection, socket, armed, .. } = place;
         let destination = destination_of(socket);
-        let context = context(served, self.stage, now, &self.spare, &destination);
+        let context = context(service, self.stage, now, &self.spare, &destination);
         let Some(deadline) = connection.deadline(&context) else { return };
         let at = tick(deadline.saturating_duration_since(self.start)).wrapping_add(1);
         let is_nearer = armed.is_none_or(|armed| (at.wrapping_sub(armed)).cast_signed() < 0);
@@ -345,13 +345,14 @@ impl Connections {
         now: Instant,
         is_due: bool,
     ) -> Outcome {
-        let Self { all, served, links, door, stage, pipe, to_clients, spare, .. } = self;
-        let (Some(place), Some(served)) = (all.get_mut(key), &*served) else {
+        let Self { all, service, links, door, stage, pipe, to_clients, spare, .. } = self;
+        let (Some(place), Some(service)) = (all.get_mut(key), &*service) else {
             return Outcome::Waits;
         };
-        let Place { connection, socket, ready, link, number, asks, is_shut, .. } = place;
+        let Place { connection, socket, ready, link, number, waits_for_addresses, is_shut, .. } =
+            place;
         let destination = destination_of(socket);
-        let context = context(served, *stage, now, spare, &destination);
+        let context = context(service, *stage, now, spare, &destination);
         connection.client_out().borrow_memory(to_clients);
         let mut its =
             Turn { key, connection, socket, ready, link, links, registry, context: &context, pipe };
@@ -364,15 +365,15 @@ impl Connections {
         let turn = loop {
             let mut moved = its.write_client();
             moved |= its.release();
-            moved |= its.link_up(asks, door, *number);
+            moved |= its.link_up(waits_for_addresses, door, *number);
             moved |= its.write_upstream();
             moved |= its.read_upstream(buffer);
             moved |= its.read_client(buffer);
             let is_all_taken = its.connection.client_out().is_empty();
-            match its.connection.state() {
-                State::Over { with_reset } => return Outcome::Over { with_reset },
-                State::Switching if is_all_taken => return Outcome::Switched,
-                State::Closing { ends_well: true } if is_all_taken && !*is_shut => {
+            match its.connection.lifecycle() {
+                Lifecycle::Over { with_reset } => return Outcome::Over { with_reset },
+                Lifecycle::Switching if is_all_taken => return Outcome::Switched,
+                Lifecycle::Closing { ends_well: true } if is_all_taken && !*is_shut => {
                     *is_shut = true;
                     // Who has left is told nothing more.
                     let _ = socket.shutdown(Shutdown::Write);
@@ -411,8 +412,8 @@ impl Connections {
         let (Some((upstream, hears_upstream)), Some(address)) = (link, switching.upstream) else {
             return forget(&socket, ready, registry);
         };
-        if let Some(served) = &self.served {
-            served.proxy.counters.tunnels.add(1);
+        if let Some(service) = &self.service {
+            service.proxy.counters.tunnels.add(1);
         }
         // The tunnel's end gives it up.
         seat.keep();
@@ -423,7 +424,7 @@ impl Connections {
             switching.entry.into_identity(&switching.client, address),
         );
         let hears_client = ready.is_registered();
-        self.opened.push(Opened { tunnel, hears_client, hears_upstream });
+        self.opened.push(NewTunnel { tunnel, hears_client, hears_upstream });
     }
 
     fn take_out(&mut self, key: usize) -> Option<Place> {
@@ -451,19 +452,19 @@ impl Connections {
     }
 
     /// A tunnel that opened.
-    pub(super) fn opened(&mut self) -> Option<Opened> {
+    pub(super) fn opened(&mut self) -> Option<NewTunnel> {
         self.opened.pop()
     }
 }
 
 fn context<'a>(
-    served: &'a Served,
+    service: &'a Service,
     stage: Stage,
     now: Instant,
     spare: &'a Cell<Vec<u8>>,
     destination: &'a dyn Fn() -> SocketAddr,
 ) -> Context<'a> {
-    Context { now, stage, proxy: &served.proxy, ids: &served.ids, spare, destination }
+    Context { now, stage, proxy: &service.proxy, ids: &service.ids, spare, destination }
 }
 
 /// The address of this machine that a socket is connected to. One that has none has lost its other end.

@@ -26,7 +26,7 @@ const MOST_IDLE: usize = 64;
 /// The links of one worker.
 #[derive(Default)]
 pub(super) struct Links {
-    all: Slab<Link>,
+    all: Slab<UpstreamSocket>,
     /// The last one that became idle is the last one here, and the first to be used again.
     idle: Vec<Idle>,
 }
@@ -37,7 +37,7 @@ struct Idle {
 }
 
 /// A connection to the upstream.
-pub(super) struct Link {
+pub(super) struct UpstreamSocket {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
     pub(super) ready: Ready,
@@ -61,10 +61,10 @@ impl Links {
         // A write tells whether it is connected. Nothing is to be read before that.
         let mut ready = Ready::default();
         ready.writable = true;
-        Ok(self.all.insert(Link { socket, address, ready, owner: Some(owner) }))
+        Ok(self.all.insert(UpstreamSocket { socket, address, ready, owner: Some(owner) }))
     }
 
-    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut Link> {
+    pub(super) fn get_mut(&mut self, key: usize) -> Option<&mut UpstreamSocket> {
         self.all.get_mut(key)
     }
 

@@ -26,7 +26,7 @@ use super::bulk::{Pipe, Splice};
 use super::links::Links;
 use super::readiness::Ready;
 use super::{Door, Order};
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Lifecycle};
 use crate::end::Reason;
 use crate::exchange::Exchange;
 use crate::exchange::link::{Release, Wish};
@@ -35,7 +35,7 @@ use crate::proxy::Context;
 use crate::socket;
 use crate::tunnel::Waiting;
 use crate::tunnel::flow::Bulk;
-use crate::upstream::{Fault, Known};
+use crate::upstream::{Fault, Resolution};
 
 /// One connection in its turn, and all that it takes.
 pub(super) struct Turn<'a> {
@@ -63,7 +63,7 @@ impl Turn<'_> {
 
     /// Writes what waits for the client. Whether anything moved.
     pub(super) fn write_client(&mut self) -> bool {
-        let closes = self.connection.state() == State::Closing { ends_well: true };
+        let closes = self.connection.lifecycle() == Lifecycle::Closing { ends_well: true };
         let waiting = self.connection.client_out().waiting();
         if waiting.is_empty() || !self.ready.writable {
             return false;
@@ -113,27 +113,27 @@ impl Turn<'_> {
     }
 
     /// Finds a link to the upstream where the exchange wants one.
-    pub(super) fn link_up(&mut self, asks: &mut bool, door: &Arc<Door>, number: u64) -> bool {
+    pub(super) fn link_up(&mut self, is_waiting: &mut bool, door: &Arc<Door>, number: u64) -> bool {
         let context = self.context;
         let addresses = &context.proxy.addresses;
         match self.connection.wish() {
             Wish::Nothing => return false,
-            Wish::Addresses if *asks => return false,
+            Wish::Addresses if *is_waiting => return false,
             Wish::Addresses => match addresses.known(context.now) {
-                Known::Now(found) => {
+                Resolution::Addresses(found) => {
                     if let Some(exchange) = self.connection.exchange() {
                         exchange.addresses(found, context);
                     }
                 }
-                Known::Asked => {
-                    *asks = true;
+                Resolution::Pending => {
+                    *is_waiting = true;
                     let (door, key) = (Arc::clone(door), self.key);
                     addresses.when_known(Box::new(move || {
                         // A worker that is gone has no connections.
                         drop(door.send(Order::AddressesAreKnown { key, number }));
                     }));
                 }
-                Known::Fault(fault) => {
+                Resolution::Fault(fault) => {
                     self.connection.see(Err(Exchange::no_addresses(fault)), context);
                 }
             },
@@ -279,7 +279,7 @@ impl Turn<'_> {
     pub(super) fn read_client(&mut self, buffer: &mut [u8]) -> bool {
         if !self.connection.wants_client() {
             // Nobody reads it, and so nobody would see that it has left.
-            if self.ready.broken && self.connection.state() == State::Open {
+            if self.ready.broken && self.connection.lifecycle() == Lifecycle::Open {
                 self.client_broke(Errno::CONNRESET);
                 return true;
             }

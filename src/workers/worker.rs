@@ -29,7 +29,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 use socket2::SockRef;
 
-use super::connections::{Connections, Opened};
+use super::connections::{Connections, NewTunnel};
 use super::room;
 use super::slot::{Slot, from_token, to_token};
 use super::sockets::Kernel;
@@ -314,7 +314,7 @@ impl Worker {
         for order in self.door.take_orders() {
             match order {
                 Order::Adopt(tunnel) => self.adopt(tunnel),
-                Order::Accepted(accepted) => self.connections.enter(accepted, Instant::now()),
+                Order::Enter(connection) => self.connections.enter(connection, Instant::now()),
                 Order::Serve(proxy, ids) => self.connections.serve(proxy, ids),
                 Order::Listen(listening) => {
                     self.connections.listen(*listening, self.poll.registry());
@@ -338,25 +338,25 @@ impl Worker {
 
     fn adopt(&mut self, mut tunnel: Tunnel) {
         tunnel.state.identity.settle();
-        let opened = Opened { tunnel, hears_client: false, hears_upstream: false };
+        let opened = NewTunnel { tunnel, hears_client: false, hears_upstream: false };
         self.take_in(opened, Slot::begin);
     }
 
-    fn take_in(&mut self, opened: Opened, begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret)) {
+    fn take_in(&mut self, new: NewTunnel, begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret)) {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
         }
         let entry = self.slots.vacant_entry();
-        if let Err(fault) = register(self.poll.registry(), &opened, entry.key()) {
+        if let Err(fault) = register(self.poll.registry(), &new, entry.key()) {
             tracing::error!(%fault, "cannot register a tunnel");
             self.left();
-            return self.tell(opened.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+            return self.tell(new.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
         }
         // The first event of each socket comes at once and says what it is ready for.
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
         let (rulebook, now) = (&self.rulebook, self.now);
-        let slot = entry.insert(Slot::new(opened.tunnel));
+        let slot = entry.insert(Slot::new(new.tunnel));
         let next = guarded(|| {
             begin(slot, rulebook, now, secret(key));
             Next::Wait
@@ -439,7 +439,7 @@ impl Drop for Worker {
                 // Whoever waits hears from the closed channel that there are none.
                 Order::TakeAll(_)
                 | Order::Drain(_)
-                | Order::Accepted(_)
+                | Order::Enter(_)
                 | Order::Serve(..)
                 | Order::Listen(_)
                 | Order::Stage(_)
@@ -469,8 +469,8 @@ fn elapsed() -> Duration {
 
 /// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is
 /// registered already, for its connection, is heard anew all the same.
-fn register(registry: &Registry, opened: &Opened, key: usize) -> io::Result<()> {
-    let Opened { tunnel, hears_client, hears_upstream } = opened;
+fn register(registry: &Registry, opened: &NewTunnel, key: usize) -> io::Result<()> {
+    let NewTunnel { tunnel, hears_client, hears_upstream } = opened;
     let hear = |socket: &TcpStream, side, is_heard| {
         let (socket, token) = (socket.as_raw_fd(), to_token(key, side));
         let socket = &mut SourceFd(&socket);

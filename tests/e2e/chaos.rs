@@ -211,6 +211,7 @@ async fn write(
 async fn pause(random: &mut Random) {
     if random.one_in(6) {
         let longest = if random.one_in(16) { 1_000 } else { 60 };
+        // Peers that take their time: it is what they do.
         sleep(Duration::from_millis(random.below(longest) as u64)).await;
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use test_support::left_out::left_out;
 
 use crate::client::{Client, handshake};
+use crate::programs::wait_until;
 use crate::proxy::Elbows;
 use crate::upstream::Upstream;
 
@@ -31,8 +32,9 @@ fn sandbox_is_every_threads_and_the_log_says_so() {
         return;
     }
     assert!(line.contains("sandbox: on"), "{line}");
+    // It says so before it has started all of them.
+    wait_until("its threads are there", || of_each_thread(&elbows, "NoNewPrivs").len() > 3);
     assert!(of_each_thread(&elbows, "NoNewPrivs").iter().all(|value| value == "1"));
-    assert!(of_each_thread(&elbows, "NoNewPrivs").len() > 3);
 
     // A name is resolved, and with Landlock as a condition too.
     let named = [("DESTINATION_HOSTNAME", "localhost"), ("SANDBOX", "required")];

@@ -281,8 +281,8 @@ fn silent_side_that_vanished_is_noticed_by_keepalive() {
     let elbows = net.elbows(tunnels.address, &settings);
     let _kept = net.open(&tunnels, &elbows);
     net.cut(UPSTREAM);
-    // The kernel takes longer than a log line is waited for.
     for _ in 0..6 * PATIENCE.as_secs() {
+        // The kernel takes longer than a log line is waited for.
         thread::sleep(Duration::from_secs(1));
         if !elbows.access_log.all().is_empty() {
             break;

@@ -48,6 +48,7 @@ impl Pieces {
         };
         for byte in single {
             socket.write_all(&[*byte])?;
+            // Nobody tells that it was read.
             thread::sleep(PAUSE);
         }
         socket.write_all(together)

@@ -141,22 +141,28 @@ pub fn handed_over_at(
     (address, sockets)
 }
 
-/// A head, byte by byte so that nothing behind it is read.
+/// A head, and nothing behind it.
 pub fn read_head(socket: &mut TcpStream) -> String {
     try_read_head(socket).expect("a request head")
 }
 
 /// The same, or nothing where the connection ends before it.
 pub fn try_read_head(socket: &mut TcpStream) -> Option<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if socket.read(&mut byte).ok()? == 0 {
-            return None;
+    let mut head: Vec<u8> = Vec::new();
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        // Looked at first, so that what is behind the head stays where it is.
+        let there = socket.peek(&mut buffer).ok().filter(|there| *there > 0)?;
+        let before = head.len();
+        head.extend_from_slice(&buffer[..there]);
+        let from = before.saturating_sub(3);
+        let end = head[from..].windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        head.truncate(end.map_or(head.len(), |end| from + end + 4));
+        socket.read_exact(&mut buffer[..head.len() - before]).ok()?;
+        if end.is_some() {
+            return Some(String::from_utf8_lossy(&head).into_owned());
         }
-        head.push(byte[0]);
     }
-    Some(String::from_utf8_lossy(&head).into_owned())
 }
 
 /// The body behind `head`, unchunked, with the trailer fields as they came.

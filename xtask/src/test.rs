@@ -7,6 +7,8 @@
 //! targets try what the normal run, which is the same each time, does not. What was left out is listed at the end.
 
 use std::env;
+use std::num::NonZeroUsize;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::account::{self, Account};
@@ -18,6 +20,16 @@ use crate::{bench, deny, fuzz, packages, peers, python};
 /// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
 const SLOW_TOPICS: &[&str] =
     &["applications", "balancers", "browser", "chaos", "pings", "slow_peers", "tunnel_drain"];
+
+/// Tests of other topics that `--fast` leaves out: each takes ten seconds or more, of which it waits most.
+const SLOW_TESTS: &[&str] = &[
+    "access_log::blocked_standard_output_costs_lines_and_holds_up_nobody",
+    "limits::tunnel_without_data_frames_ends_at_both_sides",
+    "names::dead_application_is_named_in_the_log_once_per_cause",
+    "names::refused_proxy_headers_are_named_in_the_log_once",
+    "strictness::documented_tables_are_what_comes_out",
+    "warnings::dead_application_is_told_at_once_then_with_how_many_and_when_it_is_back",
+];
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -213,11 +225,17 @@ fn tests(options: &Options, has_image: bool, account: &mut Account) -> Result<()
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.args(&options.filter).env("ELBOWS_TEST_PYTHON", python::interpreter());
     if options.fast && options.filter.is_none() {
-        tests.arg("--");
+        // Most of a test's time is waiting.
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        tests.args(["--", "--test-threads", &(2 * cores).to_string()]);
         for topic in SLOW_TOPICS {
             tests.args(["--skip", &format!("{topic}::")]);
         }
         account.leave_out(&format!("tests of {}", SLOW_TOPICS.join(", ")), "--fast");
+        for test in SLOW_TESTS {
+            tests.args(["--skip", test]);
+            account.leave_out(test, "--fast");
+        }
     }
     if options.long {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -252,7 +270,10 @@ fn done(result: Result<(), String>) -> Result<Outcome, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
+    use std::fs;
+
+    use super::{Options, SLOW_TESTS, SLOW_TOPICS};
+    use crate::process::root;
 
     fn parse(words: &[&str]) -> Result<Options, String> {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
@@ -273,6 +294,19 @@ mod tests {
     #[test]
     fn unknown_option_is_refused_by_name() {
         assert_eq!(parse(&["--quick"]), Err("`test` has no option `--quick`".to_owned()));
+    }
+
+    #[test]
+    fn each_test_that_is_left_out_is_there() {
+        let folder = root().join("tests/e2e");
+        for topic in SLOW_TOPICS {
+            assert!(folder.join(format!("{topic}.rs")).exists(), "{topic}");
+        }
+        for test in SLOW_TESTS {
+            let (topic, name) = test.split_once("::").unwrap_or_default();
+            let text = fs::read_to_string(folder.join(format!("{topic}.rs"))).unwrap_or_default();
+            assert!(text.contains(&format!("fn {name}()")), "{test}");
+        }
     }
 
     #[test]

@@ -202,6 +202,7 @@ pub(super) fn million(bench: &Bench) -> Fallible<Section> {
         sleep(STILL);
         let (before, [pss, open]) = (read(kernel::memory())?, own(&stage)?);
         let load = stage.hold(tunnels)?;
+        // Nothing tells when the kernel has done what it does behind an opening.
         sleep(STILL);
         let (after, [full_pss, full_open]) = (read(kernel::memory())?, own(&stage)?);
         stage.finish(load)?;

@@ -24,6 +24,7 @@ pub(super) fn pings(bench: &Bench) -> Fallible<Section> {
         // The first pings are over, and the load is ready.
         sleep(every);
         let (start, before) = (Instant::now(), read(cpu::of(stage.pid()))?);
+        // The time over which it is measured.
         sleep(window);
         let used = (read(cpu::of(stage.pid()))? - before) as f64 / 1e9;
         let used = used / start.elapsed().as_secs_f64() * 100.0;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{GET, OK, ends, shell};
-use crate::connection::State;
+use crate::connection::Lifecycle;
 
 const CLOSE: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -20,7 +20,7 @@ fn end_is_told_behind_the_last_byte() {
     shell.upstream_sends(OK);
     assert!(!shell.client.is_told_end);
     shell.wait(Duration::from_secs(50));
-    assert_eq!(shell.state(), Some(State::Closing { ends_well: true }));
+    assert_eq!(shell.lifecycle(), Some(Lifecycle::Closing { ends_well: true }));
     shell.client.room = usize::MAX;
     shell.run();
     assert!(shell.client.is_told_end && shell.over.is_none());

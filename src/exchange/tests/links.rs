@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{GET, OK, body, ends, post, shell, used_shell};
-use crate::fuzzing::shell::{Step, address};
+use crate::fuzzing::shell::{Action, address};
 
 #[test]
 fn next_address_is_tried_where_one_refuses() {
@@ -134,8 +134,8 @@ fn request_that_is_sent_again_does_not_go_to_the_link_that_ended() {
     shell.client_sends(GET);
     shell.link().room = usize::MAX;
     shell.link().ends();
-    for step in [Step::ReadUpstream, Step::WriteUpstream] {
-        shell.step(step);
+    for action in [Action::ReadUpstream, Action::WriteUpstream] {
+        shell.step(action);
     }
     assert_eq!(shell.upstream_got(0), "GET / H");
     shell.run();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{OK, body, ends, shell};
-use crate::connection::State;
+use crate::connection::Lifecycle;
 use crate::tunnel::Protocol;
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -37,10 +37,10 @@ fn tunnel_begins_when_the_client_has_taken_the_101() {
     shell.client_sends(HANDSHAKE);
     shell.client.room = 10;
     shell.upstream_sends(SWITCHING);
-    assert_eq!(shell.state(), Some(State::Switching));
+    assert_eq!(shell.lifecycle(), Some(Lifecycle::Switching));
     shell.client_sends("early");
     shell.client_ends();
-    assert_eq!(shell.state(), Some(State::Switching), "the tunnel passes the end on");
+    assert_eq!(shell.lifecycle(), Some(Lifecycle::Switching), "the tunnel passes the end on");
     shell.client.room = usize::MAX;
     shell.run();
     assert_eq!(shell.tunnel.as_ref().unwrap().client_early, b"early");

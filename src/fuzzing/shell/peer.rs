@@ -1,14 +1,15 @@
 //! The far ends of sockets that are in memory.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
+
+use bytes::BytesMut;
 
 /// A side of the connection, seen from the far end of its socket.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools)] // Each happens to a socket by itself.
 pub(crate) struct Peer {
     /// What it sent and nobody has read.
-    sent: VecDeque<u8>,
+    sent: BytesMut,
     /// It sends no more behind that.
     has_ended: bool,
     /// Behind what it sent, its connection is broken.
@@ -30,7 +31,7 @@ pub(crate) struct Peer {
 impl Peer {
     pub(super) fn new() -> Self {
         Self {
-            sent: VecDeque::new(),
+            sent: BytesMut::new(),
             has_ended: false,
             is_broken: false,
             is_end_read: false,
@@ -45,7 +46,7 @@ impl Peer {
     /// It sends this.
     pub(crate) fn sends(&mut self, bytes: &[u8]) {
         assert!(!self.has_ended && !self.is_broken, "it has ended");
-        self.sent.extend(bytes);
+        self.sent.extend_from_slice(bytes);
     }
 
     /// It sends no more.
@@ -70,7 +71,7 @@ impl Peer {
 
     /// What it sent and nobody has read.
     pub(crate) fn unread(&self) -> Vec<u8> {
-        self.sent.iter().copied().collect()
+        self.sent.to_vec()
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Written {
@@ -86,7 +87,7 @@ impl Peer {
     pub(super) fn read(&mut self, most: usize) -> Read {
         let count = self.piece.min(most).min(self.sent.len());
         if count > 0 {
-            return Read::Bytes(self.sent.drain(..count).collect());
+            return Read::Bytes(self.sent.split_to(count));
         }
         if self.piece == 0 || self.is_end_read || !(self.has_ended || self.is_broken) {
             return Read::Nothing;
@@ -103,7 +104,7 @@ pub(super) enum Written {
 }
 
 pub(super) enum Read {
-    Bytes(Vec<u8>),
+    Bytes(BytesMut),
     Nothing,
     End,
     Fault,
@@ -111,7 +112,7 @@ pub(super) enum Read {
 
 /// A connection to an upstream.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct UpstreamPeer {
     pub(crate) address: SocketAddr,
     pub(crate) peer: Peer,
     /// Exchanges that had it.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Shell;
-use super::peer::{Link, Peer, Read, Written};
+use super::peer::{Peer, Read, UpstreamPeer, Written};
 use crate::connection::Connection;
 use crate::end::Reason;
 use crate::exchange::Exchange;
@@ -67,7 +67,7 @@ impl Shell {
             let is_there = |idle: &usize| self.links[*idle].address == address;
             let place = self.idle.iter().rposition(is_there)?;
             let idle = self.idle.remove(place);
-            let Link { peer, is_closed, .. } = &mut self.links[idle];
+            let UpstreamPeer { peer, is_closed, .. } = &mut self.links[idle];
             if peer.is_read() && !peer.has_ended() {
                 return Some(idle);
             }
@@ -87,7 +87,7 @@ impl Shell {
             if self.silent.contains(&address) {
                 peer.room = 0;
             }
-            self.links.push(Link { address, peer, uses: 0, is_closed: false });
+            self.links.push(UpstreamPeer { address, peer, uses: 0, is_closed: false });
             self.links.len() - 1
         });
         self.links[number].uses += 1;

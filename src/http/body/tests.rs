@@ -55,7 +55,7 @@ fn pass(mut body: Body, bytes: &[u8], pieces: &[usize], bulk: u64) -> Passed {
 }
 
 fn chunked(sink: Sink, trailers: Trailers) -> Body {
-    Body::new(Framing::Chunked, sink, trailers, Limits::DEFAULT)
+    Body::new(Framing::Chunked, sink, trailers, HeadLimits::DEFAULT)
 }
 
 fn chunks_to_chunks() -> Body {
@@ -109,7 +109,7 @@ fn large_chunk_is_announced_once_and_may_pass_unseen() {
 
 #[test]
 fn nothing_passes_unseen_where_both_sides_are_framed_in_another_way() {
-    let limits = Limits::DEFAULT;
+    let limits = HeadLimits::DEFAULT;
     let until_close = |sink| Body::new(Framing::UntilClose, sink, Trailers::Dropped, limits);
     assert_eq!(until_close(Sink::CHUNKED).unseen(), 0);
     assert_eq!(until_close(Sink::Plain).unseen(), u64::MAX);
@@ -159,7 +159,7 @@ fn body_until_the_close_becomes_chunks_or_stays_plain() {
     for (sink, whole) in
         [(Sink::CHUNKED, &b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"[..]), (Sink::Plain, b"onethree")]
     {
-        let mut body = Body::new(Framing::UntilClose, sink, Trailers::Dropped, Limits::DEFAULT);
+        let mut body = Body::new(Framing::UntilClose, sink, Trailers::Dropped, HeadLimits::DEFAULT);
         let mut out = Vec::new();
         for part in [&b"one"[..], b"", b"three"] {
             assert_eq!(body.pass(part, &mut out), Ok(part.len()));
@@ -191,7 +191,7 @@ fn what_came_before_a_fault_is_delivered() {
 
 #[test]
 fn what_is_behind_a_body_is_not_taken() {
-    let limits = Limits::DEFAULT;
+    let limits = HeadLimits::DEFAULT;
     let mut out = Vec::new();
     let mut body = Body::new(Framing::Length(3), Sink::Plain, Trailers::Dropped, limits);
     assert_eq!(body.pass(b"abcd", &mut out), Ok(3));
@@ -209,7 +209,7 @@ fn what_is_behind_a_body_is_not_taken() {
 #[test]
 fn longest_length_can_be_counted() {
     let longest = Framing::Length(u64::MAX);
-    let mut body = Body::new(longest, Sink::Plain, Trailers::Dropped, Limits::DEFAULT);
+    let mut body = Body::new(longest, Sink::Plain, Trailers::Dropped, HeadLimits::DEFAULT);
     let mut out = Vec::new();
     assert_eq!(body.pass(b"abc", &mut out), Ok(3));
     assert_eq!(body.unseen(), u64::MAX - 3);
@@ -280,7 +280,7 @@ proptest! {
     ) {
         // More or fewer bytes than the length says.
         let length = data.len().saturating_sub(2) + short;
-        let body = Body::new(Framing::Length(length as u64), Sink::Plain, Trailers::Dropped, Limits::DEFAULT);
+        let body = Body::new(Framing::Length(length as u64), Sink::Plain, Trailers::Dropped, HeadLimits::DEFAULT);
         let passed = pass(body, &data, &pieces, bulk);
         let there = length.min(data.len());
         prop_assert!(passed.out == data[..there]);

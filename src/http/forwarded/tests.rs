@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
-use crate::http::head::{Limits, Reader};
-use crate::http::hop::Listed;
+use crate::http::head::{HeadLimits, Reader};
+use crate::http::hop::ConnectionOptions;
 use crate::http::write::{Onward, request};
 
 fn client(address: &str, https: bool) -> Client {
@@ -30,12 +30,12 @@ fn fields_for_upstream(lines: &[(&str, &str)], client: &Client, config: &Config)
         write!(head, "{name}: {value}\r\n").unwrap();
     }
     head.push_str("\r\n");
-    let limits = Limits::DEFAULT;
+    let limits = HeadLimits::DEFAULT;
     let mut reader = Reader::default();
     let (head, _) = reader.request(head.as_bytes(), &limits).unwrap().unwrap();
     let mut out = Vec::new();
     let onward = Onward { client, request_id: "id-1", config, offer: None };
-    request(&mut out, &head, &Listed::of(&head.fields), &onward);
+    request(&mut out, &head, &ConnectionOptions::of(&head.fields), &onward);
     let text = String::from_utf8(out).unwrap();
     let mut lines: Vec<_> = text.trim_end().lines().skip(1).map(str::to_owned).collect();
     lines.sort();

@@ -19,7 +19,7 @@ struct Body {
 
 /// Reads a body of which so many bytes come at a time; and how many had come when all was said.
 fn in_pieces(bytes: &[u8], lengths: impl IntoIterator<Item = usize>) -> (usize, Body) {
-    let mut chunked = Chunked::new(Limits::DEFAULT);
+    let mut chunked = Chunked::new(HeadLimits::DEFAULT);
     let mut body = Body::default();
     let mut came = 0;
     for length in lengths {
@@ -171,7 +171,7 @@ fn limit_of_trailers_is_the_same_in_any_pieces() {
 
 #[test]
 fn data_can_pass_without_being_looked_at() {
-    let mut chunked = Chunked::new(Limits::DEFAULT);
+    let mut chunked = Chunked::new(HeadLimits::DEFAULT);
     assert!(matches!(chunked.step(b"10\r\nab"), Ok(Step::Line(4, 16))));
     assert!(matches!(chunked.step(b"ab"), Ok(Step::Data(2))));
     assert_eq!(chunked.data_left(), 14);

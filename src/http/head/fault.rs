@@ -15,7 +15,7 @@ words! {
         /// Section 3.2: origin form, absolute form of an http URI, or `*` with OPTIONS; no control byte, space, DEL or `#`.
         #[error("malformed request target")]
         Target = "target",
-        /// Longer than [`Limits::target`](super::Limits::target).
+        /// Longer than [`HeadLimits::target`](super::HeadLimits::target).
         #[error("request target too long")]
         LongTarget = "long_target",
         /// Section 2.5: HTTP/1.0 and HTTP/1.1 are spoken here.
@@ -36,10 +36,10 @@ words! {
         /// Section 5.1: a token, and the colon right behind it.
         #[error("malformed field name")]
         FieldName = "field_name",
-        /// Longer than [`Limits::head`](super::Limits::head).
+        /// Longer than [`HeadLimits::head`](super::HeadLimits::head).
         #[error("head too large")]
         LongHead = "long_head",
-        /// More than [`Limits::fields`](super::Limits::fields).
+        /// More than [`HeadLimits::fields`](super::HeadLimits::fields).
         #[error("too many fields")]
         ManyFields = "many_fields",
         /// Section 3.2.

@@ -10,7 +10,7 @@
 //! on how its bytes came, and a reading that ran out of bytes goes on from its [`Place`].
 
 use super::bytes::{end_of_target, end_of_token, end_of_value};
-use super::{Fault, Field, Limits, Target, Version, target};
+use super::{Fault, Field, HeadLimits, Target, Version, target};
 
 /// What is read next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(super) struct StatusLine<'a> {
 pub(super) struct Lines<'a, 'l> {
     pub(super) bytes: &'a [u8],
     pub(super) place: Place,
-    pub(super) limits: &'l Limits,
+    pub(super) limits: &'l HeadLimits,
     /// Whether LF alone ends a line.
     pub(super) lone_lf: bool,
 }

@@ -6,11 +6,17 @@ use proptest::sample::{Index, select};
 use super::*;
 
 /// A head that comes in one piece.
-fn request<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<(Request<'a>, usize)>, Fault> {
+fn request<'a>(
+    bytes: &'a [u8],
+    limits: &HeadLimits,
+) -> Result<Option<(Request<'a>, usize)>, Fault> {
     Reader::default().request(bytes, limits)
 }
 
-fn response<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<(Response<'a>, usize)>, Fault> {
+fn response<'a>(
+    bytes: &'a [u8],
+    limits: &HeadLimits,
+) -> Result<Option<(Response<'a>, usize)>, Fault> {
     Reader::default().response(bytes, limits)
 }
 
@@ -18,14 +24,14 @@ fn response<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Option<(Response<'a>
 type Verdict = Result<(String, usize), Fault>;
 
 /// One of the two that a [`Reader`] reads.
-type Read = fn(&mut Reader, &[u8], &Limits) -> Option<Verdict>;
+type Read = fn(&mut Reader, &[u8], &HeadLimits) -> Option<Verdict>;
 
-fn of_request(reader: &mut Reader, bytes: &[u8], limits: &Limits) -> Option<Verdict> {
+fn of_request(reader: &mut Reader, bytes: &[u8], limits: &HeadLimits) -> Option<Verdict> {
     let read = reader.request(bytes, limits).transpose()?;
     Some(read.map(|(head, used)| (format!("{head:?}"), used)))
 }
 
-fn of_response(reader: &mut Reader, bytes: &[u8], limits: &Limits) -> Option<Verdict> {
+fn of_response(reader: &mut Reader, bytes: &[u8], limits: &HeadLimits) -> Option<Verdict> {
     let read = reader.response(bytes, limits).transpose()?;
     Some(read.map(|(head, used)| (format!("{head:?}"), used)))
 }
@@ -34,7 +40,7 @@ fn of_response(reader: &mut Reader, bytes: &[u8], limits: &Limits) -> Option<Ver
 fn in_pieces(
     read: Read,
     bytes: &[u8],
-    limits: &Limits,
+    limits: &HeadLimits,
     lengths: impl IntoIterator<Item = usize>,
 ) -> Option<(usize, Verdict)> {
     let mut reader = Reader::default();
@@ -49,7 +55,7 @@ fn in_pieces(
 }
 
 /// The verdict over all bytes, and at which byte it stands. It is the same however they come.
-fn verdict(read: Read, bytes: &[u8], limits: &Limits) -> Option<(usize, Verdict)> {
+fn verdict(read: Read, bytes: &[u8], limits: &HeadLimits) -> Option<(usize, Verdict)> {
     let single = in_pieces(read, bytes, limits, bytes.iter().map(|_| 1));
     let whole = read(&mut Reader::default(), bytes, limits);
     assert_eq!(whole, single.clone().map(|(_, verdict)| verdict), "{:?}", bytes.escape_ascii());
@@ -58,7 +64,7 @@ fn verdict(read: Read, bytes: &[u8], limits: &Limits) -> Option<(usize, Verdict)
 
 /// The rule that these bytes break with their last byte and not before.
 fn fault(read: Read, bytes: &[u8]) -> Option<Fault> {
-    let (came, verdict) = verdict(read, bytes, &Limits::DEFAULT)?;
+    let (came, verdict) = verdict(read, bytes, &HeadLimits::DEFAULT)?;
     assert_eq!(came, bytes.len(), "{}", bytes.escape_ascii());
     verdict.err()
 }
@@ -134,7 +140,7 @@ fn target_passes_with_any_byte_that_has_one_meaning() {
     for byte in 0..=u8::MAX {
         let line = [b"GET /a".as_slice(), &[byte], b"z?b", &[byte], b" HTTP/1.1\r\n"].concat();
         let head = [&line, b"Host: a\r\n\r\n".as_slice()].concat();
-        let Some((came, verdict)) = verdict(of_request, &head, &Limits::DEFAULT) else {
+        let Some((came, verdict)) = verdict(of_request, &head, &HeadLimits::DEFAULT) else {
             panic!("{byte:#x} has no verdict");
         };
         match verdict {
@@ -157,7 +163,7 @@ fn target_passes_with_any_byte_that_has_one_meaning() {
 fn absolute_target_has_a_host_that_ends_at_its_path() {
     let target = |target: &[u8]| {
         let head = [b"GET ", target, b" HTTP/1.1\r\nHost: b\r\n\r\n"].concat();
-        match request(&head, &Limits::DEFAULT) {
+        match request(&head, &HeadLimits::DEFAULT) {
             Ok(Some((Request { target: Target::Absolute(host, path), .. }, _))) => {
                 Some((host.to_vec(), path.to_vec()))
             }
@@ -176,7 +182,7 @@ fn absolute_target_has_a_host_that_ends_at_its_path() {
 fn length_is_a_number_with_zeros_in_front_or_without() {
     let framing = |length: &str| {
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
-        request(head.as_bytes(), &Limits::DEFAULT).map(|read| read.unwrap().0.framing)
+        request(head.as_bytes(), &HeadLimits::DEFAULT).map(|read| read.unwrap().0.framing)
     };
     for (length, number) in [("3", 3), ("003", 3), ("00", 0), ("010", 10), ("0", 0)] {
         assert_eq!(framing(length), Ok(Framing::Length(number)), "{length}");
@@ -191,7 +197,7 @@ fn length_is_a_number_with_zeros_in_front_or_without() {
 #[test]
 fn response_is_read_leniently_only_where_one_meaning_is_possible() {
     let plain = b"HTTP/1.1 200 OK\r\nX: 1\r\nY: 2\r\n\r\n".as_slice();
-    let (expected, _) = response(plain, &Limits::DEFAULT).unwrap().unwrap();
+    let (expected, _) = response(plain, &HeadLimits::DEFAULT).unwrap().unwrap();
     for bytes in [
         b"HTTP/1.1 200 OK\nX: 1\nY: 2\n\n".as_slice(),
         b"HTTP/1.1 200 OK\r\nX: 1\nY: 2\r\n\n",
@@ -199,7 +205,7 @@ fn response_is_read_leniently_only_where_one_meaning_is_possible() {
         b"\r\nHTTP/1.1 200 OK\r\nX: 1\r\nY: 2\r\n\r\n",
         b"\nHTTP/1.1 200 OK\r\nX: 1\r\nY: 2\r\n\r\n",
     ] {
-        let (came, verdict) = verdict(of_response, bytes, &Limits::DEFAULT).unwrap();
+        let (came, verdict) = verdict(of_response, bytes, &HeadLimits::DEFAULT).unwrap();
         let expected = (format!("{expected:?}"), bytes.len());
         assert_eq!((came, verdict), (bytes.len(), Ok(expected)), "{}", bytes.escape_ascii());
     }
@@ -209,7 +215,7 @@ fn response_is_read_leniently_only_where_one_meaning_is_possible() {
         (b"HTTP/1.0 404 Not \xff\tFound", b"Not \xff\tFound"),
     ] {
         let bytes = [line, b"\r\n\r\n"].concat();
-        let (head, _) = response(&bytes, &Limits::DEFAULT).unwrap().unwrap();
+        let (head, _) = response(&bytes, &HeadLimits::DEFAULT).unwrap().unwrap();
         assert_eq!((head.version, head.status, head.reason), (Version::Http10, 404, reason));
         assert_eq!(head.fields, []);
     }
@@ -219,8 +225,8 @@ fn response_is_read_leniently_only_where_one_meaning_is_possible() {
 fn response_behind_a_100_may_have_an_empty_line_in_front() {
     let bytes = b"HTTP/1.1 100 Continue\r\n\r\n\r\nHTTP/1.1 200 OK\r\n\r\nbody";
     let mut reader = Reader::default();
-    let (first, used) = reader.response(bytes, &Limits::DEFAULT).unwrap().unwrap();
-    let (second, further) = reader.response(&bytes[used..], &Limits::DEFAULT).unwrap().unwrap();
+    let (first, used) = reader.response(bytes, &HeadLimits::DEFAULT).unwrap().unwrap();
+    let (second, further) = reader.response(&bytes[used..], &HeadLimits::DEFAULT).unwrap().unwrap();
     assert_eq!((first.status, second.status), (100, 200));
     assert_eq!(&bytes[used + further..], b"body");
 }
@@ -229,7 +235,7 @@ fn response_behind_a_100_may_have_an_empty_line_in_front() {
 fn length_of_a_response_is_what_its_status_and_fields_say() {
     let framing = |lines: &str, to_head| {
         let head = format!("HTTP/1.{lines}\r\n\r\n");
-        let read = response(head.as_bytes(), &Limits::DEFAULT);
+        let read = response(head.as_bytes(), &HeadLimits::DEFAULT);
         let (head, _) = read.unwrap().unwrap();
         head.framing(to_head)
     };
@@ -264,7 +270,7 @@ fn length_of_a_response_is_what_its_status_and_fields_say() {
 
 #[test]
 fn limits_are_the_same_in_any_pieces() {
-    let limits = Limits { head: 60, fields: 2, target: 10 };
+    let limits = HeadLimits { head: 60, fields: 2, target: 10 };
     let target = |length| format!("GET {} HTTP/1.1\r\nHost: a\r\n\r\n", "/".repeat(length));
     assert!(matches!(verdict(of_request, target(10).as_bytes(), &limits), Some((_, Ok(_)))));
     let long = Some((4 + 11, Err(Fault::LongTarget)));
@@ -293,13 +299,13 @@ fn value_of_any_length_is_read_whole_and_no_byte_hides_in_it() {
     for length in 0..40 {
         let value = "v".repeat(length);
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: \t{value} \r\n\r\n");
-        let (read, used) = request(head.as_bytes(), &Limits::DEFAULT).unwrap().unwrap();
+        let (read, used) = request(head.as_bytes(), &HeadLimits::DEFAULT).unwrap().unwrap();
         assert_eq!((read.fields[1].value, used), (value.as_bytes(), head.len()));
         for place in 0..length {
             for (byte, fault) in [(0, Fault::ControlByte), (b'\n', Fault::LineEnd)] {
                 let mut bad = head.clone().into_bytes();
                 bad["GET / HTTP/1.1\r\nHost: a\r\nX: \t".len() + place] = byte;
-                assert_eq!(request(&bad, &Limits::DEFAULT).unwrap_err(), fault, "{place}");
+                assert_eq!(request(&bad, &HeadLimits::DEFAULT).unwrap_err(), fault, "{place}");
             }
         }
     }
@@ -311,11 +317,11 @@ fn long_head_in_single_bytes_is_not_read_anew_with_each() {
     let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\nX: {value}\r\n\r\n", "t".repeat(1_000));
     let mut reader = Reader::default();
     for came in 1..head.len() {
-        assert!(reader.request(&head.as_bytes()[..came], &Limits::DEFAULT).unwrap().is_none());
+        assert!(reader.request(&head.as_bytes()[..came], &HeadLimits::DEFAULT).unwrap().is_none());
         // What it has looked at is behind it, but for a CR whose LF is still to come.
         assert!(reader.place.at + 8 >= came, "at {came} it would begin at {}", reader.place.at);
     }
-    let (read, used) = reader.request(head.as_bytes(), &Limits::DEFAULT).unwrap().unwrap();
+    let (read, used) = reader.request(head.as_bytes(), &HeadLimits::DEFAULT).unwrap().unwrap();
     assert_eq!((read.fields.len(), read.line.len(), used), (2, 1_014, head.len()));
 }
 
@@ -385,8 +391,8 @@ proptest! {
         lengths in prop::collection::vec(0_usize..30, 1..20),
         is_small in any::<bool>(),
     ) {
-        let small = Limits { head: 50, fields: 2, target: 4 };
-        let limits = if is_small { small } else { Limits::DEFAULT };
+        let small = HeadLimits { head: 50, fields: 2, target: 4 };
+        let limits = if is_small { small } else { HeadLimits::DEFAULT };
         for read in [of_request as Read, of_response] {
             // The first prefix that has a verdict, each looked at by a new reader.
             let first = (0..=bytes.len()).find_map(|came| {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::panic)]
 
-use crate::fuzzing::reference::{self, CLOSE, Frame, Limits, Reading, Tail};
+use crate::fuzzing::reference::{self, CLOSE, Frame, FrameLimits, Reading, Tail};
 use crate::tunnel::Peer;
 
 /// A walk over what came out, and over what was sent, side by side.
@@ -36,7 +36,8 @@ impl Explained<'_> {
                 self.answers.remove(answered);
                 continue;
             }
-            self.skip_own(bytes, false);
+            // Nothing stands behind a frame that is not whole.
+            self.skip_own(bytes, !frame.is_whole());
             let came = bytes.len().min(self.got.len() - self.at);
             assert_eq!(
                 self.got[self.at..][..came],
@@ -82,11 +83,11 @@ impl Explained<'_> {
     }
 
     /// Goes over frames of ours, here where one may stand, unless what comes next is the sender's.
-    fn skip_own(&mut self, next: &[u8], is_tail: bool) {
+    fn skip_own(&mut self, next: &[u8], is_last: bool) {
         loop {
             let rest = &self.got[self.at..];
-            // So few bytes may begin either. A tail is all that the sender's can be.
-            let is_senders = next.starts_with(rest) || (!is_tail && rest.starts_with(next));
+            // So few bytes may begin either. The last ones are all that the sender's can be.
+            let is_senders = next.starts_with(rest) || (!is_last && rest.starts_with(next));
             if is_senders {
                 return;
             }
@@ -118,7 +119,7 @@ impl Explained<'_> {
         }
         let whole = 2 + usize::from(mask_bit >> 5) + usize::from(payload);
         if is_close && bytes.len() >= whole {
-            let read = reference::read(&bytes[..whole], self.sender, Limits::default());
+            let read = reference::read(&bytes[..whole], self.sender, FrameLimits::default());
             assert!(is_code_of_ours(read.frames.first()?), "a Close with another code");
         }
         Some((whole.min(bytes.len()), is_close))

@@ -34,7 +34,7 @@ impl Run {
     fn of(protocol: Protocol, options: &Options) -> Self {
         let buffer = vec![0xff; MAX_KEPT + 4096];
         let early = <[Vec<u8>; 2]>::default();
-        let mut run = Self::start(options, Limits::default(), protocol, buffer, early);
+        let mut run = Self::start(options, FrameLimits::default(), protocol, buffer, early, 0x5eed);
         for side in BOTH {
             run.wires[side].make_room(1 << 20);
         }
@@ -78,7 +78,7 @@ impl Run {
 
     fn frames(&self, side: Peer) -> Vec<(u8, Vec<u8>)> {
         let got = self.got(side);
-        let read = reference::read(&got, side.other(), Limits::default());
+        let read = reference::read(&got, side.other(), FrameLimits::default());
         assert_eq!(read.tail_at, got.len());
         read.frames.iter().map(|frame| (frame.opcode, frame.unmasked())).collect()
     }

@@ -1,10 +1,12 @@
 //! A socket in memory that behaves as the kernel's do, seen from its far side.
 
-#![allow(clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::panic)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+
+use bytes::BytesMut;
 
 use crate::tunnel::flow::{ByHand, EndWrite};
 use crate::tunnel::{Pair, Peer, SocketEvents, Transports};
@@ -16,7 +18,7 @@ pub(super) const BULK: usize = 48;
 #[derive(Default)]
 pub(super) struct Wire {
     /// What came and was not read. A read stops where one piece ends, as at an urgent byte.
-    pub(super) arrived: RefCell<VecDeque<VecDeque<u8>>>,
+    pub(super) arrived: RefCell<VecDeque<BytesMut>>,
     pub(super) has_ended: Cell<bool>,
     pub(super) reset: Cell<Reset>,
     pub(super) is_interrupted: Cell<bool>,
@@ -62,8 +64,8 @@ impl Wire {
     pub(super) fn arrive(&self, bytes: &[u8], is_urgent: bool) {
         let mut arrived = self.arrived.borrow_mut();
         match arrived.back_mut() {
-            Some(piece) if !is_urgent => piece.extend(bytes),
-            _ => arrived.push_back(bytes.iter().copied().collect()),
+            Some(piece) if !is_urgent => piece.extend_from_slice(bytes),
+            _ => arrived.push_back(bytes.into()),
         }
         self.has_events.set(true);
     }
@@ -109,9 +111,7 @@ impl Read for &Wire {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let taken = piece.len().min(buffer.len());
-        for (place, byte) in buffer.iter_mut().zip(piece.drain(..taken)) {
-            *place = byte;
-        }
+        buffer[..taken].copy_from_slice(&piece.split_to(taken));
         if buffer.len() != BULK {
             self.copied.set(self.copied.get() + taken);
         }
@@ -142,7 +142,7 @@ impl Write for &Wire {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.room.set(self.room.get() - taken);
-        self.taken.borrow_mut().extend(&bytes[..taken]);
+        self.taken.borrow_mut().extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::order::Order;
-use super::{Fault, Known};
+use super::{Fault, Resolution};
 
 /// How long an answer is used.
 pub(super) const FRESH: Duration = Duration::from_secs(5);
@@ -77,20 +77,20 @@ impl Answers {
     }
 
     /// What is known, and whether to ask: whoever is told `true` must, and then call [`Answers::answered`].
-    pub(super) fn known(&mut self, now: Instant) -> (Known, bool) {
+    pub(super) fn known(&mut self, now: Instant) -> (Resolution, bool) {
         let ask = self.question == Question::None && !self.is_fresh(now);
         if ask {
             self.question = Question::UnderWay;
         }
         if self.is_waited_for() {
-            return (Known::Asked, ask);
+            return (Resolution::Pending, ask);
         }
         let known = match (&self.good, &self.failure) {
-            (Some(good), _) => Known::Now(self.order.of(&good.addresses, now)),
+            (Some(good), _) => Resolution::Addresses(self.order.of(&good.addresses, now)),
             (None, Some(failure)) if self.question == Question::None => {
-                Known::Fault(failure.fault.clone())
+                Resolution::Fault(failure.fault.clone())
             }
-            (None, _) => Known::Fault(self.too_slow.clone()),
+            (None, _) => Resolution::Fault(self.too_slow.clone()),
         };
         (known, ask)
     }

@@ -26,17 +26,17 @@ fn no_such_name() -> Fault {
 }
 
 /// The ports that are known, or nothing while they are asked for.
-fn told(known: &Known) -> Option<Vec<u16>> {
+fn told(known: &Resolution) -> Option<Vec<u16>> {
     match known {
-        Known::Now(addresses) => Some(addresses.iter().map(SocketAddr::port).collect()),
-        Known::Asked => None,
-        Known::Fault(fault) => panic!("{fault}"),
+        Resolution::Addresses(addresses) => Some(addresses.iter().map(SocketAddr::port).collect()),
+        Resolution::Pending => None,
+        Resolution::Fault(fault) => panic!("{fault}"),
     }
 }
 
-fn fault(known: &Known) -> String {
+fn fault(known: &Resolution) -> String {
     match known {
-        Known::Fault(fault) => fault.to_string(),
+        Resolution::Fault(fault) => fault.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -44,7 +44,7 @@ fn fault(known: &Known) -> String {
 /// Answers about `app`, which was found at `start` at port 1.
 fn answers(start: Instant) -> Answers {
     let mut answers = Answers::new(too_slow("app"));
-    assert!(matches!(answers.known(start), (Known::Asked, true)));
+    assert!(matches!(answers.known(start), (Resolution::Pending, true)));
     answers.answered(start, Ok(ports(&[1])));
     answers
 }
@@ -125,7 +125,7 @@ fn want_of_descriptors_says_nothing_of_the_name() {
     let mut answers = Answers::new(too_slow("app"));
     assert!(answers.known(start).1);
     answers.answered(start, Err(super::fault("app", rustix::io::Errno::MFILE.into())));
-    let (Known::Fault(fault), false) = answers.known(start) else { panic!("{answers:?}") };
+    let (Resolution::Fault(fault), false) = answers.known(start) else { panic!("{answers:?}") };
     assert_eq!(fault.reason(), Reason::NoRoom);
     assert!(fault.to_string().starts_with("no room to resolve app: "), "{fault}");
 }
@@ -137,7 +137,7 @@ fn address_that_failed_is_tried_last_and_again_after_a_while() {
     let moment = Duration::from_millis(1);
     let mut order = Order::default();
     let answer = ports(&[1, 2, 3]);
-    let at = |order: &mut Order, now| told(&Known::Now(order.of(&answer, now))).unwrap();
+    let at = |order: &mut Order, now| told(&Resolution::Addresses(order.of(&answer, now))).unwrap();
     assert_eq!(at(&mut order, now), [1, 2, 3]);
     order.failed(address(1), now);
     order.failed(address(2), now);
@@ -160,7 +160,7 @@ fn last_good_address_is_first_where_one_has_failed() {
     let now = Instant::now();
     let mut order = Order::default();
     let at = |order: &mut Order, answer: &[u16]| {
-        told(&Known::Now(order.of(&ports(answer), now))).unwrap()
+        told(&Resolution::Addresses(order.of(&ports(answer), now))).unwrap()
     };
     order.reached(address(3));
     assert_eq!(at(&mut order, &[1, 2, 3]), [1, 2, 3], "name servers rotate to spread clients");
@@ -188,7 +188,7 @@ fn app() -> Destination {
 }
 
 /// Waits for `addresses` to be told of, and then until something is known.
-fn wait(addresses: &Addresses) -> Known {
+fn wait(addresses: &Addresses) -> Resolution {
     let (sender, receiver) = mpsc::channel();
     addresses.when_known(Box::new(move || sender.send(()).unwrap()));
     receiver.recv_timeout(Duration::from_secs(10)).expect("it is told");
@@ -216,7 +216,7 @@ fn who_waits_is_told_the_answer_of_one_question() {
     });
     let (sender, receiver) = mpsc::channel();
     for number in 0..20 {
-        assert!(matches!(addresses.known(Instant::now()), Known::Asked));
+        assert!(matches!(addresses.known(Instant::now()), Resolution::Pending));
         let sender = sender.clone();
         addresses.when_known(Box::new(move || sender.send(number).unwrap()));
     }
@@ -245,10 +245,10 @@ fn who_waits_for_a_resolver_that_hangs_goes_on_with_the_last_good_answer() {
         })
     });
     let start = Instant::now();
-    assert!(matches!(addresses.known(start), Known::Asked));
+    assert!(matches!(addresses.known(start), Resolution::Pending));
     assert_eq!(told(&wait(&addresses)), Some(vec![45_490]));
     let old = Instant::now() + FRESH;
-    assert!(matches!(addresses.known(old), Known::Asked));
+    assert!(matches!(addresses.known(old), Resolution::Pending));
     let (sender, receiver) = mpsc::channel();
     addresses.when_known(Box::new(move || sender.send(()).unwrap()));
     receiver.recv_timeout(Duration::from_secs(10)).expect("it is told");
@@ -264,7 +264,7 @@ fn address_is_not_asked_for() {
     let addresses =
         Addresses::asking(&destination, runtime.handle().clone(), |_, _| panic!("asked"));
     let known = addresses.known(Instant::now());
-    assert!(matches!(&known, Known::Now(all) if **all == ["[::1]:9".parse().unwrap()]));
+    assert!(matches!(&known, Resolution::Addresses(all) if **all == ["[::1]:9".parse().unwrap()]));
     assert_eq!(told(&wait(&addresses)), Some(vec![9]));
 }
 
@@ -275,7 +275,7 @@ fn good_address_takes_no_lock_until_it_fails() {
         Box::pin(async { Ok(vec![address(1), address(2)]) })
     });
     let now = Instant::now();
-    assert!(matches!(addresses.known(now), Known::Asked));
+    assert!(matches!(addresses.known(now), Resolution::Pending));
     assert_eq!(told(&wait(&addresses)), Some(vec![1, 2]));
     addresses.failed(address(1), now);
     addresses.reached(address(2));

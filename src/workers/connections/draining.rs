@@ -60,11 +60,11 @@ impl Connections {
         now: Instant,
         tell: impl FnOnce(&mut Connection, &Context<'_>) -> R,
     ) -> Option<R> {
-        let (Some(place), Some(served)) = (self.all.get_mut(key), &self.served) else {
+        let (Some(place), Some(service)) = (self.all.get_mut(key), &self.service) else {
             return None;
         };
         let destination = destination_of(&place.socket);
-        let context = context(served, self.stage, now, &self.spare, &destination);
+        let context = context(service, self.stage, now, &self.spare, &destination);
         Some(tell(&mut place.connection, &context))
     }
 }

@@ -46,7 +46,7 @@ fn panic_in_one_tunnel_ends_that_one_alone() {
     worker.adopt(unlucky);
     worker.adopt(lucky);
     let (stillborn, other_client, other_upstream) = tunnel();
-    let stillborn = Opened { tunnel: stillborn, hears_client: false, hears_upstream: false };
+    let stillborn = NewTunnel { tunnel: stillborn, hears_client: false, hears_upstream: false };
     worker.take_in(stillborn, |_, _, _, _| panic!("another, made on purpose"));
     assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
 

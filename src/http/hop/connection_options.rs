@@ -14,7 +14,7 @@ const COMPARED: usize = 16;
 
 /// What `Connection` lists.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Listed {
+pub(crate) struct ConnectionOptions {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
@@ -22,7 +22,7 @@ pub(crate) struct Listed {
     fields: SmallVec<[u64; 2]>,
 }
 
-impl Listed {
+impl ConnectionOptions {
     /// Of these field lines.
     pub(crate) fn of(fields: &[Field<'_>]) -> Self {
         Self::counted(fields).0
@@ -30,32 +30,32 @@ impl Listed {
 
     /// The same, and how many names were compared.
     fn counted(fields: &[Field<'_>]) -> (Self, usize) {
-        let mut listed = Self::default();
+        let mut options = Self::default();
         let mut comparisons = 0;
         let mut compared = 0;
         let mut sorted = None;
         for item in fields.iter().filter(|field| field.is("connection")).flat_map(Field::items) {
             match item.len() {
                 0 => {}
-                5 if item.eq_ignore_ascii_case(b"close") => listed.close = true,
-                7 if item.eq_ignore_ascii_case(b"upgrade") => listed.upgrade = true,
-                10 if item.eq_ignore_ascii_case(b"keep-alive") => listed.keep_alive = true,
+                5 if item.eq_ignore_ascii_case(b"close") => options.close = true,
+                7 if item.eq_ignore_ascii_case(b"upgrade") => options.upgrade = true,
+                10 if item.eq_ignore_ascii_case(b"keep-alive") => options.keep_alive = true,
                 _ if compared < COMPARED => {
                     compared += 1;
                     comparisons += fields.len();
                     for (index, field) in fields.iter().enumerate() {
                         if field.name.eq_ignore_ascii_case(item) {
-                            listed.add(index, field);
+                            options.add(index, field);
                         }
                     }
                 }
                 _ => {
-                    let sorted = sorted.get_or_insert_with(|| Sorted::of(fields));
-                    comparisons += sorted.take(item, |index, field| listed.add(index, field));
+                    let sorted = sorted.get_or_insert_with(|| NamesInOrder::of(fields));
+                    comparisons += sorted.take(item, |index, field| options.add(index, field));
                 }
             }
         }
-        (listed, comparisons)
+        (options, comparisons)
     }
 
     fn add(&mut self, index: usize, field: &Field<'_>) {
@@ -110,7 +110,7 @@ impl<'a> Field<'a> {
 }
 
 /// The names of the fields in order, to find those of a name without looking at all.
-struct Sorted<'f, 'a> {
+struct NamesInOrder<'f, 'a> {
     names: Vec<Name<'f, 'a>>,
 }
 
@@ -124,7 +124,7 @@ struct Name<'f, 'a> {
     found: bool,
 }
 
-impl<'f, 'a> Sorted<'f, 'a> {
+impl<'f, 'a> NamesInOrder<'f, 'a> {
     fn of(fields: &'f [Field<'a>]) -> Self {
         let name_of = |(index, field): (usize, &'f Field<'a>)| Name {
             start: start_of(field.name),
@@ -184,7 +184,7 @@ mod tests {
     /// The names of the fields that pass.
     fn passing<'a>(lines: &'a [(&'a str, &'a [u8])]) -> Vec<&'a str> {
         let fields = fields(lines);
-        let listed = Listed::of(&fields);
+        let listed = ConnectionOptions::of(&fields);
         let passes = |(index, _): &(usize, &(&str, &[u8]))| {
             !fields.get(*index).is_some_and(|field| listed.is_hop_by_hop(*index, field))
         };
@@ -228,11 +228,12 @@ mod tests {
             ("connection", b" Close\t"),
             ("CONNECTION", b"UPGRADE,Keep-Alive"),
         ];
-        let listed = Listed::of(&fields(&lines));
-        assert!(listed.close() && listed.upgrade() && listed.keep_alive());
-        let listed = Listed::of(&fields(&[("Connection", b"closed, upgrades, keep-alives")]));
-        assert!(!listed.close() && !listed.upgrade() && !listed.keep_alive());
-        assert!(!Listed::of(&fields(&[("Close", b"close")])).close());
+        let options = ConnectionOptions::of(&fields(&lines));
+        assert!(options.close() && options.upgrade() && options.keep_alive());
+        let options =
+            ConnectionOptions::of(&fields(&[("Connection", b"closed, upgrades, keep-alives")]));
+        assert!(!options.close() && !options.upgrade() && !options.keep_alive());
+        assert!(!ConnectionOptions::of(&fields(&[("Close", b"close")])).close());
     }
 
     #[test]
@@ -287,7 +288,7 @@ mod tests {
             let mut lines: Vec<(&str, &[u8])> =
                 names.iter().map(|name| (name.as_str(), &b"1"[..])).collect();
             lines.push(("Connection", list.as_bytes()));
-            let (_, comparisons) = Listed::counted(&fields(&lines));
+            let (_, comparisons) = ConnectionOptions::counted(&fields(&lines));
             assert!(comparisons > number, "{listed}: {comparisons}");
             assert!(comparisons < 10 * number, "{listed}: {comparisons}");
         }
