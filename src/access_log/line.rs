@@ -31,6 +31,8 @@ pub(super) struct Line<'a> {
     pub(super) request_id: &'a str,
     /// Of a WebSocket tunnel.
     pub(super) spoken: Option<Spoken>,
+    /// Of a tunnel: how often it was handed to another process.
+    pub(super) handoffs: Option<u16>,
 }
 
 /// What the frames of a tunnel tell.
@@ -82,6 +84,9 @@ impl Line<'_> {
                 OrDash(spoken.ping.map(|(_, worst)| seconds(worst))),
             );
         }
+        if let Some(handoffs) = self.handoffs {
+            let _ = write!(out, " handoffs={handoffs}");
+        }
         out.push('\n');
         out
     }
@@ -116,6 +121,9 @@ impl Line<'_> {
             ] {
                 object.insert(key.to_owned(), value);
             }
+        }
+        if let (Some(handoffs), Some(object)) = (self.handoffs, object.as_object_mut()) {
+            object.insert("handoffs".to_owned(), handoffs.into());
         }
         let object = object.to_string();
         // Such characters are inside of strings alone, where JSON has the same escape for them.
@@ -220,6 +228,7 @@ mod tests {
             end: End::new(Side::Client, Phase::Request, Reason::Closed),
             request_id: "id",
             spoken: None,
+            handoffs: None,
         }
     }
 
@@ -245,7 +254,7 @@ mod tests {
             close: Some((1001, Side::Elbows)),
             ping: Some((Duration::from_micros(312), Duration::from_millis(1500))),
         };
-        Line { spoken: Some(spoken), ..line() }
+        Line { spoken: Some(spoken), handoffs: Some(2), ..line() }
     }
 
     #[test]
@@ -256,18 +265,32 @@ mod tests {
             more,
             "messages_from_client=3 messages_from_upstream=4 payload_from_client=50 \
              payload_from_upstream=60 close_code=1001 close_by=elbows ping_rtt=0.000312 \
-             ping_rtt_worst=1.500000\n"
+             ping_rtt_worst=1.500000 handoffs=2\n"
         );
         let value: serde_json::Value = serde_json::from_str(&tunnel_line().json()).unwrap();
         assert_eq!(value["messages_from_upstream"], 4);
         assert_eq!(value["close_by"], "elbows");
         assert_eq!(value["ping_rtt"], 0.000_312);
+        assert_eq!(value["handoffs"], 2);
         let mut line = tunnel_line();
         let spoken = line.spoken.as_mut().unwrap();
         (spoken.close, spoken.ping) = (None, None);
-        assert!(line.text().ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=-\n"));
+        assert!(
+            line.text()
+                .ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=- handoffs=2\n")
+        );
         let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
         assert_eq!(value["close_code"], serde_json::Value::Null);
+    }
+
+    /// A tunnel of another protocol has no frames, and moves all the same.
+    #[test]
+    fn each_tunnel_says_how_often_it_moved() {
+        let line = Line { handoffs: Some(0), ..line() };
+        assert!(line.text().ends_with(" request_id=id handoffs=0\n"));
+        let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
+        assert_eq!(value["handoffs"], 0);
+        assert_eq!(value["messages_from_client"], serde_json::Value::Null);
     }
 
     #[test]
