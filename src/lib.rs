@@ -53,6 +53,7 @@ mod websocket;
 
 mod drain;
 pub mod end;
+pub mod handoff;
 
 pub mod access_log;
 pub mod line_writer;
