@@ -127,7 +127,8 @@ pub async fn run(
     tracing::info!("listening on {listening_on}, passing on to {}", proxy.config.destination());
     tokio::spawn(warn_if_unresolved(Arc::clone(&proxy)));
     let process = RandomState::new().hash_one(0);
-    workers.serve(listeners.main, &proxy, process);
+    workers.serve(&proxy, process);
+    workers.listen(listeners.main);
     let is_healthy = Arc::new(AtomicBool::new(true));
     let checking = health.map(|health| {
         tokio::spawn(health::serve(health, Arc::clone(&proxy), Arc::clone(&is_healthy)))

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Connection, MOST_UNREAD, Phase};
+use crate::drain::Stage;
 use crate::end::Reason;
 use crate::proxy::Context;
 
@@ -93,9 +94,11 @@ impl Connection {
     }
 
     /// Whether the process is ending and nothing has been asked here, so that nobody is owed an answer. What has begun is
-    /// read and answered.
+    /// read and answered; so is, where a new process has taken over, the first request of a client that has connected
+    /// before it did.
     fn leaves_nothing(&self, context: &Context<'_>) -> bool {
         context.stage.is_finishing()
+            && (self.is_used || context.stage != Stage::Yielding)
             && matches!(self.phase, Phase::Identify | Phase::Head | Phase::Refused)
             && self.unread.is_empty()
             && self.to_client.is_empty()

@@ -146,6 +146,7 @@ impl Connections {
 
     /// Begins to accept, on this worker.
     pub(super) fn listen(&mut self, mut listening: Listening, registry: &Registry) {
+        self.stop_listening(registry);
         match listening.register(registry) {
             Ok(()) => self.listening = Some(listening),
             Err(fault) => tracing::error!(%fault, "cannot listen"),
