@@ -29,9 +29,8 @@ fn name(tunnel: &Tunnel) -> u64 {
 
 #[test]
 fn each_tunnel_is_taken_once_and_both_workers_are_asked() {
-    raise_descriptor_limit();
     let engine = Engine::start(2);
-    let all: Vec<Ends> = (0..1_000).map(|_| adopted(&engine)).collect();
+    let all: Vec<Ends> = (0..300).map(|_| adopted(&engine)).collect();
     let mut taken = Vec::new();
     let mut sizes = Vec::new();
     loop {
@@ -43,9 +42,8 @@ fn each_tunnel_is_taken_once_and_both_workers_are_asked() {
         taken.extend(some);
         assert_eq!(engine.relay.open(), all.len() - taken.len());
     }
-    // 500 of each, in turns.
-    assert_eq!(sizes[..14], [64; 14]);
-    assert_eq!(sizes[14..], [52; 2]);
+    // 150 of each, in turns.
+    assert_eq!(sizes, [64, 64, 64, 64, 22, 22]);
     assert_eq!(taken.iter().map(name).collect::<HashSet<_>>().len(), all.len());
     // One that opens later is found, wherever its place is.
     let late = adopted(&engine);
