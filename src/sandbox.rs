@@ -154,6 +154,34 @@ mod tests {
     }
 
     #[test]
+    fn handoff_works_with_sockets_that_were_there_before() {
+        use crate::handoff::socket::{self, BindError, Connection, Listener};
+        use std::os::fd::AsFd;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("handoff.sock"), dir.path().join("other.sock"));
+        let (listening, connected) =
+            (socket::bind(&path).unwrap(), socket::connect(&path).unwrap().unwrap());
+        inside(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let near = Connection::new(connected).unwrap();
+                let far = Listener::new(listening).unwrap().accept().await.unwrap();
+                let memfd = socket::memfd_from(b"records").unwrap();
+                near.send(b"batch", &[memfd.as_fd()]).await.unwrap();
+                let received = far.receive().await.unwrap().unwrap();
+                let memfd = received.descriptors.first().unwrap();
+                assert_eq!(socket::read_memfd(memfd, 99).unwrap(), b"records");
+                assert!(far.is_same_user().unwrap());
+                assert!(socket::free_descriptors() > 0);
+            });
+            // No other can be bound, so that this is done before.
+            let refused = socket::bind(&other).unwrap_err();
+            assert!(matches!(refused, BindError::Refused { .. }), "{refused}");
+        });
+    }
+
+    #[test]
     fn off_gives_nothing_up() {
         thread::spawn(|| {
             assert_eq!(enter(Sandbox::Off).unwrap(), Entered::Off);
