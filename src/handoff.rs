@@ -4,3 +4,18 @@
 //! of tunnels, and the descriptors of their sockets beside them.
 
 pub mod socket;
+
+use crate::config::{Config, Fault};
+
+/// Checks what the settings alone cannot tell of the handoff: whether a socket may be bound at `HANDOFF_SOCKET`.
+///
+/// # Errors
+/// What is wrong with its directory.
+pub fn check(config: &Config) -> Result<(), Fault> {
+    let Some(path) = &config.handoff_socket else { return Ok(()) };
+    socket::check(path).map_err(|fault| Fault::Invalid {
+        variable: "HANDOFF_SOCKET",
+        value: path.display().to_string(),
+        rule: fault.to_string(),
+    })
+}

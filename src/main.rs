@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::control::{self, Listeners, Order, Outcome};
+use elbows::handoff;
 use elbows::line_writer::Patient;
 use elbows::log;
 use elbows::panics;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
 }
 
 fn check(settings: &Settings) -> ExitCode {
-    let config = match Config::from_settings(settings) {
+    let config = match config(settings) {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
@@ -86,8 +87,15 @@ fn check(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The settings, checked as far as that can be done before anything starts.
+fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
+    let config = Config::from_settings(settings)?;
+    handoff::check(&config).map_err(|fault| vec![fault])?;
+    Ok(config)
+}
+
 fn serve(settings: &Settings) -> ExitCode {
-    let config = match Config::from_settings(settings) {
+    let config = match config(settings) {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
