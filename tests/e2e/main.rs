@@ -67,6 +67,8 @@ mod cut_off;
 mod frames;
 /// Sizes, silence, age, a side that takes nothing.
 mod limits;
+/// Tunnels of every kind at once, each byte of which both ends check.
+mod load;
 /// Slow and greedy clients and upstreams of plain requests, floods, half-open handshakes.
 mod slow_peers;
 
@@ -74,6 +76,8 @@ mod slow_peers;
 mod pings;
 /// Tunnels at the end of a process: each is told, in turn.
 mod tunnel_drain;
+/// elbows under that load, and whether the load would notice.
+mod under_load;
 
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;

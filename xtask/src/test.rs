@@ -16,8 +16,16 @@ use crate::steps::{Outcome, Steps};
 use crate::{bench, deny, fuzz, packages, peers, python};
 
 /// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
-const SLOW_TOPICS: &[&str] =
-    &["applications", "balancers", "browser", "chaos", "pings", "slow_peers", "tunnel_drain"];
+const SLOW_TOPICS: &[&str] = &[
+    "applications",
+    "balancers",
+    "browser",
+    "chaos",
+    "pings",
+    "slow_peers",
+    "tunnel_drain",
+    "under_load",
+];
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
