@@ -56,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) blocked: u64,
     /// Microseconds: of round trips where messages come back, else from one end to the other.
     pub(crate) delays: Vec<u32>,
+    /// The longest of these, and when it was over, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) gap: Option<(u32, u64)>,
 }
 
 /// Bytes that are sent at a time.

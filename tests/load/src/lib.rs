@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 pub use report::{
-    DownloadReport, Failure, KindReport, Report, RequestReport, Spread, TunnelReport,
+    DownloadReport, Failure, Gap, KindReport, Report, RequestReport, Spread, TunnelReport,
 };
 
 /// Tunnels of every kind through a proxy, each byte of which both ends check

@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Large,
     /// Messages in fragments, with Pings between them and pauses in the middle of frames; the same comes back.
     Fragmented,
-    /// One side sends as much as it can, the other stands still and takes some now and then.
+    /// One side, or both, send as much as they can, and the other stands still and takes some now and then.
     Stalled,
     /// Not a WebSocket: one direction ends early, the other goes on.
     HalfClosed,
@@ -106,7 +106,7 @@ pub(crate) struct Plan {
 pub(crate) const BARE_SIZE: usize = 64;
 
 /// How many messages the direction of a half-closed tunnel has that ends early.
-const BEFORE_THE_END: u64 = 10;
+const BEFORE_THE_END: u64 = 3;
 
 /// Sizes and times of the kinds.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -157,7 +157,9 @@ impl Paces {
             Kind::Paced => (silent, Plan { sends: Some(small(self.every)), ..silent }),
             Kind::Large => {
                 let size = self.large_size;
-                echo(Pace { size, every: self.large_every, ..small(0) })
+                // Half of the time it stands still in the middle of a frame.
+                let pause = self.large_every / 2;
+                echo(Pace { size, every: self.large_every, pause, ..small(0) })
             }
             Kind::Fragmented => {
                 let pause = self.fragment_pause;
@@ -169,14 +171,17 @@ impl Paces {
             }
             Kind::Stalled => {
                 let still = Stall { time: self.stall_time, bytes: self.stall_bytes };
-                let sends = Pace { size: 16 * 1024, ..small(0) };
-                by_turns(
-                    Plan { stall: Some(still), ..silent },
-                    Plan { sends: Some(sends), ..silent },
-                )
+                let writes = Plan { sends: Some(Pace { size: 16 * 1024, ..small(0) }), ..silent };
+                let reads = Plan { stall: Some(still), ..silent };
+                let both = Plan { stall: Some(still), ..writes };
+                match tunnel % 3 {
+                    0 => (reads, writes),
+                    1 => (writes, reads),
+                    _ => (both, both),
+                }
             }
             Kind::HalfClosed => {
-                let sends = Some(small(self.every / 5));
+                let sends = Some(small(self.every));
                 let bare = Plan { is_bare: true, sends, ..silent };
                 by_turns(
                     Plan { ends_after: Some(BEFORE_THE_END), ..bare },

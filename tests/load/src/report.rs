@@ -17,13 +17,17 @@ pub struct Report {
     pub opening: Spread,
     /// The same of those that came while the load ran.
     pub handshakes: Spread,
+    /// Handshakes that were due and not begun, since 100 were under way already.
+    pub handshakes_left_out: u64,
     /// Plain requests on kept connections.
     pub requests: RequestReport,
     /// The download, from its first byte to its last; repeated when it is over.
     pub downloads: DownloadReport,
     /// How much later than it asked for this process was woken: no pause that is as short says anything.
     pub own_delay: Spread,
-    /// What went wrong; one for each tunnel at most, and 100 in all.
+    /// The tunnels with the longest gaps, 20 at most, the longest first.
+    pub worst: Vec<Gap>,
+    /// What went wrong; one for each tunnel at most, and 20 in all.
     pub failures: Vec<Failure>,
     /// How many there were.
     pub failed: u64,
@@ -90,6 +94,19 @@ impl Spread {
         let count = all.len() as u64;
         Self { count, p50_ms: at(50), p99_ms: at(99), max_ms: at(100) }
     }
+}
+
+/// The longest delay of a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Its number.
+    pub tunnel: u64,
+    /// Its kind.
+    pub kind: String,
+    /// In milliseconds.
+    pub gap_ms: f64,
+    /// When it was over, in seconds of `CLOCK_MONOTONIC`, which all processes of a machine share.
+    pub at: f64,
 }
 
 /// Plain requests.

@@ -1,5 +1,6 @@
 //! What both ends have seen of each tunnel, held against each other.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 
@@ -8,17 +9,20 @@ use crate::application::Record;
 use crate::content::{Fault, Side};
 use crate::end::Outcome;
 use crate::heads;
-use crate::report::{Failure, KindReport, Report, Spread, TunnelReport};
+use crate::report::{Failure, Gap, KindReport, Report, Spread, TunnelReport};
 
 /// As many failures are told.
-const MOST: usize = 100;
+const MOST: usize = 20;
+
+/// As many of the tunnels with the longest gaps are named.
+const WORST: usize = 20;
 
 /// What is collected of one kind.
 #[derive(Default)]
 struct Sum {
     report: KindReport,
     delays: Vec<u32>,
-    gaps: Vec<u32>,
+    gaps: Vec<(Gap, u32)>,
 }
 
 impl Clients {
@@ -45,9 +49,12 @@ impl Clients {
         failures.truncate(MOST);
         report.failures = failures;
         report.kinds = sums.into_iter().map(|(kind, sum)| (kind, sum.report())).collect();
+        all.gaps.sort_unstable_by_key(|(_, delay)| Reverse(*delay));
+        report.worst = all.gaps.iter().take(WORST).map(|(gap, _)| gap.clone()).collect();
         report.all = all.report();
         report.opening = Spread::of(self.opening.take());
         report.handshakes = Spread::of(self.handshakes.take());
+        report.handshakes_left_out = self.left_out.get();
         report.requests = self.requests.take();
         report.requests.delay = Spread::of(self.request_delays.take());
         report.downloads = self.downloads.take();
@@ -80,18 +87,22 @@ impl Sum {
             report.blocked += end.blocked;
             self.delays.extend_from_slice(&end.delays);
         }
-        self.gaps.extend(gap(client, application));
+        self.gaps.extend(gap(client, application).map(|(delay, at)| {
+            let kind = tunnel.kind.name().to_owned();
+            let gap_ms = f64::from(delay) / 1_000.0;
+            (Gap { tunnel: tunnel.number, kind, gap_ms, at: at as f64 / 1e9 }, delay)
+        }));
     }
 
     fn report(self) -> KindReport {
-        KindReport { delay: Spread::of(self.delays), gap: Spread::of(self.gaps), ..self.report }
+        let gaps = self.gaps.into_iter().map(|(_, delay)| delay).collect();
+        KindReport { delay: Spread::of(self.delays), gap: Spread::of(gaps), ..self.report }
     }
 }
 
-/// The longest delay of a tunnel, if any was measured.
-fn gap(client: &Outcome, application: Option<&Outcome>) -> Option<u32> {
-    let of_application = application.into_iter().flat_map(|end| &end.delays);
-    client.delays.iter().chain(of_application).max().copied()
+/// The longest delay of a tunnel and when that was, if any was measured.
+fn gap(client: &Outcome, application: Option<&Outcome>) -> Option<(u32, u64)> {
+    client.gap.max(application.and_then(|end| end.gap))
 }
 
 fn one(tunnel: &Tunnel, record: Option<&Record>) -> Option<TunnelReport> {
@@ -108,7 +119,7 @@ fn one(tunnel: &Tunnel, record: Option<&Record>) -> Option<TunnelReport> {
         application_sent: wire(|end| end.wire_sent),
         messages_sent: client.sent.messages,
         messages_received: client.received.messages,
-        gap_ms: f64::from(gap(client, application).unwrap_or_default()) / 1_000.0,
+        gap_ms: f64::from(gap(client, application).unwrap_or_default().0) / 1_000.0,
     })
 }
 

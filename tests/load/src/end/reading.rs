@@ -121,7 +121,7 @@ impl End {
                 match (number, self.pongs.pop_front()) {
                     (Some(number), Some((awaited, sent))) if number == awaited => {
                         self.outcome.pongs += 1;
-                        self.outcome.delays.push(since(sent));
+                        self.delay(sent);
                     }
                     (_, awaited) => {
                         let text = format!("Pong {number:?} came, awaited was {awaited:?}");
@@ -153,12 +153,14 @@ impl End {
     /// A message, or its echo, took from then until now. Behind full buffers that says nothing.
     fn note(&mut self, then: u64) {
         if self.plan.stall.is_none() {
-            self.outcome.delays.push(since(then));
+            self.delay(then);
         }
     }
-}
 
-/// Microseconds.
-fn since(then: u64) -> u32 {
-    u32::try_from(stamp().saturating_sub(then) / 1_000).unwrap_or(u32::MAX)
+    fn delay(&mut self, then: u64) {
+        let now = stamp();
+        let delay = u32::try_from(now.saturating_sub(then) / 1_000).unwrap_or(u32::MAX);
+        self.outcome.delays.push(delay);
+        self.outcome.gap = self.outcome.gap.max(Some((delay, now)));
+    }
 }
