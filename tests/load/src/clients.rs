@@ -292,7 +292,10 @@ impl Clients {
         let opened = timeout(PATIENCE, self.try_open(kind, number)).await;
         let opened = opened.map_err(|_| "no answer in time".to_owned())?;
         let opened = opened.map_err(|fault| fault.to_string())?;
-        times.borrow_mut().push(microseconds(began.elapsed()));
+        // When all tunnels end at once, each handshake takes longer.
+        if !self.is_over() {
+            times.borrow_mut().push(microseconds(began.elapsed()));
+        }
         Ok(opened)
     }
 

@@ -81,6 +81,7 @@ pub(crate) struct Stall {
 /// What one end does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools)] // Each is one thing that it does or not.
 pub(crate) struct Plan {
     /// Bytes without frames, in messages of [`BARE_SIZE`].
     pub(crate) is_bare: bool,
@@ -92,6 +93,8 @@ pub(crate) struct Plan {
     pub(crate) stall: Option<Stall>,
     /// Milliseconds between Pings.
     pub(crate) ping_every: Option<u64>,
+    /// How long Pongs take says something: no Ping and no Pong waits for a frame that stands still.
+    pub(crate) times_pings: bool,
     /// It ends its direction behind so many messages of its own.
     pub(crate) ends_after: Option<u64>,
     /// The other end does.
@@ -191,7 +194,8 @@ impl Paces {
             Kind::Pings => {
                 let ping_every = Some(self.ping_every);
                 let (client, application) = echo(small(2 * self.every));
-                (Plan { ping_every, ..client }, Plan { ping_every, ..application })
+                let pinging = |plan| Plan { ping_every, times_pings: true, ..plan };
+                (pinging(client), pinging(application))
             }
             Kind::Closing => {
                 let answers_late = self.close_late;
