@@ -83,6 +83,7 @@ impl AccessLog {
             end,
             request_id: &entry.request_id,
             spoken: None,
+            handoffs: None,
         });
     }
 
@@ -104,6 +105,7 @@ impl AccessLog {
             end,
             request_id: identity.request_id(),
             spoken: state.is_websocket().then(|| Spoken::of(state)),
+            handoffs: Some(state.handoffs()),
         });
     }
 }

@@ -1,35 +1,45 @@
-//! Control: it binds listeners, starts the workers, and follows the orders that end them. It has one thread, on which
-//! tokio runs signals, name resolution and the port for health checks; it never touches a client's byte.
+//! Control: it starts the workers, and follows the orders that end them. It has one thread, on which
+//! tokio runs signals, name resolution, the port for health checks and the handoff; it never touches a client's byte.
 //!
-//! [`run`] takes everything that it needs as arguments (settings, bound listeners, orders), so that
+//! ```text
+//! start: nobody serves ─▶ listeners are bound ────────────────────┐
+//!        somebody does ─▶ it offers ─▶ run: take over (`handoff`) ─┴▶ serve ─┬─ told to stop ─▶ drain ─▶ the end
+//!                                                                           └─ handed over ─▶ finish ─▶ the end
+//! ```
+//!
+//! [`run`] takes everything that it needs as arguments (settings, what it starts with, orders), so that
 //! tests and the demo run the very thing that the binary runs.
 
+mod activation;
+mod handoff;
 mod health;
+mod listeners;
+mod server;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use self::handoff::{Arrival, Conversation, Event, Takeover};
+use self::listeners::Added;
+use self::server::Server;
 use crate::access_log::AccessLog;
-use crate::config::{Config, FrameCheck};
+use crate::config::Config;
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
-use crate::limits::Limits;
-use crate::listener;
-use crate::metrics::Counters;
+use crate::handoff::{Outcome as HandoffOutcome, Why};
+use crate::notify::Notify;
 use crate::proxy::Proxy;
-use crate::socket;
 use crate::summary::Summary;
-use crate::upstream::{self, Addresses};
-use crate::warnings::Warnings;
-use crate::workers::{self, Workers};
+use crate::upstream;
+use crate::workers;
+
+pub use self::activation::{Activation, ActivationError};
+pub use self::handoff::ArriveError;
+pub use self::listeners::{BindError, Listeners};
 
 /// How long tunnels whose client did not answer its Close, 0.2 s of it for a Close into a message that did
 /// not end, have to tell the application: with the defaults, 9.3 s in all, under the 10 s of `docker stop`.
@@ -41,47 +51,6 @@ const ONE_STOP: Duration = Duration::from_secs(1);
 
 /// How long connections that are cut at the end get to write their log lines.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// The listeners, bound before [`run`].
-#[derive(Debug)]
-pub struct Listeners {
-    /// Where load balancers connect.
-    pub main: TcpListener,
-    /// For health checks alone.
-    pub health: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// Binds what the settings name.
-    ///
-    /// # Errors
-    /// The variable, its value and what the kernel said.
-    pub fn bind(config: &Config) -> Result<Self, BindError> {
-        let bind = |variable, listen_on| {
-            listener::bind(listen_on).map_err(|source| BindError {
-                variable,
-                value: listen_on.to_string(),
-                source,
-            })
-        };
-        Ok(Self {
-            main: bind("LISTEN_ON", &config.listen_on)?,
-            health: match &config.health_listen_on {
-                Some(listen_on) => Some(bind("HEALTH_LISTEN_ON", listen_on)?),
-                None => None,
-            },
-        })
-    }
-}
-
-/// A listener could not be bound.
-#[derive(Debug, thiserror::Error)]
-#[error("{variable}={value}: cannot listen there: {source}")]
-pub struct BindError {
-    variable: &'static str,
-    value: String,
-    source: io::Error,
-}
 
 /// What a running server can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,99 +70,107 @@ pub struct Outcome {
     pub hurried: bool,
 }
 
-/// Serves until an order ends it.
+/// What a process starts with.
+pub enum Start {
+    /// Nobody serves: it listens here.
+    Alone(Listeners),
+    /// Another process serves, and hands over.
+    Takeover(Box<TakeoverStart>),
+}
+
+/// A handoff that was offered, and the listeners that the settings add to those that are handed over.
+pub struct TakeoverStart {
+    takeover: Takeover,
+    added: Added,
+}
+
+/// Why a process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Another process serves, and does not hand over.
+    #[error(transparent)]
+    Arrive(#[from] ArriveError),
+    /// There is no descriptor left to listen with.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] io::Error),
+    /// It was told to stop before it served.
+    #[error("told to stop before it served")]
+    Stopped,
+}
+
+impl Start {
+    /// Asks the process that serves to hand over, where `HANDOFF_SOCKET` says how, and binds what is to be bound and was
+    /// not passed. It is called on the runtime that [`run`] runs on.
+    ///
+    /// # Errors
+    /// The process is not to start: nothing has happened to the one that serves.
+    pub async fn new(
+        config: &Config,
+        activation: Activation,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<Self, StartError> {
+        let stopped = async {
+            // There is nothing to report yet.
+            while orders.recv().await == Some(Order::Report) {}
+        };
+        tokio::select! {
+            start = Self::take_or_bind(config, activation) => start,
+            () = stopped => Err(StartError::Stopped),
+        }
+    }
+
+    async fn take_or_bind(config: &Config, activation: Activation) -> Result<Self, StartError> {
+        let arrival = match &config.handoff_socket {
+            Some(path) => handoff::arrive(path, config.handoff_downgrade).await?,
+            None => Arrival::Alone,
+        };
+        Ok(match arrival {
+            Arrival::Alone => Self::Alone(Listeners::bind(config, activation)?),
+            Arrival::Bereft => {
+                Self::Alone(Listeners::bind_after_death(config, activation.into()).await?)
+            }
+            Arrival::Offered(takeover) => {
+                let added = Added::bind(config, &takeover.offer.places, activation)?;
+                Self::Takeover(Box::new(TakeoverStart { takeover: *takeover, added }))
+            }
+        })
+    }
+}
+
+/// Serves until an order ends it, or another process has taken over.
 ///
 /// # Errors
 /// A listener or the workers could not be started, or a worker died: its connections are lost, and who asks for the
-/// process's health would be told that all is well.
+/// process's health would be told that all is well. Or a handoff was given up, and the process before serves on.
 pub async fn run(
     config: Config,
-    listeners: Listeners,
+    start: Start,
     access_log: AccessLog,
     orders: mpsc::Receiver<Order>,
+    notify: Notify,
 ) -> io::Result<Outcome> {
-    socket::tune(&listeners.main, config.stall_timeout);
-    let listening_on = listeners.main.local_addr()?;
-    let health = listeners.health.map(tokio::net::TcpListener::from_std).transpose()?;
-    let counters = Arc::<Counters>::default();
-    let limits = Limits::new(&config, Instant::now());
-    let is_finishing = Arc::new(AtomicBool::new(false));
-    let workers = start_workers(&config, &access_log, &limits, &is_finishing, &counters)?;
-    let addresses = Addresses::new(&config.destination(), Handle::current());
-    let warnings = Warnings::default();
-    tokio::spawn(warnings.clone().run());
-    let proxy = Arc::new(Proxy { config, access_log, counters, limits, addresses, warnings });
-
-    tracing::info!("listening on {listening_on}, passing on to {}", proxy.config.destination());
-    tokio::spawn(warn_if_unresolved(Arc::clone(&proxy)));
-    let process = RandomState::new().hash_one(0);
-    workers.serve(listeners.main, &proxy, process);
-    let is_healthy = Arc::new(AtomicBool::new(true));
-    let checking = health.map(|health| {
-        tokio::spawn(health::serve(health, Arc::clone(&proxy), Arc::clone(&is_healthy)))
-    });
-    let mut control = Control {
-        proxy: &proxy,
-        workers: &workers,
-        is_healthy,
-        is_finishing,
-        summary: Summary::start(),
-        orders,
-    };
-    let hurried = tokio::select! {
-        hurried = control.drain_when_told() => Ok(hurried),
-        () = workers.worker_gone() => Err(io::Error::other("a worker died")),
-    };
-
-    if let Some(checking) = checking {
-        checking.abort();
+    if let Start::Takeover(start) = &start {
+        let is_first = workers::count_from(start.takeover.start_of_count());
+        debug_assert!(is_first, "ticks count already");
     }
-    workers.stop();
-    tracing::info!("ended; {}", proxy.counters);
-    Ok(Outcome { cut: proxy.counters.cut.get(), hurried: hurried? })
-}
-
-fn start_workers(
-    config: &Config,
-    access_log: &AccessLog,
-    limits: &Limits,
-    is_finishing: &Arc<AtomicBool>,
-    counters: &Arc<Counters>,
-) -> io::Result<Workers> {
-    let (access_log, is_finishing) = (access_log.clone(), Arc::clone(is_finishing));
-    let (limits, counters) = (limits.clone(), Arc::clone(counters));
-    let options = workers::Options {
-        strict: config.frame_check == FrameCheck::Strict,
-        max_frame_size: config.max_frame_size,
-        max_message_size: config.max_message_size,
-        ping_interval: config.ping_interval,
-        ping_upstream_interval: config.ping_upstream_interval,
-        pong_timeout: config.pong_timeout,
-        idle_timeout: config.idle_timeout,
-        max_lifetime: config.max_lifetime,
-        stall_timeout: config.stall_timeout,
-        close_code: config.drain_close_code,
-        grace: config.drain_grace,
-        counters: Arc::clone(&counters),
+    let (sender, events) = mpsc::channel(1);
+    let server = Server::start(config, access_log, sender)?;
+    tokio::spawn(server.proxy.warnings.clone().run());
+    tokio::spawn(warn_if_unresolved(Arc::clone(&server.proxy)));
+    let orders = Orders { channel: orders, server: Arc::clone(&server), summary: Summary::start() };
+    let mut control = Control { server: Arc::clone(&server), orders, events, notify };
+    let hurried = tokio::select! {
+        hurried = control.serve(start) => hurried,
+        () = server.workers.worker_gone() => Err(io::Error::other("a worker died")),
     };
-    Workers::start(config.threads, &options, move |tunnel, mut end| {
-        if is_finishing.load(Ordering::Relaxed) && end.during == Phase::Relay {
-            end.during = Phase::Drain;
-        }
-        match end {
-            End { why: Reason::PeriodOver, .. } => counters.cut.add(1),
-            End { why: Reason::Drained, .. } => counters.drained.add(1),
-            End { by: Side::Elbows, during: Phase::Drain, why: Reason::Timeout } => {
-                counters.unanswered.add(1);
-            }
-            _ => {}
-        }
-        access_log.tunnel(&tunnel, end);
-        let (client, balancer) = (tunnel.state.identity.client(), tunnel.state.identity.balancer());
-        // The sockets close before the tunnel is counted out.
-        drop(tunnel);
-        limits.leave(client, balancer);
-    })
+
+    server.stop_listening();
+    server.workers.stop();
+    tracing::info!("ended; {}", server.proxy.counters);
+    Ok(Outcome { cut: server.proxy.counters.cut.get(), hurried: hurried? })
 }
 
 /// Containers start in any order: a name that does not resolve yet is worth a word, no more.
@@ -204,43 +181,191 @@ async fn warn_if_unresolved(proxy: Arc<Proxy>) {
     }
 }
 
-/// What moves the drain, and is told to.
-struct Control<'a> {
-    proxy: &'a Proxy,
-    workers: &'a Workers,
-    /// What the port for health checks says.
-    is_healthy: Arc<AtomicBool>,
-    /// Tunnels that end from now on end in the drain.
-    is_finishing: Arc<AtomicBool>,
-    summary: Summary,
-    orders: mpsc::Receiver<Order>,
+/// What follows orders.
+struct Control {
+    server: Arc<Server>,
+    orders: Orders,
+    /// How handoffs to another process end.
+    events: mpsc::Receiver<Event>,
+    notify: Notify,
 }
 
-impl Control<'_> {
-    /// Follows orders until everything is over: the path drawn in [`crate::drain`]. Says whether a second
-    /// order ended it before its time.
-    async fn drain_when_told(&mut self) -> bool {
-        self.told_to_stop(Instant::now()).await;
+/// Why it serves no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It was told to stop, and connections have so long until they are ended.
+    Stopped { delay: Duration },
+    /// Another process serves.
+    HandedOver,
+    /// The process before serves again.
+    GaveBack(Why),
+}
+
+impl Control {
+    /// Serves to the end. Says whether a second order ended it before its time.
+    async fn serve(&mut self, start: Start) -> io::Result<bool> {
+        let now = Instant::now;
+        let delay = self.server.proxy.config.drain_delay;
+        let drains_in = match start {
+            Start::Alone(listeners) => {
+                self.server.listen(listeners)?;
+                None
+            }
+            Start::Takeover(start) => {
+                let (offered, drains_in) = (now(), start.takeover.offer.drains_in);
+                let (outcome, is_told_to_stop) = self.take_over(*start).await;
+                match outcome {
+                    HandoffOutcome::Done if is_told_to_stop => Some(delay),
+                    HandoffOutcome::Done => drains_in
+                        .map(|left| Duration::from_millis(left).saturating_sub(offered.elapsed())),
+                    HandoffOutcome::Kept(Why::Stopped) if is_told_to_stop => {
+                        return Ok(self.finish(false, now() + ONE_STOP).await);
+                    }
+                    outcome => return self.end_unused(outcome.why()).await,
+                }
+            }
+        };
+        self.notify.ready();
+        let ending = match drains_in {
+            Some(delay) => Ending::Stopped { delay },
+            None => self.until_told(delay).await,
+        };
+        Ok(match ending {
+            Ending::Stopped { delay } => {
+                self.notify.stopping("draining");
+                self.drain(delay).await
+            }
+            Ending::HandedOver => {
+                self.notify.stopping("handed over");
+                self.finish(false, now() + ONE_STOP).await
+            }
+            Ending::GaveBack(why) => return self.end_unused(why.as_str()).await,
+        })
+    }
+
+    /// Ends where the process before serves on.
+    async fn end_unused(&mut self, why: &str) -> io::Result<bool> {
+        self.finish(false, Instant::now() + ONE_STOP).await;
+        Err(io::Error::other(format!("the handoff was given up: {why}")))
+    }
+
+    /// Takes over from the process that serves: done once this one serves. Also, whether it was told to stop meanwhile.
+    async fn take_over(&mut self, start: TakeoverStart) -> (HandoffOutcome, bool) {
+        let TakeoverStart { takeover, added } = start;
+        let server = Arc::clone(&self.server);
+        let mut conversation = Conversation::take_over(takeover, added, Arc::clone(&server));
+        let mut told_at = None;
+        let outcome = {
+            // One future from beginning to end: what it waits for is not to be lost.
+            let serving = conversation.until_serving();
+            tokio::pin!(serving);
+            loop {
+                tokio::select! {
+                    outcome = &mut serving => break outcome,
+                    () = self.orders.stop(told_at.map_or_else(Instant::now, |at| at + ONE_STOP)) => {
+                        if told_at.replace(Instant::now()).is_some() {
+                            // The process before does not answer: what came ends here.
+                            break Some(HandoffOutcome::Kept(Why::Silence));
+                        }
+                        server.door.stop();
+                    }
+                }
+            }
+        };
+        let outcome = match outcome {
+            None => {
+                // Tunnels that open late over there still come.
+                server.has_predecessor.send_replace(true);
+                tokio::spawn(conversation.rest());
+                HandoffOutcome::Done
+            }
+            Some(HandoffOutcome::Alone { has_listeners }) => {
+                let listens =
+                    if has_listeners { Ok(()) } else { conversation.listen_alone().await };
+                conversation.tell(outcome).await;
+                match listens {
+                    Ok(()) => HandoffOutcome::Done,
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        HandoffOutcome::Kept(Why::CannotListen)
+                    }
+                }
+            }
+            Some(outcome) => {
+                conversation.tell(Some(outcome)).await;
+                outcome
+            }
+        };
+        (outcome, told_at.is_some())
+    }
+
+    /// Waits until it is told to stop, or has handed over.
+    async fn until_told(&mut self, delay: Duration) -> Ending {
+        loop {
+            tokio::select! {
+                () = self.orders.stop(Instant::now()) => break,
+                event = self.events.recv() => match event {
+                    Some(Event::HandedOver) => return Ending::HandedOver,
+                    Some(Event::GaveBack(why)) => return Ending::GaveBack(why),
+                    Some(Event::Kept) | None => {}
+                },
+            }
+        }
+        // Where tunnels move already none is cut: that is worth waiting for.
+        if self.server.door.stop() {
+            tracing::info!(
+                "told to stop while tunnels move to the new process: that is waited for"
+            );
+            let again = Instant::now() + ONE_STOP;
+            tokio::select! {
+                () = self.orders.stop(again) => {}
+                event = self.events.recv() => {
+                    if event == Some(Event::HandedOver) {
+                        return Ending::HandedOver;
+                    }
+                }
+            }
+        }
+        Ending::Stopped { delay }
+    }
+
+    /// The path drawn in [`crate::drain`]. Says whether a second order ended it before its time.
+    async fn drain(&mut self, delay: Duration) -> bool {
         let again = Instant::now() + ONE_STOP;
-        let Self { proxy, workers, .. } = *self;
-        let (config, census) = (&proxy.config, proxy.limits.census());
-        self.is_healthy.store(false, Ordering::Relaxed);
-        workers.stage(Stage::Leaving);
+        let Self { server, orders, events, .. } = self;
+        let config = &server.proxy.config;
+        server.leave_in(delay);
         tracing::info!(
-            "draining {} open: health checks fail now, listeners close in {:?}, WebSockets get a Close \
+            "draining {} open: health checks fail now, listeners close in {delay:?}, WebSockets get a Close \
              over {:?}, the rest is cut {:?} after that",
-            census.open(),
-            config.drain_delay,
+            server.proxy.limits.census().open(),
             config.drain_period,
             config.drain_grace
         );
-        let delay = tokio::time::sleep(config.drain_delay);
-        let mut hurried = tokio::select! {
-            () = delay => false,
-            () = self.told_to_stop(again) => true,
+        let until = tokio::time::sleep(delay);
+        tokio::pin!(until);
+        let hurried = loop {
+            tokio::select! {
+                () = &mut until => break false,
+                () = orders.stop(again) => break true,
+                event = events.recv() => {
+                    if event == Some(Event::HandedOver) {
+                        break false;
+                    }
+                }
+            }
         };
-        self.is_finishing.store(true, Ordering::Relaxed);
-        workers.stage(Stage::Finishing);
+        self.finish(hurried, again).await
+    }
+
+    /// Ends what is left: in the time that the settings give, or, where that is not to be waited for, at once.
+    async fn finish(&mut self, mut hurried: bool, again: Instant) -> bool {
+        let Self { server, orders, .. } = self;
+        let Server { proxy, workers, .. } = &**server;
+        let (config, census) = (&proxy.config, proxy.limits.census());
+        server.leave_predecessor().await;
+        server.finish();
+        server.close_listeners();
         if !hurried {
             workers.drain(config.drain_period);
             let grace = config.drain_grace.saturating_add(LAST_CLOSES);
@@ -248,7 +373,7 @@ impl Control<'_> {
             let finished = timeout(longest, census.empty());
             hurried = tokio::select! {
                 _ = finished => false,
-                () = self.told_to_stop(again) => true,
+                () = orders.stop(again) => true,
             };
         }
 
@@ -270,15 +395,24 @@ impl Control<'_> {
         let _ = timeout(LAST_WORDS, census.empty()).await;
         hurried
     }
+}
 
+/// Orders, and what answers those that only ask.
+struct Orders {
+    channel: mpsc::Receiver<Order>,
+    server: Arc<Server>,
+    summary: Summary,
+}
+
+impl Orders {
     /// Waits for an [`Order::Stop`] that does not come before `from`; reports meanwhile. Orders that can no longer come
     /// mean the same.
-    async fn told_to_stop(&mut self, from: Instant) {
-        while let Some(order) = self.orders.recv().await {
+    async fn stop(&mut self, from: Instant) {
+        while let Some(order) = self.channel.recv().await {
             match order {
                 Order::Stop if Instant::now() >= from => return,
                 Order::Stop => {}
-                Order::Report => self.summary.write(self.proxy, self.workers),
+                Order::Report => self.summary.write(&self.server.proxy, &self.server.workers),
             }
         }
     }

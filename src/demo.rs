@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use elbows::access_log::AccessLog;
 use elbows::config::{AccessLogFormat, Config};
-use elbows::control::{self, Listeners, Order};
+use elbows::control::{self, Listeners, Order, Start};
+use elbows::notify::Notify;
 use elbows_demo::Stop;
 use tokio::sync::mpsc;
 
@@ -33,7 +34,7 @@ pub(crate) async fn front(
     };
     let (access_log, _) = AccessLog::start(AccessLogFormat::Off, false, io::sink())?;
     let (orders, told) = mpsc::channel(1);
-    let listeners = Listeners { main: listener, health: None };
+    let listeners = Listeners { main: listener, health: None, handoff: None };
     let stopping = async {
         stop.asked().await;
         // An error means that the server has ended by itself.
@@ -41,7 +42,7 @@ pub(crate) async fn front(
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        served = control::run(config, listeners, access_log, told) => served.map(|_| ()),
+        served = control::run(config, Start::Alone(listeners), access_log, told, Notify::default()) => served.map(|_| ()),
         () = stopping => Ok(()),
     }
 }

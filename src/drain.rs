@@ -3,6 +3,8 @@
 //! ```text
 //! Serving ──Stop──▶ Leaving ──DRAIN_DELAY──▶ Finishing ──nothing open, or DRAIN_PERIOD──▶ Over
 //!                      └───────────── a second Stop ─────────────┴──────────────────────▶ Over
+//!
+//! Serving ◀──it failed── or ──a new process listens──▶ Yielding
 //! ```
 //!
 //! Control moves the stage and tells the workers; everything that must be waited for is counted by a [`Census`].
@@ -13,10 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// How far the drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// No drain.
     Serving,
+    /// A handoff: a new process has the listeners. What is under way may finish, and health checks that come on
+    /// connections that are still here succeed, for they are about both processes.
+    Yielding,
     /// Health checks fail, so that the balancer looks elsewhere; everything is still served.
     Leaving,
     /// Listeners are closed; what is under way may finish.
@@ -27,8 +32,13 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// Whether listeners are closed and what is under way is being ended.
-    pub(crate) fn is_finishing(self) -> bool {
-        self >= Self::Finishing
+    pub(crate) const fn is_finishing(self) -> bool {
+        matches!(self, Self::Yielding | Self::Finishing | Self::Over)
+    }
+
+    /// Whether health checks succeed.
+    pub(crate) const fn is_healthy(self) -> bool {
+        matches!(self, Self::Serving | Self::Yielding)
     }
 }
 

@@ -1,242 +1,257 @@
-//! Plain data as bytes, and back: so that another process can go on with it.
+//! Records: plain data as bytes, and back, so that another process can go on with it, of another version too.
 //!
-//! Each value is written in the order of its fields, and each writer takes its value apart in full: a field
-//! that is forgotten does not compile. A tick is written as its distance from now, since another process may
-//! count others; a stamp stays as it is, so that a Pong is known for which another process sent the Ping: whoever
-//! reads it counts its own stamps on from there. An instant is written as its age. What
-//! is read is checked as a peer's bytes are: it allocates no more than came.
+//! ```text
+//! record = field*                       field = tag (u16) · length (u32) · value
+//! tag    = critical (highest bit) · number, each higher than the one before
+//! ```
+//!
+//! A struct is a record, and so are the fields of a variant of an enum, behind the byte that says which variant it is.
+//! The value of a field may be a record itself: what follows holds at every depth. Numbers are big-endian. A value is as
+//! long as its field says, so text, bytes, lists and records have no length of their own.
+//!
+//! **What a reader does not know.** A field with an unknown number is skipped, unless it is critical: then the whole is
+//! refused ([`RecordFault::UnknownField`]). So is a variant with an unknown number ([`RecordFault::UnknownVariant`]). A
+//! tunnel that is refused stays in the process that has it.
+//!
+//! **What is critical.** A field is critical if a process that ignores it could pass on other bytes than it should, end a
+//! stream in another way, or put a frame of its own where none may stand. Counts, times, and what only the log tells are
+//! not: ignored, they cost a wrong number or a later timer.
+//!
+//! **What is missing.** A field that equals its default is not written, and a missing field has its default. So a critical
+//! field that is new holds back only the tunnels for which it says something. The default stands behind the field's name
+//! (`2 passed = 0`). Where none does, it is the value that no bytes at all stand for: empty text, an empty list, or a
+//! record whose fields all have defaults. A field of another type has no default then, and a record without it is refused
+//! ([`RecordFault::MissingField`]).
+//!
+//! **How it changes.** A number is never used for something else, and a field that is dropped leaves a gap. A new field
+//! gets the next number, and a default, so that records of earlier versions are read. [`encode_fields!`](encode_fields)
+//! takes a value apart in full: a field without a number does not compile, nor does a number that comes twice.
+//!
+//! A tick is written as its distance from now, since another process may count others. A stamp stays as it is,
+//! so that a Pong is known for which another process sent the Ping: whoever reads it counts its own stamps on from
+//! there. An instant is written as its age. What is read is checked as a peer's bytes are: it allocates no more than came.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+#[cfg(test)]
+pub(crate) mod change;
+mod fields;
+mod values;
 
-use crate::clock::Stamp;
-use crate::peer::Peer;
+use std::time::Instant;
+
+pub(crate) use fields::{encode_fields, encode_variants, is_ascending};
+pub(crate) use values::Bytes;
+
+/// The bit of a tag that says: whoever does not know this field cannot go on without it.
+pub(crate) const CRITICAL: u16 = 1 << 15;
 
 /// What can be written and read back.
 pub(crate) trait Encode: Sized {
     fn write(&self, to: &mut Writer);
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed>;
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault>;
 }
 
-/// The bytes are no state of a tunnel.
+/// Why bytes are not the record that they should be. A record is named by its type, a field and a variant by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("these bytes are not the state of a tunnel")]
-pub struct Malformed;
+pub enum RecordFault {
+    /// It is cut short, or longer than it says, or a value is none of its type.
+    #[error("the record is malformed")]
+    Malformed,
+    /// It is written in a form that this version of elbows does not know.
+    #[error("the record has form {0}, which this version does not know")]
+    UnknownForm(u8),
+    /// A field that this version does not know and may not ignore.
+    #[error("{0} has field {1}, which this version does not know and may not ignore")]
+    UnknownField(&'static str, u16),
+    /// A field that has no default is missing.
+    #[error("{0} is without field {1}")]
+    MissingField(&'static str, u16),
+    /// A field comes twice, or behind one with a higher number.
+    #[error("{0} has field {1} twice, or too late")]
+    FieldOrder(&'static str, u16),
+    /// A variant that this version does not know.
+    #[error("{0} has variant {1}, which this version does not know")]
+    UnknownVariant(&'static str, u8),
+}
 
 /// Bytes that are written.
+#[derive(Default)]
 pub(crate) struct Writer {
     bytes: Vec<u8>,
     tick: u32,
-    instant: Instant,
+    instant: Option<Instant>,
+    /// What a test has it write otherwise.
+    #[cfg(test)]
+    pub(crate) change: change::Change,
 }
 
 /// Bytes that are read.
 pub(crate) struct Reader<'b> {
     rest: &'b [u8],
     tick: u32,
-    instant: Instant,
+    instant: Option<Instant>,
+}
+
+/// A field that was read: its number and its value.
+pub(crate) struct Field<'b> {
+    record: &'static str,
+    tag: u16,
+    value: Reader<'b>,
 }
 
 impl Writer {
-    pub(crate) const fn new(tick: u32, instant: Instant) -> Self {
-        Self { bytes: Vec::new(), tick, instant }
+    /// For what has no ticks and no instants.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// For what has ticks and instants, too: it is `tick` and `instant` now.
+    pub(crate) fn at(self, tick: u32, instant: Instant) -> Self {
+        Self { tick, instant: Some(instant), ..self }
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    pub(crate) fn u8(&mut self, value: u8) {
-        self.bytes.push(value);
-    }
-
-    /// A tick, before or behind now.
-    pub(crate) fn tick(&mut self, tick: u32) {
-        tick.wrapping_sub(self.tick).write(self);
-    }
-
-    /// So many bytes as `bytes` has; it has less than 4 GiB.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        length.write(self);
-        self.bytes.extend(bytes.iter().take(length as usize));
+        self.bytes.extend_from_slice(bytes);
     }
 
-    /// Which of `all` the value is.
-    pub(crate) fn place_of<T: PartialEq>(&mut self, value: &T, all: &[T]) {
-        let place = all.iter().position(|one| one == value);
-        self.u8(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX));
+    /// How many ticks the tick is from now, wrapped around where it is before.
+    pub(crate) const fn distance(&self, tick: u32) -> u32 {
+        tick.wrapping_sub(self.tick)
+    }
+
+    /// What `write` writes, which is less than 4 GiB, and before it how long it is.
+    pub(crate) fn with_length(&mut self, write: impl FnOnce(&mut Self)) {
+        let start = self.bytes.len();
+        self.bytes(&[0; 4]);
+        write(self);
+        let written = self.bytes.len().saturating_sub(start + 4);
+        if let Some(length) = self.bytes.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
+            *length = u32::try_from(written).unwrap_or(u32::MAX).to_be_bytes();
+        }
+    }
+
+    /// A field, unless its value is no bytes at all.
+    pub(crate) fn field<T: Encode>(&mut self, tag: u16, value: &T) {
+        let start = self.bytes.len();
+        tag.write(self);
+        self.with_length(|to| value.write(to));
+        if self.bytes.len() == start + FIELD_HEAD {
+            self.bytes.truncate(start);
+        }
+        #[cfg(test)]
+        self.change_field(start);
+    }
+
+    /// A field, unless it has its default.
+    pub(crate) fn field_unless<T: Encode + PartialEq>(&mut self, tag: u16, value: &T, default: &T) {
+        if value != default {
+            self.field(tag, value);
+        }
     }
 }
 
+/// The length of a tag and a length.
+const FIELD_HEAD: usize = 2 + 4;
+
 impl<'b> Reader<'b> {
-    pub(crate) const fn new(bytes: &'b [u8], tick: u32, instant: Instant) -> Self {
-        Self { rest: bytes, tick, instant }
+    /// For what has no ticks and no instants: an instant is a fault.
+    pub(crate) const fn new(bytes: &'b [u8]) -> Self {
+        Self { rest: bytes, tick: 0, instant: None }
     }
 
-    /// Nothing may be left.
-    pub(crate) const fn finish(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
+    /// For what has ticks and instants, too: it is `tick` and `instant` now.
+    pub(crate) const fn at(self, tick: u32, instant: Instant) -> Self {
+        Self { tick, instant: Some(instant), ..self }
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (taken, rest) = self.rest.split_first_chunk().ok_or(Malformed)?;
+    /// The value that all the bytes are.
+    pub(crate) fn whole<T: Encode>(mut self) -> Result<T, RecordFault> {
+        let value = T::read(&mut self)?;
+        if self.rest.is_empty() { Ok(value) } else { Err(RecordFault::Malformed) }
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordFault> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(RecordFault::Malformed)?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array::<1>().map(|[byte]| byte)
+    /// All bytes that are left.
+    pub(crate) fn rest(&mut self) -> &'b [u8] {
+        std::mem::take(&mut self.rest)
     }
 
-    pub(crate) fn tick(&mut self) -> Result<u32, Malformed> {
-        u32::read(self).map(|distance| self.tick.wrapping_add(distance))
+    /// All bytes that are left, as text.
+    pub(crate) fn text(&mut self) -> Result<&'b str, RecordFault> {
+        str::from_utf8(self.rest()).map_err(|_| RecordFault::Malformed)
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<&'b [u8], Malformed> {
+    /// The tick that is at such a distance from now.
+    pub(crate) const fn tick(&self, distance: u32) -> u32 {
+        self.tick.wrapping_add(distance)
+    }
+
+    /// The bytes whose length stands before them, or nothing behind the last ones.
+    pub(crate) fn with_length(&mut self) -> Result<Option<Self>, RecordFault> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
         let length = u32::read(self)? as usize;
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(RecordFault::Malformed)?;
         self.rest = rest;
-        Ok(taken)
+        Ok(Some(Self { rest: taken, ..*self }))
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'b str, Malformed> {
-        str::from_utf8(self.bytes()?).map_err(|_| Malformed)
-    }
-
-    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Malformed> {
-        let place = self.u8()?;
-        all.get(usize::from(place)).copied().ok_or(Malformed)
-    }
-}
-
-macro_rules! encode_number {
-    ($($type:ty),*) => {
-        $(impl Encode for $type {
-            fn write(&self, to: &mut Writer) {
-                to.bytes.extend(self.to_be_bytes());
-            }
-
-            fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-                from.array().map(Self::from_be_bytes)
-            }
-        })*
-    };
-}
-encode_number!(u8, u16, u32, u64);
-
-impl Encode for bool {
-    fn write(&self, to: &mut Writer) {
-        to.u8((*self).into());
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        match from.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(Malformed),
+    /// The next field of the record, behind the one with the number `last`, or nothing behind the last one.
+    pub(crate) fn field(
+        &mut self,
+        record: &'static str,
+        last: &mut u16,
+    ) -> Result<Option<Field<'b>>, RecordFault> {
+        if self.rest.is_empty() {
+            return Ok(None);
         }
-    }
-}
-
-impl<T: Encode> Encode for Option<T> {
-    fn write(&self, to: &mut Writer) {
-        self.is_some().write(to);
-        if let Some(value) = self {
-            value.write(to);
+        let tag = u16::read(self)?;
+        let value = self.with_length()?.ok_or(RecordFault::Malformed)?;
+        let field = Field { record, tag, value };
+        let number = field.number();
+        if number <= std::mem::replace(last, number) {
+            return Err(RecordFault::FieldOrder(record, number));
         }
+        Ok(Some(field))
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        bool::read(from)?.then(|| T::read(from)).transpose()
+    /// The value of a field that is missing and has no default of its own.
+    pub(crate) fn missing<T: Encode>(
+        &self,
+        record: &'static str,
+        number: u16,
+    ) -> Result<T, RecordFault> {
+        let nothing = Self { rest: &[], ..*self };
+        nothing.whole().map_err(|_| RecordFault::MissingField(record, number))
     }
 }
 
-/// Says of a struct how it is written: field by field, each by its type or as a tick.
-macro_rules! encode_fields {
-    ($type:ident { $($field:ident $(: $as:ident)?),* $(,)? }) => {
-        impl Encode for $type {
-            fn write(&self, to: &mut Writer) {
-                let Self { $($field),* } = self;
-                $(encode_fields!(@write to, $field $(, $as)?);)*
-            }
+impl Field<'_> {
+    pub(crate) const fn number(&self) -> u16 {
+        self.tag & !CRITICAL
+    }
 
-            fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-                // In the order of their names here, as they are written.
-                $(let $field = encode_fields!(@read from $(, $as)?);)*
-                Ok(Self { $($field),* })
-            }
+    pub(crate) fn read<T: Encode>(self) -> Result<T, RecordFault> {
+        self.value.whole()
+    }
+
+    /// Goes on without a field that is not known.
+    pub(crate) const fn skip(self) -> Result<(), RecordFault> {
+        if self.tag & CRITICAL == 0 {
+            return Ok(());
         }
-    };
-    (@write $to:ident, $field:ident) => { $field.write($to) };
-    (@write $to:ident, $field:ident, tick) => { $to.tick(*$field) };
-    (@read $from:ident) => { Encode::read($from)? };
-    (@read $from:ident, tick) => { $from.tick()? };
-}
-pub(crate) use encode_fields;
-
-/// Says of an enum without fields which byte each of its values is.
-macro_rules! encode_words {
-    ($type:ident { $($value:ident = $byte:literal),* $(,)? }) => {
-        impl Encode for $type {
-            fn write(&self, to: &mut Writer) {
-                to.u8(match self { $(Self::$value => $byte),* });
-            }
-
-            fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-                match from.u8()? {
-                    $($byte => Ok(Self::$value),)*
-                    _ => Err(Malformed),
-                }
-            }
-        }
-    };
-}
-pub(crate) use encode_words;
-
-encode_words!(Peer { Client = 0, Upstream = 1 });
-impl Encode for Stamp {
-    fn write(&self, to: &mut Writer) {
-        let Self(micros) = self;
-        micros.write(to);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Encode::read(from).map(Self)
+        Err(RecordFault::UnknownField(self.record, self.number()))
     }
 }
 
-impl Encode for SocketAddr {
-    fn write(&self, to: &mut Writer) {
-        match self.ip() {
-            IpAddr::V4(ip) => to.bytes(&ip.octets()),
-            IpAddr::V6(ip) => to.bytes(&ip.octets()),
-        }
-        self.port().write(to);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let ip = from.bytes()?;
-        let ip: IpAddr = match (<[u8; 4]>::try_from(ip), <[u8; 16]>::try_from(ip)) {
-            (Ok(octets), _) => octets.into(),
-            (_, Ok(octets)) => octets.into(),
-            _ => return Err(Malformed),
-        };
-        Ok((ip, u16::read(from)?).into())
-    }
-}
-
-impl Encode for Instant {
-    fn write(&self, to: &mut Writer) {
-        let age = to.instant.saturating_duration_since(*self);
-        age.as_secs().write(to);
-        age.subsec_nanos().write(to);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (seconds, nanos) = (u64::read(from)?, u32::read(from)?);
-        let age = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into()));
-        // A machine that has not been up for so long cannot tell.
-        Ok(from.instant.checked_sub(age).unwrap_or(from.instant))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ mod frames;
 pub(crate) mod http_reference;
 mod messages;
 mod proxy_header;
+mod record;
 pub(crate) mod reference;
 mod requests;
 mod responses;
@@ -36,6 +37,7 @@ pub use connection::connection;
 pub use exchange::exchange;
 pub use frames::frames;
 pub use proxy_header::proxy_header;
+pub use record::record;
 pub use requests::requests;
 pub use responses::responses;
 
@@ -48,6 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("exchange", exchange),
     ("frames", frames),
     ("proxy_header", proxy_header),
+    ("record", record),
     ("requests", requests),
     ("responses", responses),
     ("tunnel", tunnel),
@@ -206,6 +209,11 @@ mod tests {
         #[test]
         fn damaged_frames_break_no_rule(bytes in input("frames")) {
             body("frames")(&bytes);
+        }
+
+        #[test]
+        fn damaged_records_break_no_rule(bytes in input("record")) {
+            body("record")(&bytes);
         }
 
         #[test]

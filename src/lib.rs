@@ -17,7 +17,8 @@
 //! line of the [`access_log`] and the counters of [`metrics`] tell.
 //!
 //! Beside the workers, [`control`] has one thread on tokio: signals, name resolution ([`upstream`]), health checks on
-//! their own port. It never touches a client's byte. `docs/architecture.md` draws all of it and says why.
+//! their own port. It never touches a client's byte. It also conducts the [`handoff`]: a new process takes the tunnels over,
+//! and the listeners. `docs/architecture.md` draws all of it and says why.
 
 mod words;
 
@@ -53,11 +54,13 @@ mod websocket;
 
 mod drain;
 pub mod end;
+pub mod handoff;
 
 pub mod access_log;
 pub mod line_writer;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod panics;
 mod summary;
 mod warnings;

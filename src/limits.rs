@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::network::Network;
+pub(crate) use self::network::Network;
 use self::rate::{Rates, TooOften};
 use self::table::Table;
 use crate::config::{Config, ProxyProtocol};
@@ -106,6 +106,43 @@ impl Limits {
         let client = self.counted.as_ref().and_then(|counted| counted.client(client, balancer));
         self.give_up(client);
         self.census.leave();
+    }
+
+    /// Counts in the tunnel of a client that came over `balancer`, with all that another process had counted it by. It is
+    /// open already, so that no limit refuses it. Its end, or another handoff, calls [`Limits::leave`].
+    pub(crate) fn adopt(&self, client: SocketAddr, balancer: SocketAddr) {
+        self.census.enter();
+        let Some(counted) = &self.counted else { return };
+        if let (Some(clients), Some(client)) = (&counted.clients, counted.client(client, balancer))
+        {
+            locked(clients).adopt(client);
+        }
+        counted.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The clients whose allowance of handshakes is not full, each with how long it takes until it is.
+    pub(crate) fn live_rates(&self, now: Instant) -> Vec<(Network, Duration)> {
+        self.rates(now, |rates, elapsed| rates.live(elapsed).collect()).unwrap_or_default()
+    }
+
+    /// Takes over what another process knew of clients by [`Limits::live_rates`].
+    pub(crate) fn restore_rates(
+        &self,
+        live: impl IntoIterator<Item = (Network, Duration)>,
+        now: Instant,
+    ) {
+        self.rates(now, |rates, elapsed| {
+            for (client, remaining) in live {
+                rates.restore(client, remaining, elapsed);
+            }
+        });
+    }
+
+    /// What is to be done with the rates, if there are any, and with the time that they count.
+    fn rates<R>(&self, now: Instant, with: impl FnOnce(&mut Rates, Duration) -> R) -> Option<R> {
+        let counted = self.counted.as_ref()?;
+        let mut rates = locked(counted.rates.as_ref()?);
+        Some(with(&mut rates, now.saturating_duration_since(counted.start)))
     }
 
     fn give_up(&self, client: Option<Network>) {
@@ -257,6 +294,41 @@ mod tests {
         let mut seats: Vec<_> = (0..3).map(|_| limits.enter().0).collect();
         assert!(seats.iter_mut().all(|seat| seat.of_client(balancer(), balancer()).is_ok()));
         assert_eq!(limits.counts(), Some((3, 0)));
+    }
+
+    #[test]
+    fn a_tunnel_of_another_process_counts_and_is_never_refused() {
+        let limits = limits(1, 1);
+        let (first, over) = seat(&limits, 1);
+        assert_eq!(over, None);
+        limits.adopt(client(2), balancer());
+        limits.adopt(balancer(), balancer());
+        assert_eq!((limits.counts(), limits.census().open()), (Some((3, 1)), 3));
+        drop(first);
+        limits.leave(balancer(), balancer());
+        assert_eq!(seat(&limits, 3).1, Some(Over::Connections), "the tunnel is counted");
+        limits.leave(client(2), balancer());
+        assert_eq!((limits.counts(), limits.census().open()), (Some((0, 0)), 0));
+        assert_eq!(seat(&limits, 3).1, None);
+    }
+
+    #[test]
+    fn rates_go_on_in_another_process() {
+        let config = Config {
+            handshake_rate_per_client: Some(crate::config::rate::parse("1/min").unwrap()),
+            ..Config::for_destination(LISTEN.parse().unwrap(), "app", 45490)
+        };
+        let then = Instant::now();
+        let (old, new) = (Limits::new(&config, then), Limits::new(&config, then));
+        assert_eq!(old.handshake(client(1), balancer(), then), Ok(()));
+        let now = then + Duration::from_secs(20);
+        new.restore_rates(old.live_rates(now), now);
+        let left = Over::HandshakeRate(Duration::from_secs(40));
+        assert_eq!(new.handshake(client(1), balancer(), now), Err(left));
+        // Where there is no limit there is nothing to tell.
+        let without = limits(1, 1);
+        without.restore_rates(old.live_rates(now), now);
+        assert_eq!(without.live_rates(now), []);
     }
 
     #[test]

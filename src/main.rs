@@ -4,15 +4,18 @@ mod demo;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
-use elbows::control::{self, Listeners, Order, Outcome};
+use elbows::control::{self, Activation, Order, Outcome, Start, StartError};
+use elbows::handoff;
 use elbows::line_writer::Patient;
 use elbows::log;
+use elbows::notify::Notify;
 use elbows::panics;
 use elbows::sandbox;
 use elbows::upstream;
@@ -21,7 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// A fault of the settings (`EX_CONFIG` of sysexits.h).
+/// A fault of the settings, or sockets that were passed and do not fit to them (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 
 /// Something else that keeps it from running.
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn check(settings: &Settings) -> ExitCode {
-    let config = match Config::from_settings(settings) {
+    let config = match config(settings) {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
@@ -86,13 +89,33 @@ fn check(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The settings, checked as far as that can be done before anything starts.
+fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
+    let config = Config::from_settings(settings)?;
+    handoff::check(&config).map_err(|fault| vec![fault])?;
+    Ok(config)
+}
+
 fn serve(settings: &Settings) -> ExitCode {
-    let config = match Config::from_settings(settings) {
+    let config = match config(settings) {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
+    // The variables that say what was passed are removed: before the first thread, too.
+    let activation = match Activation::from_environment(&config) {
+        Ok(activation) => activation,
+        Err(error) => {
+            eprintln!("elbows: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let notify = match Notify::from_environment() {
+        Ok(notify) => notify,
+        Err(error) => return failure(&format!("NOTIFY_SOCKET: {error}")),
+    };
     // Before the first thread, since each has what its starter had.
-    let sandbox = match sandbox::enter(config.sandbox) {
+    let sockets = config.handoff_socket.as_deref().and_then(Path::parent);
+    let sandbox = match sandbox::enter(config.sandbox, sockets) {
         Ok(entered) => entered,
         Err(error) => return failure(&format!("SANDBOX={}: {error}", config.sandbox.as_str())),
     };
@@ -109,12 +132,17 @@ fn serve(settings: &Settings) -> ExitCode {
     };
     // Before anybody can connect: who sees it listen may signal it, and as PID 1 a signal without
     // handler is nothing at all.
-    let orders = match runtime.block_on(async { orders_from_signals() }) {
+    let mut orders = match runtime.block_on(async { orders_from_signals() }) {
         Ok(orders) => orders,
         Err(error) => return failure(&format!("signals cannot be handled: {error}")),
     };
-    let listeners = match Listeners::bind(&config) {
-        Ok(listeners) => listeners,
+    let start = match runtime.block_on(Start::new(&config, activation, &mut orders)) {
+        Ok(start) => start,
+        Err(error @ StartError::Stopped) => {
+            tracing::info!("{error}");
+            let _ = log_writer.finish(LAST_LINES);
+            return ExitCode::SUCCESS;
+        }
         Err(error) => return failure(&error.to_string()),
     };
     let (access_log, writer) =
@@ -122,7 +150,7 @@ fn serve(settings: &Settings) -> ExitCode {
             Ok(started) => started,
             Err(error) => return failure(&format!("the access log cannot be started: {error}")),
         };
-    let outcome = runtime.block_on(control::run(config, listeners, access_log, orders));
+    let outcome = runtime.block_on(control::run(config, start, access_log, orders, notify));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();
     if !writer.finish(LAST_LINES) {

@@ -1,5 +1,6 @@
 //! Counters: what happened since the start. Read by the summary in the log; later by a scraper.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -61,6 +62,13 @@ impl Default for Seldom {
     }
 }
 
+/// Of these rules those that were broken, and how often.
+fn broken<'c>(
+    rules: impl Iterator<Item = (&'static str, &'c Counter)>,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    rules.map(|(rule, counter)| (rule, counter.get())).filter(|(_, number)| *number > 0)
+}
+
 /// Faults of PROXY headers, by rule.
 #[derive(Debug, Default)]
 pub struct ProxyFaults([Counter; proxy_protocol::Fault::COUNT]);
@@ -75,11 +83,11 @@ impl ProxyFaults {
 
     /// The rules that were broken, and how often.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        proxy_protocol::Fault::ALL
-            .iter()
-            .zip(&self.0)
-            .map(|(fault, counter)| (fault.as_str(), counter.get()))
-            .filter(|(_, number)| *number > 0)
+        broken(self.rules())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        proxy_protocol::Fault::ALL.iter().map(|fault| fault.as_str()).zip(&self.0)
     }
 }
 
@@ -106,11 +114,11 @@ impl FrameFaults {
 
     /// The rules that were broken, and how often.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        frame::Fault::ALL
-            .iter()
-            .zip(&self.0)
-            .map(|(fault, counter)| (fault.as_str(), counter.get()))
-            .filter(|(_, number)| *number > 0)
+        broken(self.rules())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        frame::Fault::ALL.iter().map(|fault| fault.as_str()).zip(&self.0)
     }
 }
 
@@ -128,11 +136,11 @@ impl HttpFaults {
 
     /// The rules that were broken, and how often.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        head::Fault::ALL
-            .iter()
-            .zip(&self.0)
-            .map(|(fault, counter)| (fault.as_str(), counter.get()))
-            .filter(|(_, number)| *number > 0)
+        broken(self.rules())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        head::Fault::ALL.iter().map(|fault| fault.as_str()).zip(&self.0)
     }
 }
 
@@ -148,14 +156,41 @@ pub struct ResponseFaults {
 impl ResponseFaults {
     /// The rules that were broken, and how often.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let unasked = ("unasked_upgrade", self.unasked_upgrades.get());
-        self.by_rule.broken().chain([unasked].into_iter().filter(|(_, number)| *number > 0))
+        broken(self.rules())
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        self.by_rule.rules().chain([("unasked_upgrade", &self.unasked_upgrades)])
+    }
+}
+
+/// What was counted by processes before this one, where that is not to look as if it had just happened.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    /// Of [`Counters::connections`].
+    pub connections: Counter,
+    /// Of [`Counters::requests`].
+    pub requests: Counter,
+    /// Of [`Counters::tunnels`].
+    pub tunnels: Counter,
+}
+
+impl Elsewhere {
+    fn named(&self, name: &str) -> Option<&Counter> {
+        match name {
+            "connections" => Some(&self.connections),
+            "requests" => Some(&self.requests),
+            "tunnels" => Some(&self.tunnels),
+            _ => None,
+        }
     }
 }
 
 /// The counters of one server.
 #[derive(Debug, Default)]
 pub struct Counters {
+    /// The part of some of them that came with a handoff.
+    pub elsewhere: Elsewhere,
     /// Connections accepted.
     pub connections: Counter,
     /// Connections that closed without a byte beyond a PROXY header: TCP health checks.
@@ -208,6 +243,14 @@ pub struct Counters {
     pub unanswered: Counter,
     /// Connections with a request under way, and tunnels, that the end of the drain cut.
     pub cut: Counter,
+    /// Tunnels that came from another process.
+    pub handed_in: Counter,
+    /// Tunnels that another process took.
+    pub handed_out: Counter,
+    /// Tunnels that another process refused to take.
+    pub handoff_refused: Counter,
+    /// Handoffs that were given up, whatever they had moved by then.
+    pub handoff_aborted: Counter,
 }
 
 impl Counters {
@@ -225,11 +268,29 @@ impl Counters {
             Over::HandshakeRate(_) => self.over_handshake_rate.add(1),
         }
     }
-}
 
-impl fmt::Display for Counters {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, counter) in [
+    /// Every counter by its name: `requests`, and `http_faults.RULE` where there is one for each rule. The names are those
+    /// of the summary, and stay what they are: processes of other versions tell each other numbers by them.
+    pub fn named(&self) -> impl Iterator<Item = (Cow<'static, str>, &Counter)> {
+        let single = self.single().into_iter().map(|(name, counter)| (name.into(), counter));
+        let by_rule = self.by_rule().into_iter().flat_map(|(group, rules)| {
+            rules.map(move |(rule, counter)| (format!("{group}.{rule}").into(), counter))
+        });
+        single.chain(by_rule)
+    }
+
+    /// Adds what another process has counted. False: no counter here has that name.
+    pub fn add_named(&self, name: &str, number: u64) -> bool {
+        if let Some(elsewhere) = self.elsewhere.named(name) {
+            elsewhere.add(number);
+        }
+        let counter = self.named().find(|(known, _)| known == name);
+        counter.inspect(|(_, counter)| counter.add(number)).is_some()
+    }
+
+    /// Those that are one number, in the order of the summary.
+    fn single(&self) -> [(&'static str, &Counter); 25] {
+        [
             ("connections", &self.connections),
             ("requests", &self.requests),
             ("tunnels", &self.tunnels),
@@ -251,28 +312,103 @@ impl fmt::Display for Counters {
             ("drained", &self.drained),
             ("unanswered", &self.unanswered),
             ("cut", &self.cut),
-        ] {
-            write!(out, "{name}={} ", counter.get())?;
-        }
-        write!(out, "proxy_faults=")?;
-        by_rule(out, self.proxy_faults.broken())?;
-        write!(out, " http_faults=")?;
-        by_rule(out, self.http_faults.broken())?;
-        write!(out, " response_faults=")?;
-        by_rule(out, self.response_faults.broken())?;
-        write!(out, " frame_faults=")?;
-        by_rule(out, self.frame_faults.broken())
+            ("handed_in", &self.handed_in),
+            ("handed_out", &self.handed_out),
+            ("handoff_refused", &self.handoff_refused),
+            ("handoff_aborted", &self.handoff_aborted),
+        ]
+    }
+
+    /// Those that are one number for each rule.
+    fn by_rule(&self) -> [(&'static str, Rules<'_>); 4] {
+        [
+            ("proxy_faults", Box::new(self.proxy_faults.rules())),
+            ("http_faults", Box::new(self.http_faults.rules())),
+            ("response_faults", Box::new(self.response_faults.rules())),
+            ("frame_faults", Box::new(self.frame_faults.rules())),
+        ]
     }
 }
 
-fn by_rule(
-    out: &mut fmt::Formatter<'_>,
-    broken: impl Iterator<Item = (&'static str, u64)>,
-) -> fmt::Result {
-    let mut separator = "";
-    for (rule, number) in broken {
-        write!(out, "{separator}{rule}:{number}")?;
-        separator = ",";
+/// Counters by the rule that they are of.
+type Rules<'c> = Box<dyn Iterator<Item = (&'static str, &'c Counter)> + 'c>;
+
+impl fmt::Display for Counters {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (name, counter) in self.single() {
+            write!(out, "{separator}{name}={}", counter.get())?;
+            separator = " ";
+        }
+        for (group, rules) in self.by_rule() {
+            write!(out, " {group}=")?;
+            let mut separator = "";
+            for (rule, number) in broken(rules) {
+                write!(out, "{separator}{rule}:{number}")?;
+                separator = ",";
+            }
+            if separator.is_empty() {
+                write!(out, "0")?;
+            }
+        }
+        Ok(())
     }
-    if separator.is_empty() { write!(out, "0") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn counters_of_another_process_are_added_by_their_names() {
+        let (old, new) = (Counters::default(), Counters::default());
+        for (number, (_, counter)) in (1..).zip(old.named()) {
+            counter.add(number);
+        }
+        new.requests.add(1_000);
+        for (name, counter) in old.named() {
+            assert!(new.add_named(&name, counter.get()), "{name}");
+        }
+        assert_eq!(new.requests.get(), old.requests.get() + 1_000);
+        old.requests.add(1_000);
+        assert_eq!(new.to_string(), old.to_string());
+        for unknown in ["", "request", "http_faults", "http_faults.", "http_faults.nonsense"] {
+            assert!(!new.add_named(unknown, 1), "{unknown}");
+        }
+        assert_eq!(new.to_string(), old.to_string());
+    }
+
+    #[test]
+    fn each_counter_of_the_summary_has_one_name() {
+        let counters = Counters::default();
+        let names: Vec<_> = counters.named().map(|(name, _)| name).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+        for group in counters.to_string().split(' ').filter_map(|pair| pair.split('=').next()) {
+            let is_its = |name: &&Cow<str>| name.split('.').next() == Some(group);
+            assert!(names.iter().any(|name| is_its(&name)), "{group}");
+        }
+        assert!(names.contains(&"response_faults.unasked_upgrade".into()));
+    }
+
+    #[test]
+    fn summary_names_the_rules_that_were_broken() {
+        let counters = Counters::default();
+        let text = counters.to_string();
+        assert!(text.starts_with("connections=0 requests=0 "), "{text}");
+        assert!(
+            text.ends_with(
+                " handoff_aborted=0 proxy_faults=0 http_faults=0 response_faults=0 frame_faults=0"
+            ),
+            "{text}"
+        );
+        counters.response_faults.unasked_upgrades.add(2);
+        counters.http_faults.add(head::Fault::ALL[0]);
+        counters.http_faults.add(head::Fault::ALL[1]);
+        let rules = [head::Fault::ALL[0].as_str(), head::Fault::ALL[1].as_str()];
+        let text = counters.to_string();
+        assert!(text.contains(&format!(" http_faults={}:1,{}:1 ", rules[0], rules[1])), "{text}");
+        assert!(text.contains(" response_faults=unasked_upgrade:2 "), "{text}");
+    }
 }

@@ -6,6 +6,8 @@
 //! standard output for one, is not touched, and sockets are not either. Where the kernel has no Landlock
 //! (before Linux 5.13, or switched off) nothing changes.
 
+use std::path::Path;
+
 use landlock::{
     ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, RulesetStatus, Scope, path_beneath_rules,
@@ -48,9 +50,12 @@ pub enum Entered {
 
 /// Gives it all up, for this thread and those that it starts from now on: called before the first one.
 ///
+/// Under `sockets`, the directory of `HANDOFF_SOCKET`, sockets can be made and removed all the same: a process whose
+/// predecessor died while it handed over has to listen there itself.
+///
 /// # Errors
 /// `SANDBOX=required`, and the kernel does not do it.
-pub fn enter(sandbox: Sandbox) -> Result<Entered, RulesetError> {
+pub fn enter(sandbox: Sandbox, sockets: Option<&Path>) -> Result<Entered, RulesetError> {
     let level = match sandbox {
         Sandbox::Off => return Ok(Entered::Off),
         Sandbox::Auto => CompatLevel::BestEffort,
@@ -64,6 +69,10 @@ pub fn enter(sandbox: Sandbox) -> Result<Entered, RulesetError> {
         .scope(Scope::from_all(MOST))?
         .create()?
         .add_rules(path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir))?
+        .add_rules(path_beneath_rules(
+            sockets,
+            AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ReadDir | AccessFs::ReadFile,
+        ))?
         .restrict_self()?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Entered::Fully,
@@ -98,13 +107,13 @@ mod tests {
 
     /// Landlock is a thread's own, so that a test can have it for one.
     fn inside(test: impl FnOnce() + Send + 'static) {
-        let there = thread::spawn(|| enter(Sandbox::Auto).unwrap()).join().unwrap();
+        let there = thread::spawn(|| enter(Sandbox::Auto, None).unwrap()).join().unwrap();
         if there == Entered::NotThere {
             test_support::left_out::left_out("this kernel has no Landlock");
             return;
         }
         thread::spawn(move || {
-            assert_ne!(enter(Sandbox::Required).unwrap(), Entered::NotThere);
+            assert_ne!(enter(Sandbox::Required, None).unwrap(), Entered::NotThere);
             test();
         })
         .join()
@@ -154,9 +163,37 @@ mod tests {
     }
 
     #[test]
+    fn handoff_works_with_sockets_that_were_there_before() {
+        use crate::handoff::socket::{self, BindError, Connection, Listener};
+        use std::os::fd::AsFd;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("handoff.sock"), dir.path().join("other.sock"));
+        let (listening, connected) =
+            (socket::bind(&path).unwrap(), socket::connect(&path).unwrap().unwrap());
+        inside(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let near = Connection::new(connected).unwrap();
+                let far = Listener::new(listening).unwrap().accept().await.unwrap();
+                let memfd = socket::memfd_from(b"records").unwrap();
+                near.send(b"batch", &[memfd.as_fd()]).await.unwrap();
+                let received = far.receive().await.unwrap().unwrap();
+                let memfd = received.descriptors.first().unwrap();
+                assert_eq!(socket::read_memfd(memfd, 99).unwrap(), b"records");
+                assert!(far.is_same_user().unwrap());
+                assert!(socket::free_descriptors() > 0);
+            });
+            // No other can be bound, so that this is done before.
+            let refused = socket::bind(&other).unwrap_err();
+            assert!(matches!(refused, BindError::Refused { .. }), "{refused}");
+        });
+    }
+
+    #[test]
     fn off_gives_nothing_up() {
         thread::spawn(|| {
-            assert_eq!(enter(Sandbox::Off).unwrap(), Entered::Off);
+            assert_eq!(enter(Sandbox::Off, None).unwrap(), Entered::Off);
             assert!(Command::new("/bin/true").status().unwrap().success());
         })
         .join()

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::log;
-use crate::metrics::Counters;
+use crate::metrics::{Counter, Counters};
 use crate::panics;
 use crate::proxy::Proxy;
 use crate::workers::Workers;
@@ -21,7 +21,7 @@ pub(crate) struct Summary {
     before: Totals,
 }
 
-/// What rates are made of.
+/// What rates are made of: what happened in this process.
 #[derive(Clone, Copy, Debug, Default)]
 struct Totals {
     connections: u64,
@@ -31,10 +31,12 @@ struct Totals {
 
 impl Totals {
     fn of(counters: &Counters) -> Self {
+        let elsewhere = &counters.elsewhere;
+        let here = |all: &Counter, elsewhere: &Counter| all.get().saturating_sub(elsewhere.get());
         Self {
-            connections: counters.connections.get(),
-            requests: counters.requests.get(),
-            tunnels: counters.tunnels.get(),
+            connections: here(&counters.connections, &elsewhere.connections),
+            requests: here(&counters.requests, &elsewhere.requests),
+            tunnels: here(&counters.tunnels, &elsewhere.tunnels),
         }
     }
 }

@@ -28,7 +28,7 @@ mod waiting;
 use std::net::TcpStream;
 
 pub use crate::clock::Now;
-pub use crate::encoding::Malformed;
+pub use crate::encoding::RecordFault;
 pub use crate::peer::{Pair, Peer};
 pub use flow::{Flow, Sink, Source};
 pub use identity::Identity;

@@ -38,6 +38,7 @@ macro_rules! words {
             }
 
             /// Its place in [`ALL`](Self::ALL), and in a table of counters.
+            #[allow(dead_code)] // Not all have one.
             #[must_use]
             $vis const fn index(self) -> usize {
                 self as usize

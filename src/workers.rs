@@ -10,7 +10,9 @@
 mod accept;
 mod bulk;
 mod connections;
+pub mod handoff;
 mod links;
+mod origin;
 mod readiness;
 mod room;
 mod slot;
@@ -41,6 +43,8 @@ use crate::tunnel::rules::Rulebook;
 use accept::{Listening, NewConnection};
 use worker::Worker;
 
+pub use origin::{count_from, start};
+
 pub use crate::tunnel::Options;
 pub use crate::websocket::count_messages;
 
@@ -59,6 +63,8 @@ struct Shared {
     doors: Vec<Arc<Door>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     on_end: Arc<OnEnd>,
+    /// The thread that is asked next for tunnels.
+    next: AtomicUsize,
     /// Told when a worker ends.
     gone: Arc<Notify>,
 }
@@ -97,10 +103,16 @@ struct Inbox {
 // the one that took it.
 #[allow(clippy::large_enum_variant)]
 enum Order {
-    Adopt(Tunnel),
+    Adopt {
+        tunnel: Tunnel,
+        stays: bool,
+    },
+    Resume(handoff::Batch),
+    Take(handoff::Request),
     Enter(NewConnection),
     Serve(Arc<Proxy>, RequestIds),
     Listen(Box<Listening>),
+    StopListening,
     /// The drain has come to this stage.
     Stage(Stage),
     /// The upstream's addresses are known, or cannot be, for which this connection waited.
@@ -152,8 +164,15 @@ impl Workers {
             Ok(())
         };
         let started = (0..threads.get()).try_for_each(&mut start_one);
-        let workers =
-            Self { shared: Arc::new(Shared { doors, threads: Mutex::new(handles), on_end, gone }) };
+        let workers = Self {
+            shared: Arc::new(Shared {
+                doors,
+                threads: Mutex::new(handles),
+                on_end,
+                next: AtomicUsize::new(0),
+                gone,
+            }),
+        };
         if let Err(fault) = started {
             workers.stop();
             return Err(fault);
@@ -166,29 +185,48 @@ impl Workers {
     /// Where it cannot be registered it ends at once (`by=elbows why=no_room`), and after
     /// [`Workers::stop`] too (`by=elbows during=drain why=period_over`, told on the caller's thread).
     pub fn adopt(&self, tunnel: Tunnel) {
-        let doors = self.shared.doors.iter().filter(|door| !door.is_gone.load(Ordering::Relaxed));
-        let fewest = doors.min_by_key(|door| door.open.load(Ordering::Relaxed));
-        let Some(door) = fewest else {
+        self.adopt_one(tunnel, false);
+    }
+
+    fn adopt_one(&self, tunnel: Tunnel, stays: bool) {
+        let Some(door) = self.fewest() else {
             return (self.shared.on_end)(tunnel, STOPPED);
         };
         door.open.fetch_add(1, Ordering::Relaxed);
-        if let Some(Order::Adopt(tunnel)) = door.send(Order::Adopt(tunnel)) {
+        if let Some(Order::Adopt { tunnel, .. }) = door.send(Order::Adopt { tunnel, stays }) {
             door.open.fetch_sub(1, Ordering::Relaxed);
             (self.shared.on_end)(tunnel, STOPPED);
         }
     }
 
-    /// Serves connections: those that `listener`, which is non-blocking, accepts from now on. `process` is a number
-    /// that nobody can foresee; request ids begin with it.
-    pub(crate) fn serve(&self, listener: TcpListener, proxy: &Arc<Proxy>, process: u64) {
+    /// The thread that has the fewest tunnels.
+    fn fewest(&self) -> Option<&Arc<Door>> {
+        let doors = self.shared.doors.iter().filter(|door| !door.is_gone.load(Ordering::Relaxed));
+        doors.min_by_key(|door| door.open.load(Ordering::Relaxed))
+    }
+
+    /// Serves connections, once there are any. `process` is a number that nobody can foresee; request ids begin with
+    /// it.
+    pub(crate) fn serve(&self, proxy: &Arc<Proxy>, process: u64) {
         for (number, door) in self.shared.doors.iter().enumerate() {
             drop(door.send(Order::Serve(Arc::clone(proxy), RequestIds::new(process, number))));
         }
+    }
+
+    /// Accepts connections from now on from `listener`, which is non-blocking, and from no other.
+    pub(crate) fn listen(&self, listener: TcpListener) {
         let listening = Box::new(Listening::new(listener, self.shared.doors.clone()));
         let first = self.shared.doors.first();
         if first.is_none_or(|door| door.send(Order::Listen(listening)).is_some()) {
             tracing::error!("no worker is there to listen");
         }
+    }
+
+    /// Connections that are on the workers now and are no tunnels.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let connections = |door: &Arc<Door>| door.connections.load(Ordering::Relaxed);
+        self.shared.doors.iter().map(connections).sum()
     }
 
     /// Tells all workers that the drain has come to `stage`. From [`Stage::Finishing`] on the listener is closed, and

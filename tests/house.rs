@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "connection.rs",
     "connection",
     "encoding.rs",
+    "encoding",
     "end.rs",
     "exchange.rs",
     "exchange",

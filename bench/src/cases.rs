@@ -4,6 +4,7 @@
 mod beside;
 mod counts;
 mod echo;
+mod handoff;
 mod hostile;
 mod memory;
 mod messages;
@@ -81,6 +82,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::counted("slow-heads", true, memory::slow_heads),
     Case::counted("pings", true, tunnels::pings),
     Case::counted("drain", true, tunnels::drain),
+    Case::timed("handoff", true, handoff::run),
     Case::counted("million", true, memory::million),
 ];
 

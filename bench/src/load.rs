@@ -9,6 +9,7 @@ mod handshakes;
 mod hold;
 mod messages;
 mod neighbour;
+mod witness;
 
 pub(crate) use connection::read_response;
 pub(crate) use hold::{OPEN, now};
@@ -63,6 +64,8 @@ pub(crate) enum Work {
     Kept,
     /// Connections are held and Pings answered until standard input ends.
     Hold,
+    /// A message and its echo now and then on each, and a handshake now and then, until standard input ends.
+    Witness,
 }
 
 /// When it is enough.
@@ -83,8 +86,17 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: u64,
     /// CPU time of the proxy in the window, in nanoseconds.
     pub(crate) cpu: u64,
-    /// From when a message was due until it came back, or until the end. Only of [`Work::Paced`].
+    /// From when a message was due until it came back, or until the end. Only of [`Work::Paced`] and [`Work::Witness`].
     pub(crate) latency: Option<Latency>,
+    /// How long handshakes took. Only of [`Work::Witness`].
+    #[serde(default)]
+    pub(crate) handshakes: Option<Latency>,
+    /// Handshakes that were not answered with 101. Only of [`Work::Witness`].
+    #[serde(default)]
+    pub(crate) failed: u64,
+    /// Connections that ended before it was time. Only of [`Work::Hold`] and [`Work::Witness`].
+    #[serde(default)]
+    pub(crate) ended: u64,
     /// Pings that were answered. Only of [`Work::Hold`].
     pub(crate) pings: u64,
     /// When Closes came, in nanoseconds of `CLOCK_MONOTONIC`. Only of [`Work::Hold`].
@@ -117,6 +129,7 @@ pub(crate) fn run(job: &Job) -> io::Result<Outcome> {
         Work::Handshakes | Work::Refusals | Work::Flood => handshakes::run(job),
         Work::Frames(frames) => neighbour::run(job, *frames),
         Work::Hold => hold::run(job),
+        Work::Witness => witness::run(job),
         Work::Kept => hold::kept(job),
         Work::SlowHeads => hold::slow_heads(job),
         work => messages::run(job, work),

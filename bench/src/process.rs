@@ -189,11 +189,12 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
         let own = self.pid();
         let children = tree::children(own).unwrap_or_default();
-        let pid = children.first().copied().unwrap_or(own);
-        if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            // One that is gone already needs none.
-            let _ = kill_process(pid, signal);
-        }
+        send(children.first().copied().unwrap_or(own), signal);
+    }
+
+    /// Sends a signal to the program itself, whatever it runs.
+    pub(crate) fn signal_master(&self, signal: Signal) {
+        send(self.pid(), signal);
     }
 
     /// Asks it to end, waits until it has, and returns how.
@@ -231,13 +232,22 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.ended().is_none() {
-            // A wrapper that is killed leaves what it runs behind.
-            self.signal(Signal::KILL);
+            // A wrapper that is killed leaves what it runs behind, and a master its workers.
+            for pid in tree::of(self.pid()).unwrap_or_default() {
+                send(pid, Signal::KILL);
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
         let _ = fs::remove_file(&self.output);
         let _ = fs::remove_file(&self.errors);
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // One that is gone already needs none.
+        let _ = kill_process(pid, signal);
     }
 }
 

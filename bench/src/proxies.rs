@@ -6,7 +6,7 @@
 
 mod caddy;
 mod elbows;
-mod envoy;
+pub(crate) mod envoy;
 mod haproxy;
 mod nginx;
 mod traefik;
@@ -49,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) ping_interval: Duration,
     /// elbows drains over this time when it is told to end; those that can wait so long for connections to end.
     pub(crate) drain_period: Duration,
+    /// It is replaced while it serves.
+    pub(crate) replacement: Option<Replacement>,
     /// Further settings of elbows.
     pub(crate) more: &'static [(&'static str, &'static str)],
 }
@@ -58,8 +60,18 @@ impl Setup {
         threads: 1,
         ping_interval: Duration::from_secs(50),
         drain_period: Duration::ZERO,
+        replacement: None,
         more: &[],
     };
+}
+
+/// How a proxy is replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replacement {
+    /// How long the old one may keep its connections; `None` is each one's default.
+    pub(crate) stays: Option<Duration>,
+    /// Which process this is, from 0: Envoy counts them.
+    pub(crate) epoch: u32,
 }
 
 impl Default for Setup {
@@ -127,10 +139,10 @@ impl Proxy {
         setup: &Setup,
     ) -> Fallible<Program> {
         match self {
-            Self::Elbows => elbows::program(own, cores, addresses, setup),
-            Self::Nginx => nginx::program(cores, scratch, addresses),
-            Self::Haproxy => haproxy::program(cores, scratch, addresses),
-            Self::Envoy => envoy::program(own, cores, scratch, addresses),
+            Self::Elbows => elbows::program(own, cores, scratch, addresses, setup),
+            Self::Nginx => nginx::program(cores, scratch, addresses, setup),
+            Self::Haproxy => haproxy::program(cores, scratch, addresses, setup),
+            Self::Envoy => envoy::program(own, cores, scratch, addresses, setup),
             Self::Caddy => caddy::program(own, cores, scratch, addresses, setup),
             Self::Traefik => traefik::program(own, cores, scratch, addresses, setup),
             Self::CopyLoop | Self::SpliceLoop => {
@@ -170,8 +182,8 @@ impl Proxy {
                 let settings = elbows::settings(addresses, &Setup::default());
                 settings.iter().map(|(name, value)| [*name, "=", value, "\n"].concat()).collect()
             }
-            Self::Nginx => nginx::configuration("/tmp/bench", addresses),
-            Self::Haproxy => haproxy::configuration(addresses),
+            Self::Nginx => nginx::configuration("/tmp/bench", addresses, None),
+            Self::Haproxy => haproxy::configuration(addresses, None),
             Self::Envoy => envoy::configuration(addresses),
             Self::Caddy => caddy::configuration(addresses, &Setup::default()),
             Self::Traefik => traefik::configuration(addresses, &Setup::default()),

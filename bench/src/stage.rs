@@ -92,7 +92,7 @@ impl Rig {
         }
         let mut process = self.start(program)?;
         process.wait_until_it_listens(address)?;
-        let mut stage = Stage { rig: self, application, proxy: Some(process), address };
+        let mut stage = Stage { rig: self, application, proxy: Some(process), address, upstream };
         stage.wait_until_it_serves(proxy)?;
         Ok(stage)
     }
@@ -100,7 +100,7 @@ impl Rig {
     /// An application alone.
     pub(crate) fn without_proxy(&self) -> Fallible<Stage<'_>> {
         let (application, address) = self.application()?;
-        Ok(Stage { rig: self, application, proxy: None, address })
+        Ok(Stage { rig: self, application, proxy: None, address, upstream: address })
     }
 
     /// Runs a part of elbows without sockets, on the proxy's core: what it said, and what was counted.
@@ -154,6 +154,8 @@ pub(crate) struct Stage<'a> {
     application: Process,
     pub(crate) proxy: Option<Process>,
     address: SocketAddr,
+    /// The application's.
+    upstream: SocketAddr,
 }
 
 impl Stage<'_> {
@@ -187,6 +189,15 @@ impl Stage<'_> {
         socket.write_all(&[heads::proxy_header_of(ASKING, 1), request].concat())?;
         let said = read_response(&mut socket)?;
         Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Starts the process that is to take the proxy's place.
+    pub(crate) fn replace(&self, proxy: Proxy, setup: &Setup) -> Fallible<Process> {
+        let rig = self.rig;
+        let addresses = [self.address, self.upstream];
+        let program =
+            proxy.program(&rig.own, &rig.cores.proxy, rig.scratch.path(), addresses, setup)?;
+        rig.start(program)
     }
 
     /// Sends a load through and returns what it saw.

@@ -29,6 +29,8 @@ pub(super) struct Line<'a> {
     pub(super) request_id: &'a str,
     /// Of a WebSocket tunnel.
     pub(super) spoken: Option<Spoken>,
+    /// Of a tunnel: how often it was handed to another process.
+    pub(super) handoffs: Option<u16>,
 }
 
 /// What the frames of a tunnel tell.
@@ -80,6 +82,9 @@ impl Line<'_> {
                 OrDash(spoken.ping.map(|(_, worst)| seconds(worst))),
             );
         }
+        if let Some(handoffs) = self.handoffs {
+            let _ = write!(out, " handoffs={handoffs}");
+        }
         out.push('\n');
         out
     }
@@ -108,6 +113,9 @@ impl Line<'_> {
             object.value("close_by", OrNull(spoken.close.map(|(_, side)| Quoted(side.as_str()))));
             object.value("ping_rtt", OrNull(spoken.ping.map(|(last, _)| Seconds(last))));
             object.value("ping_rtt_worst", OrNull(spoken.ping.map(|(_, worst)| Seconds(worst))));
+        }
+        if let Some(handoffs) = self.handoffs {
+            object.value("handoffs", handoffs);
         }
         object.end()
     }
@@ -261,6 +269,7 @@ mod tests {
             end: End::new(Side::Client, Phase::Request, Reason::Closed),
             request_id: "id",
             spoken: None,
+            handoffs: None,
         }
     }
 
@@ -286,7 +295,7 @@ mod tests {
             close: Some((1001, Side::Elbows)),
             ping: Some((Duration::from_micros(312), Duration::from_millis(1500))),
         };
-        Line { spoken: Some(spoken), ..line() }
+        Line { spoken: Some(spoken), handoffs: Some(2), ..line() }
     }
 
     #[test]
@@ -297,18 +306,32 @@ mod tests {
             more,
             "messages_from_client=3 messages_from_upstream=4 payload_from_client=50 \
              payload_from_upstream=60 close_code=1001 close_by=elbows ping_rtt=0.000312 \
-             ping_rtt_worst=1.500000\n"
+             ping_rtt_worst=1.500000 handoffs=2\n"
         );
         let value: serde_json::Value = serde_json::from_str(&tunnel_line().json()).unwrap();
         assert_eq!(value["messages_from_upstream"], 4);
         assert_eq!(value["close_by"], "elbows");
         assert_eq!(value["ping_rtt"], 0.000_312);
+        assert_eq!(value["handoffs"], 2);
         let mut line = tunnel_line();
         let spoken = line.spoken.as_mut().unwrap();
         (spoken.close, spoken.ping) = (None, None);
-        assert!(line.text().ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=-\n"));
+        assert!(
+            line.text()
+                .ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=- handoffs=2\n")
+        );
         let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
         assert_eq!(value["close_code"], serde_json::Value::Null);
+    }
+
+    /// A tunnel of another protocol has no frames, and moves all the same.
+    #[test]
+    fn each_tunnel_says_how_often_it_moved() {
+        let line = Line { handoffs: Some(0), ..line() };
+        assert!(line.text().ends_with(" request_id=id handoffs=0\n"));
+        let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
+        assert_eq!(value["handoffs"], 0);
+        assert_eq!(value["messages_from_client"], serde_json::Value::Null);
     }
 
     #[test]

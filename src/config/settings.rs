@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
@@ -16,7 +17,7 @@ use ipnet::IpNet;
 use super::kind::{
     BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS, Host, Kind,
     LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES, PONG_TIMES, Path,
-    Port, RateOf, SocketToListenOn, TUNNEL_TIMES, Threads, TlvHeaders, WordOf,
+    Port, RateOf, SocketPath, SocketToListenOn, TUNNEL_TIMES, Threads, TlvHeaders, WordOf,
 };
 use super::{
     AccessLogFormat, Fault, Forwarded, FrameCheck, ListenOn, MissingOrigin, Origins, ProxyProtocol,
@@ -237,6 +238,11 @@ settings! {
     drain_close_code: u16 = "DRAIN_CLOSE_CODE", "CODE", Unset::Default("1001"), CloseCode;
     /// How long an unfinished message has to end, and a client to answer its Close
     drain_grace: Duration = "DRAIN_GRACE", "TIME", Unset::Default("2s"), DRAIN_TIMES;
+    /// The UNIX socket over which a new process takes over the live tunnels of this one; or off
+    handoff_socket: Option<PathBuf> =
+        "HANDOFF_SOCKET", "PATH", Unset::Default("off"), Or("off", SocketPath);
+    /// Whether an older version may take over from a newer one: on or off
+    handoff_downgrade: bool = "HANDOFF_DOWNGRADE", "on|off", Unset::Default("off"), OnOff;
     /// The access log on standard output: text, json or off
     access_log: AccessLogFormat = "ACCESS_LOG", "FORMAT", Unset::Default("text"), WordOf::new();
     /// Queries (behind the ?) in the access log, where they may be secrets: on or off

@@ -7,7 +7,6 @@ use super::closing::Linger;
 use super::{Connection, ConnectionState, identify};
 use crate::access_log::Entry;
 use crate::config::MissingOrigin;
-use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
 use crate::http::head::{Framing, Request};
@@ -72,7 +71,7 @@ impl Connection {
         let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end();
         let form = Form { to_head: line.starts_with(b"HEAD "), is_http_10: false, keeps: false };
         if health::is_check_line(line, &context.proxy.config.health_path) {
-            let own = health::answer(context.stage == Stage::Serving);
+            let own = health::answer(context.stage.is_healthy());
             return self.answer(&own, form, Linger::Short, context);
         }
         let Some(over) = self.over.take() else { return };
@@ -129,7 +128,7 @@ impl Connection {
         let form = Form::of(head, &options);
         let has_body = !head.framing.is_empty();
         if health::is_check(head, &proxy.config.health_path) {
-            let own = health::answer(context.stage == Stage::Serving);
+            let own = health::answer(context.stage.is_healthy());
             let form = Form { keeps: form.keeps && !has_body, ..form };
             return self.answer(&own, form, Linger::Long, context);
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Connection, ConnectionState, MOST_UNREAD};
 use crate::config::Config;
+use crate::drain::Stage;
 use crate::end::Reason;
 use crate::proxy::Context;
 
@@ -98,9 +99,11 @@ impl Connection {
     }
 
     /// Whether the process is ending and nothing has been asked here, so that nobody is owed an answer. What has begun is
-    /// read and answered.
+    /// read and answered; so is, where a new process has taken over, the first request of a client that has connected
+    /// before it did.
     fn leaves_nothing(&self, context: &Context<'_>) -> bool {
         context.stage.is_finishing()
+            && (self.is_used || context.stage != Stage::Yielding)
             && matches!(
                 self.state,
                 ConnectionState::Identify | ConnectionState::Head | ConnectionState::Refused

@@ -223,7 +223,7 @@ impl Run {
         let next = match self.shell.stage {
             Stage::Serving => Stage::Leaving,
             Stage::Leaving => Stage::Finishing,
-            Stage::Finishing | Stage::Over => Stage::Over,
+            Stage::Yielding | Stage::Finishing | Stage::Over => Stage::Over,
         };
         let was_asked = self.shell.drain(next);
         self.log.extend(self.shell.log());

@@ -354,7 +354,7 @@ impl Shell {
         self.stage = stage;
         let was_asked = match stage {
             Stage::Serving | Stage::Leaving => false,
-            Stage::Finishing => {
+            Stage::Yielding | Stage::Finishing => {
                 self.wait(Duration::ZERO);
                 false
             }

@@ -25,6 +25,28 @@ impl From<IpAddr> for Network {
     }
 }
 
+impl Network {
+    /// As bytes: 4 or 6 for its family, and its bits, the highest first.
+    pub(crate) fn to_bytes(self) -> [u8; 9] {
+        let mut bytes = [0; 9];
+        let (family, bits) = bytes.split_at_mut(1);
+        family.fill(if self.is_v6 { 6 } else { 4 });
+        bits.copy_from_slice(&self.bits.to_be_bytes());
+        bytes
+    }
+
+    /// Reads [such bytes](Network::to_bytes). None: they are of no network.
+    pub(crate) fn from_bytes(bytes: [u8; 9]) -> Option<Self> {
+        let [family, bits @ ..] = bytes;
+        let bits = u64::from_be_bytes(bits);
+        match family {
+            4 if bits <= u32::MAX.into() => Some(Self { bits, is_v6: false }),
+            6 => Some(Self { bits, is_v6: true }),
+            _ => None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -44,5 +66,19 @@ mod tests {
         assert_ne!(network("2001:db8:1:2::1"), network("2001:db9:1:2::1"));
         // The same bits in both families are two.
         assert_ne!(network("0.0.0.1"), network("0:0:0:1::"));
+    }
+
+    #[test]
+    fn a_network_is_the_same_after_a_way_through_bytes() {
+        for text in ["0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "2001:db8:1:2::", "ffff::"] {
+            let there = network(text);
+            assert_eq!(Network::from_bytes(there.to_bytes()), Some(there), "{text}");
+        }
+        assert_eq!(network("192.0.2.1").to_bytes(), [4, 0, 0, 0, 0, 192, 0, 2, 1]);
+        assert_eq!(network("2001:db8::").to_bytes(), [6, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0]);
+        for bytes in [[0; 9], [4, 0, 0, 0, 1, 0, 0, 0, 0], [5, 0, 0, 0, 0, 192, 0, 2, 1], [255; 9]]
+        {
+            assert_eq!(Network::from_bytes(bytes), None, "{bytes:?}");
+        }
     }
 }

@@ -66,22 +66,31 @@ impl Rates {
     pub(crate) fn take(&mut self, client: Network, now: Duration) -> Result<(), TooOften> {
         let now = nanoseconds(now);
         let (interval, tolerance) = (self.interval, self.tolerance);
-        let Some(bucket) = self.bucket(client) else { return Ok(()) };
-        let entry = match bucket.iter_mut().position(|entry| entry.client == client) {
-            Some(found) => bucket.get_mut(found),
-            // A free place, or else the one whose loss is least.
-            None => bucket.iter_mut().min_by_key(|entry| entry.full_at),
-        };
-        let Some(entry) = entry else { return Ok(()) };
-        if entry.client != client {
-            *entry = Entry { client, full_at: 0 };
-        }
+        let Some(entry) = self.entry(client) else { return Ok(()) };
         let full_at = entry.full_at.max(now);
         if full_at - now > tolerance {
             return Err(TooOften(Duration::from_nanos(full_at - now - tolerance)));
         }
         entry.full_at = full_at.saturating_add(interval);
         Ok(())
+    }
+
+    /// Those whose allowance is not full now, each with how long it takes until it is.
+    pub(crate) fn live(&self, now: Duration) -> impl Iterator<Item = (Network, Duration)> {
+        let now = nanoseconds(now);
+        let live = self.buckets.iter().flatten().filter(move |entry| entry.full_at > now);
+        live.map(move |entry| (entry.client, Duration::from_nanos(entry.full_at - now)))
+    }
+
+    /// Has the allowance of a client be full after `remaining`, unless it takes longer by what is known of it here.
+    /// Where the rate is another than the one by which that was counted, no client waits longer than if it had used all.
+    pub(crate) fn restore(&mut self, client: Network, remaining: Duration, now: Duration) {
+        let longest = self.tolerance.saturating_add(self.interval);
+        let now = nanoseconds(now);
+        let full_at = now.saturating_add(nanoseconds(remaining).min(longest));
+        if let Some(entry) = self.entry(client) {
+            entry.full_at = entry.full_at.max(full_at);
+        }
     }
 
     /// Whether one more of this client could come now. Takes nothing.
@@ -95,6 +104,19 @@ impl Rates {
             None | Some(0) => Ok(()),
             Some(wait) => Err(TooOften(Duration::from_nanos(wait))),
         }
+    }
+
+    /// The place of a client. One that has none gets a free one, or else the one whose loss is least.
+    fn entry(&mut self, client: Network) -> Option<&mut Entry> {
+        let bucket = self.bucket(client)?;
+        let entry = match bucket.iter_mut().position(|entry| entry.client == client) {
+            Some(found) => bucket.get_mut(found),
+            None => bucket.iter_mut().min_by_key(|entry| entry.full_at),
+        }?;
+        if entry.client != client {
+            *entry = Entry { client, full_at: 0 };
+        }
+        Some(entry)
     }
 
     fn bucket(&mut self, client: Network) -> Option<&mut Bucket> {
@@ -150,6 +172,39 @@ mod tests {
             assert_eq!(rates.take(client(1), at(1_000_000)), Ok(()));
         }
         assert_eq!(rates.take(client(1), at(1_000_000)), Err(TooOften(at(100))));
+    }
+
+    #[test]
+    fn allowances_go_on_in_another_table_with_another_clock() {
+        let (mut old, mut new) = (rates("10/s burst=3"), rates("10/s burst=3"));
+        for _ in 0..3 {
+            assert_eq!(old.take(client(1), at(5_000)), Ok(()));
+        }
+        assert_eq!(old.take(client(2), at(5_000)), Ok(()));
+        assert_eq!(old.take(client(3), at(4_000)), Ok(()), "full again at 4,100");
+        let mut live: Vec<_> = old.live(at(5_040)).collect();
+        live.sort_by_key(|(_, remaining)| *remaining);
+        assert_eq!(live, [(client(2), at(60)), (client(1), at(260))]);
+        for (client, remaining) in live {
+            new.restore(client, remaining, at(70));
+        }
+        assert_eq!(new.take(client(1), at(70)), Err(TooOften(at(60))));
+        assert_eq!(new.take(client(1), at(130)), Ok(()));
+        for left in [Ok(()), Ok(()), Err(TooOften(at(60)))] {
+            assert_eq!(new.take(client(2), at(70)), left);
+        }
+        // What has been used here already is not given back.
+        new.restore(client(2), at(1), at(70));
+        assert_eq!(new.take(client(2), at(70)), Err(TooOften(at(60))));
+        assert_eq!(old.live(at(10_000)).count(), 0);
+    }
+
+    #[test]
+    fn nobody_waits_longer_than_the_rate_here_allows() {
+        let mut rates = rates("10/s burst=3");
+        rates.restore(client(1), Duration::MAX, at(1_000));
+        assert_eq!(rates.take(client(1), at(1_000)), Err(TooOften(at(100))));
+        assert_eq!(rates.take(client(1), at(1_100)), Ok(()));
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Table {
         has_room
     }
 
+    /// Counts one in that is there already, however many its client may have.
+    pub(crate) fn adopt(&mut self, client: Network) {
+        *self.open.entry(client).or_insert(0) += 1;
+    }
+
     /// Counts one out.
     pub(crate) fn leave(&mut self, client: Network) {
         let Entry::Occupied(mut entry) = self.open.entry(client) else { return };
@@ -87,6 +92,21 @@ mod tests {
         table.leave(client(1));
         assert!(table.enter(client(1)));
         assert!(!table.enter(client(1)), "a refusal counts nothing");
+    }
+
+    #[test]
+    fn one_that_is_there_already_counts_and_is_never_refused() {
+        let mut table = table(1);
+        assert!(table.enter(client(1)));
+        table.adopt(client(1));
+        table.adopt(client(2));
+        assert!(!table.enter(client(1)) && !table.enter(client(2)));
+        table.leave(client(1));
+        assert!(!table.enter(client(1)), "one is as many as it may have");
+        table.leave(client(1));
+        table.leave(client(2));
+        assert_eq!(table.len(), 0);
+        assert!(table.enter(client(1)));
     }
 
     #[test]

@@ -1,214 +1,154 @@
-//! A tunnel's state as bytes, and back: so that another process can go on with it.
+//! A tunnel's state as a record, and back: so that another process can go on with it.
 //!
-//! How values become bytes is told in `src/encoding.rs`.
+//! `src/encoding.rs` says what a record is. Here is which number each field has, for as long as there are tunnels:
+//! `tests/records` keeps what earlier versions wrote.
 
 use std::time::Instant;
 
 use super::close_handshake::{Close, CloseHandshake};
 use super::flow::{Flow, OwnFrame, Passage};
 use super::times::{Leave, Mark};
-use super::{Pair, Protocol, Sink, Source, State};
+use super::{Pair, Protocol, Sink, Source, State, Waiting};
 use crate::clock::Now;
-use crate::encoding::{Encode, Malformed, Reader, Writer, encode_fields, encode_words};
+use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields, encode_variants};
 use crate::end::{End, Phase, Reason, Side};
 use crate::websocket::keepalive::Keepalive;
+
+/// The form of what [`State::to_bytes`] writes: this byte, the length of the record, the record. The record can
+/// change without another form.
+const FORM: u8 = 1;
 
 impl State {
     /// The state as it is now, in bytes.
     #[must_use]
     pub fn to_bytes(&self, now: Now, instant: Instant) -> Vec<u8> {
-        let mut to = Writer::new(now.tick, instant);
-        self.write(&mut to);
+        self.write_form(Writer::new().at(now.tick, instant))
+    }
+
+    fn write_form(&self, mut to: Writer) -> Vec<u8> {
+        to.bytes(&[FORM]);
+        to.with_length(|to| self.write(to));
         to.into_bytes()
     }
 
     /// The state that was written, to go on from now.
     ///
     /// # Errors
-    /// The bytes are no state.
-    pub fn from_bytes(bytes: &[u8], now: Now, instant: Instant) -> Result<Self, Malformed> {
-        let mut from = Reader::new(bytes, now.tick, instant);
-        let state = Self::read(&mut from)?;
-        from.finish()?;
-        Ok(state)
+    /// The bytes are no state, or one of a version that this one does not understand: the tunnel is to stay with
+    /// whoever has it.
+    pub fn from_bytes(bytes: &[u8], now: Now, instant: Instant) -> Result<Self, RecordFault> {
+        let mut from = Reader::new(bytes).at(now.tick, instant);
+        match from.array()? {
+            [FORM] => {}
+            [other] => return Err(RecordFault::UnknownForm(other)),
+        }
+        let record = from.with_length()?.ok_or(RecordFault::Malformed)?;
+        if !from.rest().is_empty() {
+            return Err(RecordFault::Malformed);
+        }
+        record.whole()
     }
 }
 
 encode_fields!(State {
-    identity,
-    flows,
-    protocol,
-    secret,
-    client_alive,
-    upstream_alive,
-    close,
-    close_handshake,
-    ended_first,
-    idle,
-    stalled,
+    1 identity,
+    critical 2 flows,
+    critical 3 protocol,
+    critical 4 secret = None,
+    critical 5 client_alive,
+    critical 6 upstream_alive = None,
+    critical 7 close = None,
+    critical 8 close_handshake = CloseHandshake::Open { due: None },
+    9 ended_first = None,
+    10 idle,
+    11 stalled,
+    12 handoffs = 0,
 });
+
+encode_fields!(Pair<Flow> { critical 1 client, critical 2 upstream });
 
 encode_fields!(Flow {
-    waiting,
-    passed,
-    source,
-    sink,
-    is_unscanned,
-    has_moved,
-    has_come,
-    ends_behind_close,
-    is_bulk,
-    scanner,
-    passage,
-    own_frame,
-    own,
+    critical 1 waiting,
+    2 passed = 0,
+    critical 3 source = Source::Open,
+    critical 4 sink = Sink::Open,
+    critical 5 is_unscanned = false,
+    6 has_moved = false,
+    7 has_come = false,
+    critical 8 ends_behind_close = false,
+    9 is_bulk = false,
+    critical 10 scanner,
+    critical 11 passage = Passage::Open,
+    critical 12 own_frame = OwnFrame::None,
+    13 own = 0,
 });
 
-encode_fields!(Close { by, code });
-encode_fields!(Mark { since: tick, seen });
-encode_fields!(End { by, during, why });
+encode_fields!(Close { 1 by, 2 code });
+encode_fields!(Mark { 1 since: tick = 0, 2 seen = 0 });
+encode_fields!(Pair<u32> { 1 client: tick = 0, 2 upstream: tick = 0 });
+encode_fields!(End { 1 by, 2 during, 3 why });
 
-encode_words!(Protocol { WebSocket = 0, Other = 1 });
-encode_words!(Side { Client = 0, Upstream = 1, Elbows = 2 });
-encode_words!(Sink { Open = 0, Ended = 1, Broken = 2 });
-encode_words!(Passage { Open = 0, Discard = 1, Finish = 2 });
-encode_words!(Leave { Aged = 0, Drain = 1 });
+encode_variants!(Protocol { 0 WebSocket, 1 Other });
+encode_variants!(Side { 0 Client, 1 Upstream, 2 Elbows });
+encode_variants!(Sink { 0 Open, 1 Ended, 2 Broken });
+encode_variants!(Source { 0 Open, 1 Broken { critical 1 told = false }, 2 Ended, 3 Reset });
+encode_variants!(Passage { 0 Open, 1 Discard, 2 Finish });
+encode_variants!(Leave { 0 Aged, 1 Drain });
 
-impl Encode for Phase {
+encode_variants!(OwnFrame {
+    0 None,
+    1 Ping,
+    2 Close { critical 1 code, critical 2 after_message = false, critical 3 then },
+});
+
+encode_variants!(CloseHandshake {
+    0 Open { 1 due = None },
+    1 AwaitAnswer { 1 end, 2 until: tick = 0 },
+    2 Flush { 1 end },
+    3 Linger { 1 end, 2 until: tick = 0, 3 longest: tick = 0 },
+});
+
+encode_variants!(Phase {
+    0 ProxyHeader,
+    1 Request,
+    2 Response,
+    3 Handshake,
+    4 Relay,
+    5 Drain,
+});
+
+encode_variants!(Reason {
+    0 Complete,
+    1 Closed,
+    2 Reset,
+    3 Malformed,
+    4 NoProxyHeader,
+    5 Refused,
+    6 OverLimit,
+    7 Unresolved,
+    8 Unreachable,
+    9 Timeout,
+    10 NoRoom,
+    11 TooBig,
+    12 Drained,
+    13 Idle,
+    14 Lifetime,
+    15 Stalled,
+    16 PeriodOver,
+    17 Mistake,
+});
+
+/// The tick, then why.
+impl Encode for (Leave, u32) {
     fn write(&self, to: &mut Writer) {
-        to.place_of(self, &Self::ALL);
+        let (why, at) = *self;
+        to.distance(at).write(to);
+        why.write(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        from.one_of(&Self::ALL)
-    }
-}
-
-impl Encode for Reason {
-    fn write(&self, to: &mut Writer) {
-        to.place_of(self, &Self::ALL);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        from.one_of(&Self::ALL)
-    }
-}
-
-impl Encode for Source {
-    fn write(&self, to: &mut Writer) {
-        to.u8(match self {
-            Self::Open => 0,
-            Self::Broken { told: false } => 1,
-            Self::Broken { told: true } => 2,
-            Self::Ended => 3,
-            Self::Reset => 4,
-        });
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match from.u8()? {
-            0 => Self::Open,
-            told @ 1..=2 => Self::Broken { told: told == 2 },
-            3 => Self::Ended,
-            4 => Self::Reset,
-            _ => return Err(Malformed),
-        })
-    }
-}
-
-impl Encode for OwnFrame {
-    fn write(&self, to: &mut Writer) {
-        match self {
-            Self::None => to.u8(0),
-            Self::Ping => to.u8(1),
-            Self::Close { code, after_message, then } => {
-                to.u8(2);
-                code.write(to);
-                after_message.write(to);
-                then.write(to);
-            }
-        }
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match from.u8()? {
-            0 => Self::None,
-            1 => Self::Ping,
-            2 => Self::Close {
-                code: Encode::read(from)?,
-                after_message: Encode::read(from)?,
-                then: Encode::read(from)?,
-            },
-            _ => return Err(Malformed),
-        })
-    }
-}
-
-impl Encode for CloseHandshake {
-    fn write(&self, to: &mut Writer) {
-        match *self {
-            Self::Open { due: None } => to.u8(0),
-            Self::Open { due: Some((why, at)) } => {
-                to.u8(1);
-                why.write(to);
-                to.tick(at);
-            }
-            Self::AwaitAnswer { end, until } => {
-                to.u8(2);
-                end.write(to);
-                to.tick(until);
-            }
-            Self::Flush { end } => {
-                to.u8(3);
-                end.write(to);
-            }
-            Self::Linger { end, until, longest } => {
-                to.u8(4);
-                end.write(to);
-                to.tick(until);
-                to.tick(longest);
-            }
-        }
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match from.u8()? {
-            0 => Self::Open { due: None },
-            1 => Self::Open { due: Some((Encode::read(from)?, from.tick()?)) },
-            2 => Self::AwaitAnswer { end: Encode::read(from)?, until: from.tick()? },
-            3 => Self::Flush { end: Encode::read(from)? },
-            4 => Self::Linger {
-                end: Encode::read(from)?,
-                until: from.tick()?,
-                longest: from.tick()?,
-            },
-            _ => return Err(Malformed),
-        })
-    }
-}
-
-impl Encode for Pair<Flow> {
-    fn write(&self, to: &mut Writer) {
-        let Self { client, upstream } = self;
-        client.write(to);
-        upstream.write(to);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { client: Encode::read(from)?, upstream: Encode::read(from)? })
-    }
-}
-
-/// Ticks.
-impl Encode for Pair<u32> {
-    fn write(&self, to: &mut Writer) {
-        let Self { client, upstream } = *self;
-        to.tick(client);
-        to.tick(upstream);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self { client: from.tick()?, upstream: from.tick()? })
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
+        let distance = u32::read(from)?;
+        Ok((Leave::read(from)?, from.tick(distance)))
     }
 }
 
@@ -217,18 +157,18 @@ impl Encode for Box<Keepalive> {
         (**self).write(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
         Keepalive::read(from).map(Self::new)
     }
 }
 
-impl Encode for super::Waiting {
+impl Encode for Waiting {
     fn write(&self, to: &mut Writer) {
         to.bytes(self);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(from.bytes()?.to_vec().into())
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
+        Ok(from.rest().to_vec().into())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::encoding::{Encode, Malformed, Reader, Writer};
+use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields};
 
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
 /// place. A longer one is allocated: it is only larger, by what the allocator adds. Enough for the
@@ -117,25 +117,32 @@ impl From<Address> for SocketAddr {
     }
 }
 
-impl Encode for Identity {
+encode_fields!(Identity {
+    1 client,
+    2 balancer,
+    3 upstream,
+    4 text,
+    5 request_line = 0,
+    6 started,
+});
+
+impl Encode for Address {
     fn write(&self, to: &mut Writer) {
-        let Self { client, balancer, upstream, text, request_line, started } = self;
-        for address in [*client, *balancer, *upstream] {
-            SocketAddr::from(address).write(to);
-        }
-        to.bytes(text);
-        request_line.write(to);
-        started.write(to);
+        SocketAddr::from(*self).write(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
-            client: SocketAddr::read(from)?.into(),
-            balancer: SocketAddr::read(from)?.into(),
-            upstream: SocketAddr::read(from)?.into(),
-            text: from.text()?.as_bytes().into(),
-            request_line: Encode::read(from)?,
-            started: Encode::read(from)?,
-        })
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
+        SocketAddr::read(from).map(Self::from)
+    }
+}
+
+/// Text.
+impl Encode for SmallVec<[u8; SHORT_TEXT]> {
+    fn write(&self, to: &mut Writer) {
+        to.bytes(self);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
+        from.text().map(|text| text.as_bytes().into())
     }
 }

@@ -35,6 +35,8 @@ pub struct State {
     pub(super) idle: Mark,
     /// Since when each side takes nothing.
     pub(super) stalled: Pair<u32>,
+    /// How often it was handed to another process.
+    pub(super) handoffs: u16,
 }
 
 impl State {
@@ -57,7 +59,19 @@ impl State {
             ended_first: None,
             idle: Mark::default(),
             stalled: Pair::default(),
+            handoffs: 0,
         }
+    }
+
+    /// Counts that this process got it from another one. At 65,535 the count stays.
+    pub const fn count_handoff(&mut self) {
+        self.handoffs = self.handoffs.saturating_add(1);
+    }
+
+    /// How often it was handed from one process to another.
+    #[must_use]
+    pub const fn handoffs(&self) -> u16 {
+        self.handoffs
     }
 
     /// The last and the longest round trip of our pings to the client, once there was one.

@@ -12,7 +12,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::clock::{Now, Stamp, is_reached, ticks};
-use crate::encoding::{Encode, Malformed, Reader, Writer, encode_fields};
+use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields};
 
 /// The two settings, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,14 +229,14 @@ impl fmt::Debug for Secret {
 }
 
 encode_fields!(Keepalive {
-    heard: tick,
-    pinged: tick,
-    is_silent,
-    is_unanswered,
-    oldest,
-    newest,
-    last,
-    worst,
+    1 heard: tick = 0,
+    2 pinged: tick = 0,
+    3 is_silent = false,
+    critical 4 is_unanswered = false,
+    critical 5 oldest = Stamp(0),
+    critical 6 newest = Stamp(0),
+    7 last = u32::MAX,
+    8 worst = 0,
 });
 
 impl Encode for Secret {
@@ -244,7 +244,7 @@ impl Encode for Secret {
         self.get().write(to);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
         Encode::read(from).map(Self::new)
     }
 }

@@ -119,7 +119,8 @@ enum Outcome {
 }
 
 impl Connections {
-    pub(super) fn new(door: Arc<Door>, start: Instant) -> Self {
+    /// Ticks count from `start`, and it is tick `now`.
+    pub(super) fn new(door: Arc<Door>, start: Instant, now: u32) -> Self {
         Self {
             door,
             service: None,
@@ -130,7 +131,7 @@ impl Connections {
             listening: None,
             stage: Stage::Serving,
             opened: Vec::new(),
-            wheel: Wheel::new(0),
+            wheel: Wheel::new(now),
             start,
             due: None,
             pipe: RefCell::default(),
@@ -146,6 +147,7 @@ impl Connections {
 
     /// Begins to accept, on this worker.
     pub(super) fn listen(&mut self, mut listening: Listening, registry: &Registry) {
+        self.stop_listening(registry);
         match listening.register(registry) {
             Ok(()) => self.listening = Some(listening),
             Err(fault) => tracing::error!(%fault, "cannot listen"),

@@ -24,6 +24,8 @@ pub(super) struct Slot {
     pub(super) delivery: Option<NonZeroU32>,
     /// It is on the list of those whose turn was over too early.
     pub(super) listed: bool,
+    /// It is not given to another process: one has refused it.
+    pub(super) stays: bool,
 }
 
 /// An idle tunnel is its slot and its node in the wheel, and no more, but for a long text in its
@@ -45,7 +47,7 @@ impl From<&Event> for SocketEvents {
 
 impl Slot {
     pub(super) fn new(tunnel: Tunnel) -> Self {
-        Self { tunnel, local: Local::default(), delivery: None, listed: false }
+        Self { tunnel, local: Local::default(), delivery: None, listed: false, stays: false }
     }
 
     /// The tunnel at this moment.
@@ -82,6 +84,11 @@ impl Slot {
     /// The last of it is on its way: nothing more passes.
     pub(super) fn is_closing(&self) -> bool {
         self.delivery.is_some() || self.tunnel.state.is_closing()
+    }
+
+    /// It can go on in another process.
+    pub(super) fn can_move(&self) -> bool {
+        !self.stays && !self.is_closing()
     }
 
     /// The tunnel, ready to be closed. After a reset, closing resets the other side, too; without

@@ -7,7 +7,9 @@
 //! finds its slot empty, never with another tunnel in it. A tunnel that leaves takes its two
 //! registrations away, so that no later round hears of it either.
 
+mod delivery;
 mod draining;
+mod moving;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +21,8 @@ use std::net::TcpStream;
 use std::num::NonZeroU32;
 use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
@@ -30,6 +32,7 @@ use slab::Slab;
 use socket2::SockRef;
 
 use super::connections::{Connections, NewTunnel};
+use super::origin::{elapsed, start};
 use super::room;
 use super::slot::{Slot, from_token, to_token};
 use super::sockets::Kernel;
@@ -41,6 +44,8 @@ use crate::tunnel::flow::READ_BUFFER;
 use crate::tunnel::rules::Rulebook;
 use crate::tunnel::{Next, Peer, Tunnel};
 use crate::websocket::keepalive::Secret;
+use delivery::Delivery;
+use moving::Cursor;
 
 /// Everything that there is to hear of a tunnel's socket. An urgent byte stops a read short of what lies behind it;
 /// its event says so.
@@ -57,16 +62,6 @@ pub(super) const WOKEN: Token = Token(usize::MAX);
 /// with the next call.
 const EVENTS: usize = 1024;
 
-/// How long the last bytes have to arrive before the reset that follows them.
-///
-/// A reset (`SO_LINGER` 0) throws away what is in the send queue, and one that overtakes lost data
-/// makes it lost for good; some systems drop unread data when one arrives. Whether all has been
-/// acknowledged cannot be asked without `unsafe` (`SIOCOUTQ`), so that every reset that is passed on
-/// waits. A FIN would not lose anything, but it would call a stream complete that was cut. One
-/// second covers one retransmission on a long way (RFC 6298 starts with 1 s, Linux with 200 ms above
-/// the round trip), and nobody waits for a reset. It is cut short where the other side is reset, too.
-const LAST_BYTES: Duration = Duration::from_secs(1);
-
 /// Places that are kept when the last tunnel has gone: 128 KiB. Giving them back takes four system
 /// calls, and a fault for each page when they are taken again.
 const KEPT: usize = 256;
@@ -80,6 +75,7 @@ pub(super) struct Worker {
     on_end: Arc<OnEnd>,
     connections: Connections,
     slots: Slab<Slot>,
+    cursor: Cursor,
     /// The first key that no tunnel had yet since the slab was new.
     reach: usize,
     /// Read into by every tunnel; empty between two calls.
@@ -99,13 +95,6 @@ pub(super) struct Worker {
     drained_at: Option<u32>,
 }
 
-/// The slot may have ended early and been filled again: it is meant if it has the same number.
-struct Delivery {
-    until: Instant,
-    key: usize,
-    number: NonZeroU32,
-}
-
 impl Worker {
     pub(super) fn new(poll: Poll, door: Arc<Door>, on_end: Arc<OnEnd>, rulebook: Rulebook) -> Self {
         let woken_at = elapsed();
@@ -117,10 +106,11 @@ impl Worker {
             now,
             drained_at: None,
             poll,
-            connections: Connections::new(Arc::clone(&door), *START),
+            connections: Connections::new(Arc::clone(&door), start(), now.tick),
             door,
             on_end,
             slots: Slab::new(),
+            cursor: Cursor::default(),
             reach: 0,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             kernel: Kernel::default(),
@@ -278,47 +268,20 @@ impl Worker {
         }
     }
 
-    fn begin_delivery(&mut self, key: usize) {
-        let Some(slot) = self.slots.get_mut(key) else {
-            return;
-        };
-        self.deliveries_begun = self.deliveries_begun.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        slot.delivery = Some(self.deliveries_begun);
-        self.deliveries.push_back(Delivery {
-            until: Instant::now() + LAST_BYTES,
-            key,
-            number: self.deliveries_begun,
-        });
-    }
-
-    /// Ends those whose time has come; the time to the next one. Without any, no clock is asked.
-    fn end_deliveries(&mut self) -> Option<Duration> {
-        self.deliveries.front()?;
-        let now = Instant::now();
-        while let Some(&Delivery { until, key, number }) = self.deliveries.front() {
-            if now < until {
-                return Some(until - now);
-            }
-            self.deliveries.pop_front();
-            let slot = self.slots.get(key);
-            if slot.is_some_and(|slot| slot.delivery == Some(number)) {
-                self.end(key);
-            }
-        }
-        None
-    }
-
     /// Whether to go on.
     fn carry_out_orders(&mut self) -> bool {
         let mut goes_on = true;
         for order in self.door.take_orders() {
             match order {
-                Order::Adopt(tunnel) => self.adopt(tunnel),
+                Order::Adopt { tunnel, stays } => self.adopt(tunnel, stays),
+                Order::Resume(batch) => self.resume(batch),
+                Order::Take(request) => self.take(request),
                 Order::Enter(connection) => self.connections.enter(connection, Instant::now()),
                 Order::Serve(proxy, ids) => self.connections.serve(proxy, ids),
                 Order::Listen(listening) => {
                     self.connections.listen(*listening, self.poll.registry());
                 }
+                Order::StopListening => self.connections.stop_listening(self.poll.registry()),
                 Order::Stage(stage) => {
                     self.connections.drain(stage, self.poll.registry(), Instant::now());
                 }
@@ -336,13 +299,12 @@ impl Worker {
         goes_on
     }
 
-    fn adopt(&mut self, mut tunnel: Tunnel) {
-        tunnel.state.identity.settle();
-        let opened = NewTunnel { tunnel, hears_client: false, hears_upstream: false };
-        self.take_in(opened, Slot::begin);
-    }
-
-    fn take_in(&mut self, new: NewTunnel, begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret)) {
+    /// The place of the tunnel, unless it has ended.
+    fn take_in(
+        &mut self,
+        new: NewTunnel,
+        begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret),
+    ) -> Option<usize> {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
         }
@@ -350,7 +312,8 @@ impl Worker {
         if let Err(fault) = register(self.poll.registry(), &new, entry.key()) {
             tracing::error!(%fault, "cannot register a tunnel");
             self.left();
-            return self.tell(new.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+            self.tell(new.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+            return None;
         }
         // The first event of each socket comes at once and says what it is ready for.
         let key = entry.key();
@@ -362,25 +325,30 @@ impl Worker {
             Next::Wait
         });
         if next == Next::Failed {
-            return self.fail(key);
+            self.fail(key);
+            return None;
         }
         self.drain_late(key);
         self.rearm(key);
+        Some(key)
     }
 
     fn end(&mut self, key: usize) {
-        let Some(slot) = self.slots.try_remove(key) else {
-            return;
-        };
+        let Some(slot) = self.remove(key) else { return };
+        let tunnel = slot.into_ended();
+        let end = tunnel.state.end();
+        self.tell(tunnel, end);
+    }
+
+    fn remove(&mut self, key: usize) -> Option<Slot> {
+        let slot = self.slots.try_remove(key)?;
         self.wheel.remove(key);
         deregister(self.poll.registry(), &slot.tunnel);
         if self.slots.is_empty() && self.reach > KEPT {
             self.give_back();
         }
         self.left();
-        let tunnel = slot.into_ended();
-        let end = tunnel.state.end();
-        self.tell(tunnel, end);
+        Some(slot)
     }
 
     /// Gives back the memory of many tunnels, once all are gone.
@@ -390,6 +358,7 @@ impl Worker {
         self.again = Vec::new();
         self.deliveries = VecDeque::new();
         self.reach = 0;
+        self.cursor = Cursor::default();
     }
 
     /// Ends a tunnel in which a panic happened. Both sides are reset: what was under way is lost, and
@@ -432,12 +401,20 @@ impl Drop for Worker {
         self.door.is_gone.store(true, Ordering::Relaxed);
         for order in self.door.close() {
             match order {
-                Order::Adopt(tunnel) => {
+                Order::Adopt { tunnel, .. } => {
                     self.left();
                     self.tell(tunnel, STOPPED);
                 }
+                Order::Resume(batch) => {
+                    for tunnel in batch.tunnels {
+                        self.left();
+                        self.tell(tunnel, STOPPED);
+                    }
+                }
                 // Whoever waits hears from the closed channel that there are none.
-                Order::TakeAll(_)
+                Order::Take(_)
+                | Order::TakeAll(_)
+                | Order::StopListening
                 | Order::Drain(_)
                 | Order::Enter(_)
                 | Order::Serve(..)
@@ -456,15 +433,6 @@ impl Drop for Worker {
 /// What nobody else can know of a tunnel.
 fn secret(key: usize) -> Secret {
     Secret::new(RandomState::new().hash_one(key))
-}
-
-/// The start of the count of ticks and stamps: one for the process, so that a tunnel can go from one
-/// worker to another.
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// Time since the start of the count.
-fn elapsed() -> Duration {
-    START.elapsed()
 }
 
 /// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is

@@ -128,6 +128,7 @@ fn messages_and_payload_of_each_side_are_logged() {
         ("close_by", "client"),
         ("ping_rtt", "-"),
         ("ping_rtt_worst", "-"),
+        ("handoffs", "0"),
     ] {
         assert_eq!(value(&line, key), expected, "{key}: {line}");
     }

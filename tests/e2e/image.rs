@@ -4,6 +4,9 @@
 //! answers. Without it these tests are left out, and the run says so. Names and ports are changed so that nothing of
 //! whoever runs the tests is touched, and each container is removed with the value that stands for it.
 
+mod handoff;
+mod systemd;
+
 use std::env;
 use std::fs;
 use std::io::{Read, Write};

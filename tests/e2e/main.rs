@@ -32,6 +32,7 @@ mod real_clients;
 mod older_container;
 
 /// The one path that elbows answers itself.
+mod handoff;
 mod health;
 /// Who is believed to be the client.
 mod proxy_header;
@@ -67,6 +68,8 @@ mod cut_off;
 mod frames;
 /// Sizes, silence, age, a side that takes nothing.
 mod limits;
+/// Tunnels of every kind at once, each byte of which both ends check.
+mod load;
 /// Slow and greedy clients and upstreams of plain requests, floods, half-open handshakes.
 mod slow_peers;
 
@@ -74,6 +77,8 @@ mod slow_peers;
 mod pings;
 /// Tunnels at the end of a process: each is told, in turn.
 mod tunnel_drain;
+/// elbows under that load, and whether the load would notice.
+mod under_load;
 
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;
@@ -87,6 +92,8 @@ mod process;
 mod settings;
 /// What it tells of itself when it is asked.
 mod summary;
+/// What starts it and watches it, and the files for that.
+mod supervisor;
 /// What it tells of what is wrong around it.
 mod warnings;
 

@@ -70,6 +70,22 @@ impl Elbows {
 
     /// The same; of standard output and error, what is piped is followed.
     pub fn spawn_to(
+        command: Command,
+        address: SocketAddr,
+        stdout: impl Into<Stdio>,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
+        let mut elbows = Self::spawn_unready_to(command, address, stdout, stderr);
+        elbows.wait_until_listening();
+        elbows
+    }
+
+    /// Starts `command`, which will listen at `address` or will not.
+    pub fn spawn_unready(command: Command, address: SocketAddr) -> Self {
+        Self::spawn_unready_to(command, address, Stdio::piped(), Stdio::piped())
+    }
+
+    fn spawn_unready_to(
         mut command: Command,
         address: SocketAddr,
         stdout: impl Into<Stdio>,
@@ -80,12 +96,11 @@ impl Elbows {
         let mut child = command.spawn().expect("elbows starts");
         let access_log = child.stdout.take().map_or_else(Lines::none, Lines::follow);
         let log = child.stderr.take().map_or_else(Lines::none, Lines::follow);
-        let mut elbows = Self { child, address, access_log, log };
-        elbows.wait_until_listening();
-        elbows
+        Self { child, address, access_log, log }
     }
 
-    fn wait_until_listening(&mut self) {
+    /// Waits until somebody listens at its address.
+    pub fn wait_until_listening(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         while TcpStream::connect(self.address).is_err() {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
@@ -94,6 +109,11 @@ impl Elbows {
             assert!(Instant::now() < deadline, "elbows does not listen at {}", self.address);
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
     }
 
     /// Its process id.

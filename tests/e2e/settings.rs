@@ -40,6 +40,10 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// One byte more than a UNIX socket's path may have.
+const TOO_LONG: &str = "/run/elbows/0123456789012345678901234567890123456789012345678901234567890123456789\
+                        01234567890123456789012345";
+
 /// Bad values, and what the sentence about each says besides variable and value.
 const BAD: &[(&str, &str, &str)] = &[
     ("LISTEN_ON", "45400x", "from 1 to 65535"),
@@ -169,6 +173,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DRAIN_CLOSE_CODE", "away", "1001, 1012, 1013, or a number from 4000 to 4999"),
     ("DRAIN_GRACE", "2", "a time with its unit"),
     ("DRAIN_GRACE", "25h", "must be from 0s to 1day"),
+    ("HANDOFF_SOCKET", "", "give off, or the absolute path"),
+    ("HANDOFF_SOCKET", "handoff.sock", "give off, or the absolute path"),
+    ("HANDOFF_SOCKET", "./run/handoff.sock", "give off, or the absolute path"),
+    ("HANDOFF_SOCKET", "/run/elbows/", "give off, or the absolute path"),
+    ("HANDOFF_SOCKET", "/run/elbows/..", "give off, or the absolute path"),
+    ("HANDOFF_SOCKET", TOO_LONG, "of 107 bytes at most"),
+    ("HANDOFF_SOCKET", "/nowhere/handoff.sock", "/nowhere: no directory for the socket"),
+    ("HANDOFF_SOCKET", "/dev/null/handoff.sock", "/dev/null: no directory for the socket"),
+    ("HANDOFF_SOCKET", "/tmp/handoff.sock", "others may write to this directory (mode 1777)"),
+    ("HANDOFF_DOWNGRADE", "yes", "on, off"),
     ("ACCESS_LOG", "xml", "text, json, off"),
     ("ACCESS_LOG_QUERY", "yes", "on, off"),
     ("LOG", "", "give error, warn"),
@@ -363,7 +377,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 41);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 43);
 }
 
 #[test]

@@ -198,6 +198,12 @@ impl Tunnels {
         Asked { socket, head }
     }
 
+    /// The same, where a handshake comes in this time.
+    pub fn try_asked(&self, patience: Duration) -> Option<Asked> {
+        let (socket, head) = self.sockets.recv_timeout(patience).ok()?;
+        Some(Asked { socket, head })
+    }
+
     /// The application's end of the next tunnel.
     pub fn accept(&self) -> Peer {
         self.asked().accept()
@@ -205,7 +211,12 @@ impl Tunnels {
 
     /// An open tunnel through `elbows`: the client's end and the application's.
     pub fn open(&self, elbows: &Elbows) -> (Peer, Peer) {
-        let mut client = Client::behind_balancer(elbows.address);
+        self.open_at(elbows.address)
+    }
+
+    /// The same through whoever listens at `address`.
+    pub fn open_at(&self, address: SocketAddr) -> (Peer, Peer) {
+        let mut client = Client::behind_balancer(address);
         client.send(handshake("/ws"));
         let upstream = self.accept();
         assert_eq!(client.read_head().status, 101);

@@ -30,6 +30,7 @@ use elbows::tunnel::{Identity, Protocol, Tunnel};
 use elbows::workers::{Options, Workers};
 
 mod frames;
+mod handoff;
 mod memory;
 
 /// No test waits longer for anything.

@@ -23,6 +23,7 @@ const RUNS: &[(&str, u64)] = &[
     ("exchange", 300_000),
     ("frames", 900_000),
     ("proxy_header", 1_800_000),
+    ("record", 4_000_000),
     ("requests", 1_000_000),
     ("responses", 1_000_000),
     ("tunnel", 500_000),

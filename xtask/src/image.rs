@@ -5,7 +5,8 @@
 //! one truth about what the image is. `FROM scratch` needs no registry.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::process::{self, cargo, program, root};
@@ -100,6 +101,9 @@ fn lay_out_context(binary: &str) -> std::io::Result<()> {
     }
     fs::create_dir_all(context.join("image"))?;
     fs::copy(root().join(binary), context.join("image/elbows"))?;
+    let directory = context.join("directories/elbows");
+    fs::create_dir_all(&directory)?;
+    fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
     let dockerfile = fs::read_to_string(root().join("Dockerfile"))?;
     fs::write(context.join("Dockerfile"), last_stage(&dockerfile))
 }
@@ -174,6 +178,7 @@ mod tests {
         let stage = last_stage(DOCKERFILE);
         assert!(stage.starts_with("FROM scratch\n"), "{stage}");
         assert!(stage.contains("\nCOPY /image/ /\n"), "{stage}");
+        assert!(stage.contains("\nCOPY --chown=65532:65532 /directories/ /run/\n"), "{stage}");
         assert!(!stage.contains("--from="), "{stage}");
         assert_eq!(stage.matches("FROM ").count(), 1, "{stage}");
     }

@@ -24,6 +24,7 @@ const NEEDED: &[&str] = &[
     "openssl",
     "python3",
     "python3-venv",
+    "python3-yaml",
     "strace",
     "systemd",
     "valgrind",

@@ -18,8 +18,16 @@ use crate::steps::{Outcome, Steps};
 use crate::{bench, deny, fuzz, packages, peers, python};
 
 /// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
-const SLOW_TOPICS: &[&str] =
-    &["applications", "balancers", "browser", "chaos", "pings", "slow_peers", "tunnel_drain"];
+const SLOW_TOPICS: &[&str] = &[
+    "applications",
+    "balancers",
+    "browser",
+    "chaos",
+    "pings",
+    "slow_peers",
+    "tunnel_drain",
+    "under_load",
+];
 
 /// Tests of other topics that `--fast` leaves out: each takes ten seconds or more, of which it waits most.
 const SLOW_TESTS: &[&str] = &[

@@ -69,6 +69,7 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
             if length == 0 {
                 *place = None;
                 left -= 1;
+                outcome.ended += u64::from(told_to_end.is_none());
                 continue;
             }
             let bytes = buffer.get(..length).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::{fs, io};
 
 /// The process and its children, theirs, and so on, as they are now.
-pub(super) fn of(pid: u32) -> io::Result<Vec<u32>> {
+pub(crate) fn of(pid: u32) -> io::Result<Vec<u32>> {
     let mut all = vec![pid];
     let mut next = 0;
     while let Some(&parent) = all.get(next) {

@@ -10,11 +10,16 @@ use crate::process::Program;
 pub(super) fn program(
     own: &Path,
     cores: &[usize],
+    scratch: &Path,
     addresses: [SocketAddr; 2],
     setup: &Setup,
 ) -> Fallible<Program> {
     let program = Program::new("elbows", cores, &binary(own)?);
-    let settings = settings(addresses, setup);
+    let mut settings = settings(addresses, setup);
+    if setup.replacement.is_some() {
+        settings.push(("HANDOFF_SOCKET", scratch.join("handoff.sock").display().to_string()));
+        settings.push(("LOG", "info".to_owned()));
+    }
     Ok(settings.iter().fold(program, |program, (name, value)| program.variable(name, value)))
 }
 

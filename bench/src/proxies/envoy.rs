@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{installed, write};
+use super::{Replacement, Setup, installed, write};
 use crate::Fallible;
 use crate::process::Program;
 
@@ -14,17 +14,45 @@ pub(super) fn program(
     cores: &[usize],
     scratch: &Path,
     addresses: [SocketAddr; 2],
+    setup: &Setup,
 ) -> Fallible<Program> {
     let file = write(scratch, "envoy.yaml", &configuration(addresses))?;
-    Ok(Program::new("Envoy", cores, &installed(own, BINARY)?)
+    let program = Program::new("Envoy", cores, &installed(own, BINARY)?)
         .argument("--config-path")
         .argument(file)
         .argument("--concurrency")
         .argument("1")
-        // It would have shared memory, and one of it for all that run on this machine.
-        .argument("--disable-hot-restart")
         .argument("--log-level")
-        .argument("error"))
+        .argument("error");
+    let Some(Replacement { stays, epoch }) = setup.replacement else {
+        // It would have shared memory, and one of it for all that run on this machine.
+        return Ok(program.argument("--disable-hot-restart"));
+    };
+    let program = program
+        .argument("--base-id")
+        .argument(base().to_string())
+        .argument("--restart-epoch")
+        .argument(epoch.to_string());
+    Ok(match stays {
+        None => program,
+        // The listeners' connections are told to go over the first half of it.
+        Some(stays) => program
+            .argument("--drain-time-s")
+            .argument((stays.as_secs() / 2).to_string())
+            .argument("--parent-shutdown-time-s")
+            .argument(stays.as_secs().to_string()),
+    })
+}
+
+/// What tells the processes that replace each other from others on this machine.
+fn base() -> u32 {
+    std::process::id() % 100_000 + 1
+}
+
+/// Removes what processes that replace each other leave behind: the memory that they share (`shm_open(3)`).
+pub(crate) fn clean_up() {
+    // There is none where it never ran.
+    let _ = std::fs::remove_file(format!("/dev/shm/envoy_shared_memory_{}", base() * 10));
 }
 
 /// The words that make it say its version.

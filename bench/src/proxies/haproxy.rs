@@ -1,9 +1,9 @@
-//! HAProxy: HTTP mode, one thread. Buffers and all else as by default.
+//! HAProxy: HTTP mode, one thread, a master where it is to be reloaded. Buffers and all else as by default.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{ROOM, find, write};
+use super::{ROOM, Replacement, Setup, find, write};
 use crate::Fallible;
 use crate::process::Program;
 
@@ -11,20 +11,27 @@ pub(super) fn program(
     cores: &[usize],
     scratch: &Path,
     addresses: [SocketAddr; 2],
+    setup: &Setup,
 ) -> Fallible<Program> {
-    let file = write(scratch, "haproxy.cfg", &configuration(addresses))?;
+    let file = write(scratch, "haproxy.cfg", &configuration(addresses, setup.replacement))?;
     Ok(Program::new("HAProxy", cores, &find("haproxy")?)
-        .argument("-db")
+        .argument(if setup.replacement.is_some() { "-W" } else { "-db" })
         .argument("-q")
         .argument("-f")
         .argument(file))
 }
 
-pub(super) fn configuration([listen, application]: [SocketAddr; 2]) -> String {
+pub(super) fn configuration(
+    [listen, application]: [SocketAddr; 2],
+    replacement: Option<Replacement>,
+) -> String {
+    let stays = replacement.and_then(|replacement| replacement.stays);
+    let stays = stays.map(|stays| format!("\n    hard-stop-after {}s", stays.as_secs()));
+    let stays = stays.unwrap_or_default();
     format!(
         "global
     nbthread 1
-    maxconn {ROOM}
+    maxconn {ROOM}{stays}
 defaults
     mode http
     timeout connect 5s

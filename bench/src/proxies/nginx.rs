@@ -1,10 +1,10 @@
-//! nginx: one process, no master. Bodies are passed on as they come, as the others do, and never to a file;
+//! nginx: one process, no master unless it is to be reloaded. Bodies are passed on as they come, as the others do, and never to a file;
 //! buffers and all else as by default.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{ROOM, find, write};
+use super::{ROOM, Replacement, Setup, find, write};
 use crate::Fallible;
 use crate::process::Program;
 
@@ -12,9 +12,11 @@ pub(super) fn program(
     cores: &[usize],
     scratch: &Path,
     addresses: [SocketAddr; 2],
+    setup: &Setup,
 ) -> Fallible<Program> {
     let folder = scratch.display().to_string();
-    let file = write(scratch, "nginx.conf", &configuration(&folder, addresses))?;
+    let configuration = configuration(&folder, addresses, setup.replacement);
+    let file = write(scratch, "nginx.conf", &configuration)?;
     Ok(Program::new("nginx", cores, &find("nginx")?)
         .argument("-e")
         .argument("stderr")
@@ -24,12 +26,26 @@ pub(super) fn program(
         .argument(file))
 }
 
-pub(super) fn configuration(scratch: &str, [listen, application]: [SocketAddr; 2]) -> String {
+pub(super) fn configuration(
+    scratch: &str,
+    [listen, application]: [SocketAddr; 2],
+    replacement: Option<Replacement>,
+) -> String {
+    // A reload takes a master; its workers are root's where it is, for they have their files in a directory that is nobody
+    // else's.
+    let processes = match replacement {
+        None => "master_process off;".to_owned(),
+        Some(Replacement { stays, .. }) => {
+            let stays =
+                stays.map(|stays| format!("\nworker_shutdown_timeout {}s;", stays.as_secs()));
+            format!("master_process on;\nuser root;{}", stays.unwrap_or_default())
+        }
+    };
     // A connection to the application is one of them, too.
     let connections = 2 * ROOM + 100;
     format!(
         "daemon off;
-master_process off;
+{processes}
 pid {scratch}/nginx.pid;
 error_log stderr error;
 events {{

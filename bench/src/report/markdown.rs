@@ -39,7 +39,7 @@ elbows beside nginx, HAProxy, Envoy, Caddy, Traefik and a bare copy loop, on the
 cargo xtask bench
 ```
 
-It takes about 25 minutes on a machine that does nothing else. Every number here is the program's.
+It takes about 30 minutes on a machine that does nothing else. Every number here is the program's.
 
 ## How
 

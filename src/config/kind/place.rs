@@ -1,10 +1,12 @@
 //! Kinds of values that say where: sockets, hosts, networks, paths.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use super::{Kind, ListenOn, Wrong, each, list, parse_number, wrong};
+use crate::handoff::socket::MAX_PATH;
 
 const PORT_RULE: &str = "a port is a number from 1 to 65535";
 
@@ -177,6 +179,36 @@ impl Kind for Path {
 
     fn bounds(&self) -> String {
         String::from("a path, as `/ping`, `/health/live`")
+    }
+}
+
+/// The path of a UNIX socket. What is to be said of its directory is said where files are looked at.
+pub(in crate::config) struct SocketPath;
+
+impl Kind for SocketPath {
+    type Value = PathBuf;
+
+    fn read(&self, text: &str, or: &str) -> Result<PathBuf, Vec<Wrong>> {
+        let names_a_file =
+            text.rsplit('/').next().is_some_and(|name| !matches!(name, "" | "." | ".."));
+        if text.starts_with('/') && names_a_file && text.len() <= MAX_PATH && !text.contains('\0') {
+            return Ok(PathBuf::from(text));
+        }
+        wrong(
+            text,
+            format!(
+                "give {or}the absolute path of a UNIX socket, as /run/elbows/handoff.sock, of {MAX_PATH} bytes \
+                 at most"
+            ),
+        )
+    }
+
+    fn write(&self, value: &PathBuf) -> String {
+        value.display().to_string()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("an absolute path, as `/run/elbows/handoff.sock`")
     }
 }
 

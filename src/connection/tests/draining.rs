@@ -81,3 +81,48 @@ fn request_that_is_cut_is_logged_so() {
     assert!(!idle.drain(Stage::Over));
     assert_eq!((idle.over, idle.log()), (Some(false), vec![]));
 }
+
+/// A client that connected just before a new process took over is not refused.
+#[test]
+fn first_request_is_answered_where_a_new_process_has_taken_over() {
+    let mut shell = shell();
+    shell.drain(Stage::Yielding);
+    shell.run();
+    assert_eq!(shell.over, None);
+    shell.client_sends(GET);
+    shell.upstream_sends(OK);
+    let answer = shell.client_got();
+    assert!(answer.contains("\r\nConnection: close\r\n") && answer.ends_with("ok"), "{answer}");
+    assert!(shell.client.is_told_end);
+}
+
+#[test]
+fn idle_connection_ends_where_a_new_process_has_taken_over() {
+    let mut shell = shell();
+    shell.client_sends(GET);
+    shell.upstream_sends(OK);
+    shell.drain(Stage::Yielding);
+    shell.run();
+    assert_eq!(shell.over, Some(false));
+}
+
+#[test]
+fn health_checks_succeed_where_a_new_process_has_taken_over() {
+    let mut shell = shell();
+    shell.drain(Stage::Yielding);
+    shell.client_sends("GET /ping HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(shell.client_got().starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn connection_is_kept_again_where_the_new_process_has_failed() {
+    let mut shell = shell();
+    shell.drain(Stage::Yielding);
+    shell.drain(Stage::Serving);
+    for _ in 0..2 {
+        shell.client_sends(GET);
+        shell.upstream_sends(OK);
+        assert_eq!(shell.client_got(), OK);
+    }
+    assert_eq!(shell.over, None);
+}

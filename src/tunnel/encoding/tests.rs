@@ -1,6 +1,8 @@
-//! Every field of a state survives the way to bytes and back, in another process too.
+//! Every field of a state survives the way to bytes and back, in another process and another version too.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod golden;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -10,11 +12,13 @@ use proptest::sample::select;
 
 use super::*;
 use crate::clock::{Stamp, TICK};
+use crate::encoding::CRITICAL;
+use crate::encoding::change::Change;
 use crate::end::{End, Phase, Reason, Side};
 use crate::peer::Peer;
 use crate::tunnel::Identity;
 use crate::websocket::keepalive::Secret;
-use crate::websocket::scanner::{Rules, Scanner, Tally, Until};
+use crate::websocket::scanner::Scanner;
 
 fn now(tick: u32) -> Now {
     Now { tick, stamp: Stamp::at(TICK * tick) }
@@ -47,22 +51,6 @@ fn own_frame() -> impl Strategy<Value = OwnFrame> {
     ]
 }
 
-/// A scanner that has followed some bytes.
-fn scanner() -> impl Strategy<Value = Scanner> {
-    let bytes = prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..40),
-        // Heads, whole and not.
-        (prop::collection::vec(select(&[0x01, 0x82, 0x89, 0x8a, 0x88, 0x7e, 0x03][..]), 0..9)),
-    ];
-    (any::<bool>(), any::<bool>(), bytes).prop_map(|(is_client, is_strict, bytes)| {
-        let mut scanner = Scanner::new(if is_client { Peer::Client } else { Peer::Upstream });
-        let rules = Rules::new(None, None, is_strict);
-        let none = None::<fn([u8; 8]) -> bool>;
-        let _ = scanner.scan(&bytes, &rules, Until::End, &mut Tally::default(), none);
-        scanner
-    })
-}
-
 fn flow() -> impl Strategy<Value = Flow> {
     let source = prop_oneof![
         Just(Source::Open),
@@ -74,7 +62,7 @@ fn flow() -> impl Strategy<Value = Flow> {
     let passage = prop_oneof![Just(Passage::Open), Just(Passage::Discard), Just(Passage::Finish)];
     let waiting = prop::collection::vec(any::<u8>(), 0..20);
     let ends = (waiting, any::<u64>(), source, sink, any::<[bool; 5]>());
-    let frames = (scanner(), passage, own_frame(), any::<u32>());
+    let frames = (Scanner::any(), passage, own_frame(), any::<u32>());
     (ends, frames).prop_map(
         |((waiting, passed, source, sink, flags), (scanner, passage, own_frame, own))| {
             let [is_unscanned, has_moved, has_come, ends_behind_close, is_bulk] = flags;
@@ -97,28 +85,6 @@ fn flow() -> impl Strategy<Value = Flow> {
     )
 }
 
-/// What is known of a side after some pings and pongs.
-fn keepalive() -> impl Strategy<Value = Keepalive> {
-    (any::<u32>(), prop::collection::vec((any::<u32>(), 0..3_u8), 0..4)).prop_map(
-        |(start, events)| {
-            let secret = Secret::new(3);
-            let mut alive = Keepalive::new(start);
-            for (tick, event) in events {
-                match event {
-                    0 => alive.heard(tick),
-                    1 => drop(alive.ping(now(tick), secret)),
-                    _ => {
-                        let ping = alive.ping(now(tick), secret);
-                        let answered = now(tick.wrapping_add(1)).stamp;
-                        assert!(alive.is_answered_by(ping, answered, secret));
-                    }
-                }
-            }
-            alive
-        },
-    )
-}
-
 fn identity(instant: Instant) -> impl Strategy<Value = Identity> {
     let address = prop_oneof![
         (any::<Ipv4Addr>(), any::<u16>()).prop_map(SocketAddr::from),
@@ -137,13 +103,19 @@ fn state(instant: Instant) -> impl Strategy<Value = State> {
     let peer = prop::option::of(prop_oneof![Just(Peer::Client), Just(Peer::Upstream)]);
     let close = prop::option::of((select(&Side::ALL), any::<u16>()));
     let what = (identity(instant), flow(), flow(), any::<bool>(), any::<Option<u64>>());
-    let alive = (keepalive(), prop::option::of(keepalive()));
-    let times = (any::<[u32; 4]>(), close_handshake(), peer, close);
+    let alive = (Keepalive::any(), prop::option::of(Keepalive::any()));
+    let times = (any::<[u32; 4]>(), close_handshake(), peer, close, any::<u16>());
     (what, alive, times).prop_map(
         |(
             (identity, client, upstream, is_websocket, secret),
             (client_alive, upstream_alive),
-            ([since, seen, client_stall, upstream_stall], close_handshake, ended_first, close),
+            (
+                [since, seen, client_stall, upstream_stall],
+                close_handshake,
+                ended_first,
+                close,
+                handoffs,
+            ),
         )| State {
             identity,
             flows: Pair { client, upstream },
@@ -156,13 +128,19 @@ fn state(instant: Instant) -> impl Strategy<Value = State> {
             ended_first,
             idle: Mark { since, seen },
             stalled: Pair { client: client_stall, upstream: upstream_stall },
+            handoffs,
         },
     )
 }
 
+/// The instant of now, on a machine that has been up for a while.
+fn instant() -> Instant {
+    Instant::now() + Duration::from_secs(1000)
+}
+
 /// Some states, and the instant of now.
 fn states() -> impl Strategy<Value = (State, Instant)> {
-    let instant = Instant::now() + Duration::from_secs(1000);
+    let instant = instant();
     state(instant).prop_map(move |state| (state, instant))
 }
 
@@ -207,11 +185,112 @@ proptest! {
         let mut bytes = state.to_bytes(now(5), instant);
         let cut = cut.index(bytes.len());
         let read = |bytes: &[u8]| State::from_bytes(bytes, now(5), instant);
-        prop_assert_eq!(read(&bytes[..cut]).unwrap_err(), Malformed);
+        prop_assert_eq!(read(&bytes[..cut]).unwrap_err(), RecordFault::Malformed);
         let longer = [&bytes[..], b"!"].concat();
-        prop_assert_eq!(read(&longer).unwrap_err(), Malformed);
+        prop_assert_eq!(read(&longer).unwrap_err(), RecordFault::Malformed);
         let place = change.0.index(bytes.len());
         bytes[place] = change.1;
         drop(read(&bytes));
     }
+}
+
+/// What is written with the change, or nothing where there is no such place.
+fn changed(state: &State, change: Change) -> Option<Vec<u8>> {
+    let instant = state.identity.started();
+    let mut to = Writer::new().at(5, instant).changed(change);
+    state.write(&mut to);
+    let has_happened = to.change == Change::None;
+    let record = to.into_bytes();
+    let length = u32::try_from(record.len()).unwrap();
+    has_happened.then(|| [&[FORM][..], &length.to_be_bytes(), &record].concat())
+}
+
+fn read(bytes: &[u8], state: &State) -> Result<State, RecordFault> {
+    State::from_bytes(bytes, now(5), state.identity.started())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// A later version writes one field more in a record, whichever it is, at any depth.
+    #[test]
+    fn a_field_of_a_later_version_is_skipped_unless_it_is_critical(
+        (state, _) in states(),
+        number in 100..CRITICAL,
+    ) {
+        let mut places = 0;
+        while let Some(bytes) = changed(&state, Change::Add { place: places, tag: number }) {
+            let earlier = read(&bytes, &state).unwrap();
+            prop_assert_eq!(&earlier, &state);
+            let critical = Change::Add { place: places, tag: number | CRITICAL };
+            let bytes = changed(&state, critical).unwrap();
+            let fault = read(&bytes, &state).unwrap_err();
+            let is_named =
+                matches!(fault, RecordFault::UnknownField(_, unknown) if unknown == number);
+            prop_assert!(is_named, "{}", fault);
+            places += 1;
+        }
+        // The state, its identity, two flows, their scanners and positions, and more.
+        prop_assert!(places >= 16, "{} records", places);
+    }
+
+    /// An earlier version did not write some field: it has its default, or it is named.
+    #[test]
+    fn a_field_that_is_missing_has_its_default_or_is_named((state, _) in states()) {
+        let mut places = 0;
+        let mut missed = Vec::new();
+        while let Some(bytes) = changed(&state, Change::Omit(places)) {
+            match read(&bytes, &state) {
+                Ok(without) => {
+                    let again = without.to_bytes(now(5), state.identity.started());
+                    prop_assert!(again.len() <= bytes.len());
+                    prop_assert_eq!(read(&again, &state), Ok(without));
+                }
+                Err(RecordFault::MissingField(record, number)) => missed.push((record, number)),
+                Err(other) => panic!("{other}"),
+            }
+            places += 1;
+        }
+        for required in [("State", 1), ("State", 2), ("State", 3), ("Flow", 10)] {
+            prop_assert!(missed.contains(&required), "{:?}", required);
+        }
+    }
+
+    #[test]
+    fn a_field_that_comes_twice_is_refused((state, _) in states()) {
+        let mut places = 0;
+        while let Some(bytes) = changed(&state, Change::Repeat(places)) {
+            let fault = read(&bytes, &state).unwrap_err();
+            prop_assert!(matches!(fault, RecordFault::FieldOrder(..)), "{}", fault);
+            places += 1;
+        }
+    }
+}
+
+#[test]
+fn another_form_is_refused_by_its_number() {
+    let instant = instant();
+    let mut bytes = golden::idle(now(5), instant).to_bytes(now(5), instant);
+    bytes[0] = 2;
+    let fault = State::from_bytes(&bytes, now(5), instant).unwrap_err();
+    assert_eq!(fault, RecordFault::UnknownForm(2));
+}
+
+/// 9,000 idle tunnels are moved at once, in messages of some 200 KiB.
+#[test]
+fn an_idle_tunnel_is_a_few_hundred_bytes() {
+    let instant = instant();
+    let length = golden::idle(now(5), instant).to_bytes(now(5), instant).len();
+    assert!(length <= 400, "{length}");
+}
+
+#[test]
+fn handoffs_are_counted_up_to_the_last_number() {
+    let mut state = golden::idle(now(5), instant());
+    assert_eq!(state.handoffs(), 0);
+    state.count_handoff();
+    assert_eq!(state.handoffs(), 1);
+    state.handoffs = u16::MAX;
+    state.count_handoff();
+    assert_eq!(state.handoffs(), u16::MAX);
 }

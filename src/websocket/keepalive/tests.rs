@@ -17,6 +17,26 @@ fn moment(micros: u64) -> Now {
     Now { tick: 0, stamp: stamp(micros) }
 }
 
+impl Keepalive {
+    /// One with any value in each field.
+    pub(crate) fn any() -> impl Strategy<Value = Self> {
+        let moments = (any::<u32>(), any::<u32>(), any::<bool>());
+        let pings = (any::<bool>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
+        (moments, pings).prop_map(
+            |((heard, pinged, is_silent), (is_unanswered, oldest, newest, last, worst))| Self {
+                heard,
+                pinged,
+                is_silent,
+                is_unanswered,
+                oldest: Stamp(oldest),
+                newest: Stamp(newest),
+                last,
+                worst,
+            },
+        )
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 

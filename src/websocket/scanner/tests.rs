@@ -8,8 +8,47 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 
 use super::rules::Limit;
 use super::*;
+use crate::encoding::{Reader, RecordFault};
 
 const OURS: [u8; NONCE] = *b"our ping";
+
+impl Scanner {
+    /// One with any value in each field.
+    pub(crate) fn any() -> impl Strategy<Value = Self> {
+        let kept = prop::collection::vec(any::<u8>(), 0..=MAX_KEPT);
+        let position = prop_oneof![
+            (kept, any::<bool>()).prop_map(|(bytes, has_passed)| {
+                let mut kept = [0; MAX_KEPT];
+                kept[MAX_KEPT - bytes.len()..].copy_from_slice(&bytes);
+                let have = u8::try_from(bytes.len()).unwrap();
+                Position::Head { have, passed: if has_passed { have } else { 0 }, kept }
+            }),
+            (1..=u64::MAX, any::<bool>())
+                .prop_map(|(left, is_control)| Position::Payload { left, is_control }),
+            Just(Position::Lost),
+        ];
+        let counts = (any::<[u64; 3]>(), any::<[u32; 3]>());
+        let masking = prop_oneof![Just(Masking::Required), Just(Masking::Forbidden)];
+        (position, counts, any::<u16>(), masking, any::<bool>()).prop_map(
+            |(position, (long, short), close, masking, is_in_message)| {
+                let [message, messages, payload] = long;
+                let [fragments, pings, other_pongs] = short;
+                Self {
+                    position,
+                    message,
+                    messages,
+                    payload,
+                    fragments,
+                    pings,
+                    pongs: other_pongs,
+                    close: NonZeroU16::new(close),
+                    masking,
+                    is_in_message,
+                }
+            },
+        )
+    }
+}
 
 /// A caller as the relay is one, and all that it was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -741,4 +780,15 @@ fn a_pong_goes_on_with_its_last_byte() {
     follower.feed(&pong[13..]);
     assert_eq!(follower.passed, pong);
     assert_eq!(follower.scanner.counts().pongs, 1);
+}
+
+/// The payload of a frame that has ended is no place, nor are more bytes of a head than a head has.
+#[test]
+fn what_is_no_position_is_refused() {
+    let none_left = [&[1, 0x80, 1, 0, 0, 0, 8][..], &[0; 8]].concat();
+    let too_many = [&[0, 0x80, 1, 0, 0, 0, 14][..], &[0; 14]].concat();
+    for bytes in [none_left, too_many] {
+        let read = Reader::new(&bytes).whole::<Position>();
+        assert_eq!(read, Err(RecordFault::Malformed), "{bytes:?}");
+    }
 }

@@ -25,9 +25,7 @@ impl Connections {
                 break;
             }
         }
-        if let Some(listening) = self.listening.take() {
-            listening.deregister(registry);
-        }
+        self.stop_listening(registry);
         self.links.close_idle(registry);
         let keys: Vec<_> = self.all.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -37,6 +35,14 @@ impl Connections {
                 // It has a turn: what has come is read, and what is idle ends.
                 self.list(key);
             }
+        }
+    }
+
+    /// Accepts nobody any more, and has no listener. Who has connected and not been accepted is for whoever has a copy of
+    /// it.
+    pub(in crate::workers) fn stop_listening(&mut self, registry: &Registry) {
+        if let Some(listening) = self.listening.take() {
+            listening.deregister(registry);
         }
     }
 

@@ -43,11 +43,12 @@ fn panic_in_one_tunnel_ends_that_one_alone() {
     let (unlucky, client, upstream) = tunnel();
     let (lucky, mut talker, mut listener) = tunnel();
     // One in its turn, one while it is taken in.
-    worker.adopt(unlucky);
-    worker.adopt(lucky);
+    worker.adopt(unlucky, false);
+    worker.adopt(lucky, false);
     let (stillborn, other_client, other_upstream) = tunnel();
     let stillborn = NewTunnel { tunnel: stillborn, hears_client: false, hears_upstream: false };
-    worker.take_in(stillborn, |_, _, _, _| panic!("another, made on purpose"));
+    let place = worker.take_in(stillborn, |_, _, _, _| panic!("another, made on purpose"));
+    assert_eq!(place, None);
     assert_eq!(*ends.lock().unwrap(), [MISTAKE]);
 
     let next = guarded(|| panic!("a mistake, made on purpose by a test"));

@@ -69,28 +69,45 @@ pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     [&head(first, 0, payload.len()), payload].concat()
 }
 
-/// The frame that the bytes begin with, and its length on the wire.
-pub fn decode(bytes: &[u8]) -> Option<(Frame, usize)> {
+/// A frame's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Whether the message ends with it.
+    pub fin: bool,
+    /// The three bits of extensions.
+    pub rsv: u8,
+    /// What it is.
+    pub opcode: u8,
+    /// The masking key, if it has one.
+    pub key: Option<[u8; 4]>,
+    /// How many bytes of payload follow.
+    pub length: u64,
+}
+
+/// The head that the bytes begin with, and its length on the wire.
+pub fn decode_head(bytes: &[u8]) -> Option<(Head, usize)> {
     let [first, second, rest @ ..] = bytes else { return None };
     let (length, rest) = match second & 0x7f {
         126 => (u16::from_be_bytes(*rest.first_chunk()?).into(), &rest[2..]),
         127 => (u64::from_be_bytes(*rest.first_chunk()?), &rest[8..]),
         short => (short.into(), rest),
     };
-    let is_masked = second & 0x80 != 0;
-    let (key, rest) = if is_masked { (*rest.first_chunk()?, &rest[4..]) } else { ([0; 4], rest) };
-    let payload = rest.get(..usize::try_from(length).unwrap())?;
-    let payload: Vec<u8> =
-        payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
-    let used = bytes.len() - rest.len() + payload.len();
-    let frame = Frame {
-        fin: first & 0x80 != 0,
-        rsv: first >> 4 & 7,
-        opcode: first & 0xf,
-        is_masked,
-        payload,
-    };
-    Some((frame, used))
+    let (key, rest) =
+        if second & 0x80 == 0 { (None, rest) } else { (Some(*rest.first_chunk()?), &rest[4..]) };
+    let head =
+        Head { fin: first & 0x80 != 0, rsv: first >> 4 & 7, opcode: first & 0xf, key, length };
+    Some((head, bytes.len() - rest.len()))
+}
+
+/// The frame that the bytes begin with, and its length on the wire.
+pub fn decode(bytes: &[u8]) -> Option<(Frame, usize)> {
+    let (head, used) = decode_head(bytes)?;
+    let payload = bytes[used..].get(..usize::try_from(head.length).unwrap())?;
+    let used = used + payload.len();
+    let key = head.key.unwrap_or_default();
+    let payload = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+    let Head { fin, rsv, opcode, .. } = head;
+    Some((Frame { fin, rsv, opcode, is_masked: head.key.is_some(), payload }, used))
 }
 
 #[cfg(test)]

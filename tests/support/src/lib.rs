@@ -1,4 +1,4 @@
-//! What the tests of several modules and packages need, once: for `[dev-dependencies]` alone.
+//! What the tests of several modules and packages need, once: for `[dev-dependencies]`, and for programs that tests alone start.
 //!
 //! Nothing here knows elbows, so that the library's own tests can use it as well. Each module has its topic:
 //! frames of WebSockets, lines of the log, what the kernel says of a process, and the list of tests that were left

@@ -1,0 +1,406 @@
+//! The handoff's shell: carries out what the machines in [`crate::handoff`] say, on the connection between the two
+//! processes, and tells the log how it went.
+
+mod arrival;
+mod batches;
+mod door;
+mod report;
+
+use std::future::pending;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+
+use self::batches::Batches;
+
+pub use self::arrival::ArriveError;
+pub(super) use self::arrival::{Arrival, Takeover, arrive};
+pub(super) use self::door::{Door, accept};
+use super::listeners::{Added, Listeners};
+use super::{Server, StartError};
+use crate::handoff::message::{Counted, Message, Places, Rates, Release};
+use crate::handoff::predecessor::descriptors_for;
+use crate::handoff::socket::{self, Connection, Received};
+use crate::handoff::{Action, Machine, Outcome, Why};
+use crate::workers;
+
+/// What this process calls itself to the other.
+const BUILD: &str = concat!("elbows ", env!("CARGO_PKG_VERSION"));
+
+/// How long something pauses that fails for lack of descriptors or memory.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a conversation tells control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The successor serves. What is left here is to be drained.
+    HandedOver,
+    /// It was given up, and this process goes on.
+    Kept,
+    /// The process before gave it up, and has its tunnels again: this one ends.
+    GaveBack(Why),
+}
+
+/// What the process before this one has to know while it finishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Later {
+    /// This process serves.
+    #[default]
+    Serves,
+    /// Another one does, and has the listeners.
+    HandedOn,
+    /// This process is about to end.
+    Leaves,
+}
+
+/// One conversation with the other process.
+pub(super) struct Conversation {
+    connection: Connection,
+    server: Arc<Server>,
+    machine: Box<dyn Machine + Send>,
+    role: Role,
+    batches: Batches,
+    /// Listeners that the settings add to those of the predecessor.
+    added: Added,
+    /// What came beside the last message.
+    descriptors: Vec<OwnedFd>,
+    /// What was counted when COUNTERS went.
+    counted: Vec<Counted>,
+    /// Changes when the process is told to stop.
+    stop: watch::Receiver<()>,
+    later: watch::Receiver<Later>,
+    begun: Instant,
+    /// How long it took until the successor served. Requests that the predecessor finishes after that do not count.
+    took: Option<Duration>,
+    /// What the other process calls itself.
+    build: String,
+    outcome: Option<Outcome>,
+}
+
+/// Which of the two this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Predecessor,
+    Successor,
+}
+
+impl Conversation {
+    fn new(
+        connection: Connection,
+        server: Arc<Server>,
+        role: Role,
+        machine: Box<dyn Machine + Send>,
+        begun: Instant,
+    ) -> Self {
+        Self {
+            connection,
+            batches: Batches::new(&server),
+            stop: server.door.stop.subscribe(),
+            later: server.later.subscribe(),
+            server,
+            machine,
+            role,
+            added: Added::default(),
+            descriptors: Vec::new(),
+            counted: Vec::new(),
+            begun,
+            took: None,
+            build: String::from("?"),
+            outcome: None,
+        }
+    }
+
+    /// The successor's, whose workers have started; `added` are the listeners that its settings add.
+    pub(super) fn take_over(takeover: Takeover, added: Added, server: Arc<Server>) -> Self {
+        let Takeover { connection, mut machine, offer, begun } = takeover;
+        // Before anything stands still. Without it all works, too.
+        if let Err(error) = socket::reserve_descriptors(descriptors_for(offer.tunnels)) {
+            tracing::warn!(%error, "handoff: no room for its descriptors in advance");
+        }
+        machine.prepared();
+        let conversation = Self::new(connection, server, Role::Successor, Box::new(machine), begun);
+        Self { added, build: offer.build, ..conversation }
+    }
+
+    /// Until this process serves, or will not. A process that is told to stop gives back what it has.
+    pub(super) async fn until_serving(&mut self) -> Option<Outcome> {
+        self.go_on(|machine| machine.is_serving()).await
+    }
+
+    /// What still comes when this process serves already.
+    pub(super) async fn rest(mut self) {
+        let outcome = self.go_on(|_| false).await;
+        self.tell(outcome).await;
+        self.server.has_predecessor.send_replace(false);
+        if let Some(Outcome::Kept(why)) = outcome {
+            let _ = self.server.events().send(Event::GaveBack(why)).await;
+        }
+    }
+
+    /// The process is told to stop.
+    fn stop(&mut self) {
+        if self.role == Role::Successor && !self.machine.is_serving() {
+            tracing::info!("told to stop while it takes over: what came is given back");
+        }
+        self.machine.stop();
+    }
+
+    /// Goes on until it is over, or `is_enough`.
+    async fn go_on(&mut self, is_enough: impl Fn(&dyn Machine) -> bool) -> Option<Outcome> {
+        loop {
+            while let Some(action) = self.machine.next() {
+                self.carry_out(action).await;
+            }
+            if self.outcome.is_some() || is_enough(&*self.machine) {
+                return self.outcome;
+            }
+            if self.role == Role::Predecessor {
+                self.server.door.is_moving.store(self.machine.is_moving(), Ordering::Relaxed);
+            }
+            let deadline = self.machine.deadline();
+            tokio::select! {
+                // A process that stood still reads what has come before it looks at the clock.
+                biased;
+                received = receive(&self.connection) => match received {
+                    Some((message, received)) => self.received(message, received),
+                    None => self.machine.ended(),
+                },
+                () = until(deadline) => self.machine.time(Instant::now()),
+                // The sender is the server's, which this has.
+                Ok(()) = self.stop.changed() => self.stop(),
+                Ok(()) = self.later.changed() => self.tell_later(),
+            }
+        }
+    }
+
+    /// What becomes of this process the one before it has to know, which still finishes.
+    fn tell_later(&mut self) {
+        match *self.later.borrow_and_update() {
+            Later::Serves => {}
+            Later::HandedOn => self.machine.handed_on(),
+            Later::Leaves => self.machine.leave(),
+        }
+    }
+
+    fn received(&mut self, message: Option<Message>, received: Received) {
+        let Some(message) = message else {
+            tracing::error!("the other process of a handoff sent what is no message");
+            return self.machine.malformed();
+        };
+        tracing::debug!(?message, "handoff");
+        match &message {
+            Message::Hello(hello) => self.build.clone_from(&hello.build),
+            Message::Batch(batch) => {
+                self.batches.came(batch.clone(), received.descriptors);
+                return self.machine.received(message, Instant::now());
+            }
+            _ => {}
+        }
+        self.descriptors = received.descriptors;
+        self.machine.received(message, Instant::now());
+    }
+
+    async fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send(message) => {
+                tracing::debug!(?message, "handoff");
+                self.send(&message);
+            }
+            Action::Collect { number, most } => {
+                let (tunnels, has_more) = self.batches.collect(number, most).await;
+                self.machine.collected(number, tunnels, has_more, Instant::now());
+            }
+            Action::SendBatch { number } => {
+                if let Err(error) = self.batches.send(number, &self.connection) {
+                    tracing::error!(%error, "tunnels cannot be sent to the other process");
+                    self.machine.cannot_send();
+                }
+            }
+            Action::Give { number, refused } => {
+                let yours = Message::Yours { number }.to_bytes();
+                match self.connection.try_send(&yours, &[]) {
+                    Ok(()) => self.batches.give(number, &refused),
+                    Err(error) => {
+                        // It has not heard that they are its own, and will not touch them.
+                        self.batches.put_back(number);
+                        if error.kind() != io::ErrorKind::BrokenPipe {
+                            tracing::error!(%error, "tunnels cannot be given to the other process");
+                            self.machine.cannot_send();
+                        }
+                    }
+                }
+            }
+            Action::PutBack { number } => self.batches.put_back(number),
+            Action::Check { number } => {
+                self.batches.settle().await;
+                let refused = self.batches.check(number);
+                self.machine.checked(number, refused);
+            }
+            Action::Adopt { number } => self.batches.adopt(number),
+            Action::Forget { number } => self.batches.forget(number),
+            Action::StopListening => self.server.stop_listening(),
+            Action::SendListeners => self.send_listeners(),
+            Action::ListenAgain => self.server.listen_again(),
+            Action::Leave => {
+                self.took = Some(self.begun.elapsed());
+                self.server.make_way();
+            }
+            Action::Look => {
+                // The late tunnels of a process before this one come here, and go on from here.
+                let connections = self.server.workers.connections()
+                    + usize::from(*self.server.has_predecessor.borrow());
+                self.machine.looked(connections, Instant::now());
+            }
+            Action::SendCounters => {
+                let counters = self.count();
+                self.send(&Message::Counters(counters));
+            }
+            // It was carried out before this conversation began.
+            Action::Prepare(_) => {}
+            Action::Listen(places) => self.listen(&places),
+            Action::Count(counters) => {
+                for Counted { name, number } in counters {
+                    self.server.proxy.counters.add_named(&name, number);
+                }
+            }
+            Action::Limit => self.limit(),
+            Action::Over(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    fn send(&self, message: &Message) {
+        // A process that is gone is heard of by the end of the connection.
+        if let Err(error) = self.connection.try_send(&message.to_bytes(), &[]) {
+            tracing::debug!(%error, "handoff: not sent");
+        }
+    }
+
+    fn send_listeners(&mut self) {
+        let sent = match &*self.server.listeners() {
+            Some(listeners) => {
+                let (places, descriptors) = listeners.places();
+                self.connection.try_send(&Message::Listeners(places).to_bytes(), &descriptors)
+            }
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        if let Err(error) = sent {
+            tracing::error!(%error, "the listeners cannot be sent to the other process");
+            return self.machine.cannot_send();
+        }
+        let counters = self.count();
+        self.send(&Message::Counters(counters));
+        let rates = Rates(self.server.proxy.limits.live_rates(Instant::now()));
+        let sent = socket::memfd_from(&rates.to_bytes()).and_then(|memory| {
+            self.connection.try_send(&Message::Limits.to_bytes(), &[memory.as_fd()])
+        });
+        if let Err(error) = sent {
+            tracing::warn!(%error, "the rates of clients cannot be handed over, and begin anew");
+        }
+    }
+
+    /// What was counted since this was called before.
+    fn count(&mut self) -> Vec<Counted> {
+        let named = self.server.proxy.counters.named();
+        let now: Vec<_> = named
+            .map(|(name, counter)| Counted { name: name.into_owned(), number: counter.get() })
+            .collect();
+        let before = mem::replace(&mut self.counted, now.clone());
+        let before = before.into_iter().map(|counted| counted.number).chain(std::iter::repeat(0));
+        now.into_iter()
+            .zip(before)
+            .map(|(counted, before)| {
+                let number = counted.number.saturating_sub(before);
+                Counted { number, ..counted }
+            })
+            .filter(|counted| counted.number > 0)
+            .collect()
+    }
+
+    fn listen(&mut self, places: &Places) {
+        let descriptors = mem::take(&mut self.descriptors);
+        let added = mem::take(&mut self.added);
+        let listeners = added.complete(&self.server.proxy.config, places, descriptors);
+        let result = listeners.map_err(|error| error.to_string());
+        let result = result
+            .and_then(|listeners| self.server.listen(listeners).map_err(|error| error.to_string()));
+        self.took = Some(self.begun.elapsed());
+        self.machine.listening(result.map_err(|error| {
+            tracing::error!("cannot take over: {error}");
+            Why::CannotListen
+        }));
+    }
+
+    fn limit(&mut self) {
+        let descriptors = mem::take(&mut self.descriptors);
+        let memory = descriptors.first().ok_or(io::ErrorKind::UnexpectedEof.into());
+        match memory.and_then(|memory| socket::read_memfd(memory, batches::MOST_MEMORY)) {
+            Ok(bytes) => {
+                let Rates(rates) = Rates::from_bytes(&bytes);
+                self.server.proxy.limits.restore_rates(rates, Instant::now());
+            }
+            Err(error) => tracing::warn!(%error, "the rates of clients begin anew"),
+        }
+    }
+
+    /// The process before is dead, and did not hand its listeners over: binds them.
+    ///
+    /// # Errors
+    /// The variable, its value and what the kernel said.
+    pub(super) async fn listen_alone(&mut self) -> Result<(), StartError> {
+        let added = mem::take(&mut self.added);
+        let config = &self.server.proxy.config;
+        let listeners = Listeners::bind_after_death(config, added).await?;
+        Ok(self.server.listen(listeners)?)
+    }
+}
+
+/// A message, unless what came is none; nothing when the other process has ended.
+async fn receive(connection: &Connection) -> Option<(Option<Message>, Received)> {
+    loop {
+        match connection.receive().await {
+            Ok(Some(received)) => {
+                return Some((Message::from_bytes(&received.bytes).ok(), received));
+            }
+            Ok(None) => return None,
+            // It did not read all that it was sent. What it sent itself is still there.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            // The kernel lacks memory: the other process is there all the same.
+            Err(error) => {
+                tracing::error!(%error, "handoff: the connection cannot be read, and is tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+/// When ticks and stamps began to count here, in nanoseconds of the machine's monotonic clock.
+fn start_of_count() -> u64 {
+    nanoseconds(socket::monotonic().saturating_sub(workers::start().elapsed()))
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// This release.
+fn release() -> Release {
+    let number = |text: &str| text.parse().unwrap_or_default();
+    Release {
+        major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+        minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+        patch: number(env!("CARGO_PKG_VERSION_PATCH")),
+    }
+}

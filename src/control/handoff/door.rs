@@ -1,0 +1,134 @@
+//! How successors come in: one at a time, and those behind it hear that there is one.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::{BUILD, Conversation, Event, PAUSE, Role, receive, release, start_of_count};
+use crate::control::Server;
+use crate::handoff::message::{Message, Offer, PROTOCOL, RefuseWhy};
+use crate::handoff::predecessor::Predecessor;
+use crate::handoff::socket::{Connection, Listener};
+use crate::handoff::{ANSWER, Outcome};
+
+/// The door for successors: one conversation at a time, and what control says to it.
+pub(in crate::control) struct Door {
+    /// A conversation is under way.
+    is_busy: AtomicBool,
+    /// It moves tunnels: what is told to stop may as well let it.
+    pub(super) is_moving: AtomicBool,
+    /// Changes when the process is told to stop.
+    pub(super) stop: watch::Sender<()>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        let (is_busy, is_moving) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { is_busy, is_moving, stop: watch::Sender::new(()) }
+    }
+}
+
+impl Door {
+    /// The process is told to stop. Whether a conversation goes on all the same, and will tell how it ends.
+    pub(in crate::control) fn stop(&self) -> bool {
+        self.stop.send_replace(());
+        self.is_moving.load(Ordering::Relaxed)
+    }
+}
+
+/// The one conversation that is under way, for as long as this is there.
+struct Turn(Arc<Server>);
+
+impl Turn {
+    /// None: there is one already.
+    fn take(server: &Arc<Server>) -> Option<Self> {
+        let is_busy = server.door.is_busy.swap(true, Ordering::Relaxed);
+        (!is_busy).then(|| Self(Arc::clone(server)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Self(server) = self;
+        server.door.is_moving.store(false, Ordering::Relaxed);
+        server.door.is_busy.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Accepts successors, for as long as it is not dropped.
+pub(in crate::control) async fn accept(
+    server: Arc<Server>,
+    listener: OwnedFd,
+    events: mpsc::Sender<Event>,
+) {
+    let listener = match Listener::new(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "nobody can take over: HANDOFF_SOCKET"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok(connection) if connection.is_same_user().unwrap_or(false) => {
+                tokio::spawn(watched(Arc::clone(&server), connection, events.clone()));
+            }
+            Ok(_) => tracing::warn!("a process of another user wanted to take over"),
+            Err(error) => {
+                tracing::error!(%error, "a process that would take over was not accepted");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A panic in there is a mistake of ours, and must not be the end of accepting.
+async fn watched(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
+    if tokio::spawn(hand_over(Arc::clone(&server), connection, events.clone())).await.is_err() {
+        server.stop_listening();
+        server.listen_again();
+        let _ = events.send(Event::Kept).await;
+    }
+}
+
+async fn hand_over(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
+    let Some(turn) = Turn::take(&server) else {
+        return refuse_second(&server, &connection).await;
+    };
+    let now = Instant::now();
+    let drains_in = server.drains_in(now);
+    let refuses = drains_in.is_err().then_some(RefuseWhy::Draining);
+    let offer = Offer {
+        protocol: PROTOCOL,
+        build: BUILD.to_owned(),
+        tunnels: server.workers.open() as u64,
+        start: start_of_count(),
+        places: server.listeners().as_ref().map(|all| all.places().0).unwrap_or_default(),
+        drains_in: drains_in.unwrap_or_default(),
+    };
+    let finish_within = server.proxy.config.drain_period;
+    let machine = Box::new(Predecessor::new(offer, release(), refuses, finish_within, now));
+    let mut conversation =
+        Conversation::new(connection, Arc::clone(&server), Role::Predecessor, machine, now);
+    let outcome = conversation.go_on(|_| false).await;
+    drop(turn);
+    conversation.tell(outcome).await;
+    let event = match outcome {
+        Some(Outcome::Done) => Event::HandedOver,
+        _ => Event::Kept,
+    };
+    // Control is gone where the process ends.
+    let _ = events.send(event).await;
+}
+
+/// Says to a second successor that there is one already.
+async fn refuse_second(server: &Server, connection: &Connection) {
+    server.proxy.counters.handoff_refused.add(1);
+    let why = RefuseWhy::Busy;
+    tracing::warn!("handoff refused why={}: this process serves on", why.as_str());
+    let _ = connection.try_send(&Message::Refuse(why).to_bytes(), &[]);
+    // Its end, or a while: an answer that is not read yet is not to be overtaken.
+    let ends = async { while receive(connection).await.is_some() {} };
+    let _ = timeout(ANSWER, ends).await;
+}

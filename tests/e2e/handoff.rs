@@ -1,0 +1,134 @@
+//! Handoff: a new process takes over from the one that serves, and no tunnel notices.
+
+mod faults;
+mod refusals;
+mod relay;
+mod settings;
+mod states;
+mod times;
+mod under_load;
+mod under_way;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::proxy::{Elbows, free_port};
+use crate::web_socket::{BINARY, Peer, TEXT, Tunnels, value};
+
+/// Processes that hand over to each other: one directory, one address.
+struct Place {
+    directory: TempDir,
+    address: SocketAddr,
+    upstream: SocketAddr,
+}
+
+impl Place {
+    fn new(upstream: SocketAddr) -> Self {
+        let directory = directory();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        Self { directory, address, upstream }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("handoff.sock")
+    }
+
+    fn command(&self, settings: &[(&str, &str)]) -> Command {
+        let (mut command, _) = Elbows::prepare(Elbows::command(), self.upstream, &[]);
+        command
+            .env("LISTEN_ON", self.address.to_string())
+            .env("HANDOFF_SOCKET", self.socket())
+            .envs(settings.iter().copied());
+        command
+    }
+
+    /// The first process.
+    fn start(&self, settings: &[(&str, &str)]) -> Elbows {
+        Elbows::spawn(self.command(settings), self.address)
+    }
+
+    /// A process that takes over, once it serves.
+    fn take_over(&self, settings: &[(&str, &str)]) -> Elbows {
+        let new = Elbows::spawn(self.command(settings), self.address);
+        new.log.wait_for("listening on");
+        new
+    }
+
+    /// The same, and the process before has moved all that it had and ended.
+    fn hand_over(&self, old: &mut Elbows, settings: &[(&str, &str)]) -> Elbows {
+        let new = self.take_over(settings);
+        assert_eq!(old.wait().code(), Some(0));
+        new.log.wait_for("handoff from=");
+        new
+    }
+}
+
+/// A directory that is nobody else's.
+fn directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    directory
+}
+
+/// Whether a process is gone, but for its exit code.
+fn has_ended(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // Behind the name, which may hold anything (proc_pid_stat(5)).
+    stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+}
+
+/// A number of the line that tells of a handoff.
+fn number(line: &str, name: &str) -> u64 {
+    value(line, name).parse().unwrap_or_else(|_| panic!("{name} in {line}"))
+}
+
+fn talks((client, application): &mut (Peer, Peer), text: &str) {
+    client.send_frame(TEXT, text);
+    application.expect(TEXT, text);
+    application.send_frame(BINARY, text);
+    client.expect(BINARY, text);
+}
+
+#[test]
+fn tunnels_go_on_in_the_new_process_and_the_old_one_ends() {
+    let application = Tunnels::start();
+    let place = Place::new(application.address);
+    let mut old = place.start(&[]);
+    let mut tunnels: Vec<_> = (0..100).map(|_| application.open(&old)).collect();
+    for (number, tunnel) in tunnels.iter_mut().enumerate() {
+        talks(tunnel, &format!("before {number}"));
+    }
+    let mut new = place.take_over(&[]);
+    let line = new.log.wait_for("handoff from=");
+    assert_eq!((number(&line, "moved"), number(&line, "refused")), (100, 0));
+    assert_eq!(old.wait().code(), Some(0));
+    let line = old.log.wait_for("handoff to=");
+    assert_eq!((number(&line, "moved"), number(&line, "refused")), (100, 0));
+    for (number, tunnel) in tunnels.iter_mut().enumerate() {
+        talks(tunnel, &format!("after {number}"));
+    }
+    tunnels.push(application.open(&new));
+    for (mut client, mut application) in tunnels {
+        client.send_close(4001);
+        application.expect_close(4001);
+        application.send_close(4001);
+        client.expect_close(4001);
+        application.finish();
+        client.finish();
+    }
+    let lines = new
+        .access_log
+        .wait_until("101 lines", |lines| (lines.len() == 101).then(|| lines.to_vec()));
+    let handed: Vec<_> = lines.iter().map(|line| value(line, "handoffs")).collect();
+    assert_eq!(handed.iter().filter(|number| **number == "1").count(), 100);
+    assert!(lines.iter().all(|line| value(line, "close_code") == "4001"), "{}", lines[0]);
+    assert!(old.access_log.all().is_empty(), "no tunnel ended there");
+    new.signal(Signal::TERM);
+    assert_eq!(new.wait().code(), Some(0));
+}

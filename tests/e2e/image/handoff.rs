@@ -1,0 +1,117 @@
+//! The Docker recipe of docs/operations.md, by its very lines: a holder owns the network, and one container takes over from
+//! another while a client stays connected through the published port.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use super::*;
+
+/// What upgrade.sh has started. All of it is removed with the value, and the volume.
+struct Deployment {
+    holder: String,
+    volume: String,
+}
+
+impl Deployment {
+    /// upgrade.sh with words for `docker run`, to be run.
+    fn upgrade(&self, words: &[&str], image: &str) -> Command {
+        let mut command = Command::new(deploy("upgrade.sh"));
+        command.args(words.iter().map(|word| if *word == "elbows" { image } else { word }));
+        command.env("HOLDER", &self.holder).env("VOLUME", &self.volume);
+        command
+    }
+
+    /// The containers, those that have ended among them.
+    fn all(&self) -> Vec<String> {
+        let filter = format!("volume={}", self.volume);
+        let ids = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]);
+        ids.lines().map(str::to_owned).collect()
+    }
+
+    /// The one container that there is.
+    fn only(&self) -> String {
+        let [one] = &self.all()[..] else { panic!("{:?}", self.all()) };
+        one.clone()
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for container in self.all() {
+            if std::thread::panicking() {
+                eprintln!("{container} wrote:\n{}", logs(&container));
+            }
+            let _ = Command::new("docker").args(["rm", "--force", &container]).output();
+        }
+        let _ = Command::new("docker").args(["volume", "rm", &self.volume]).output();
+    }
+}
+
+fn deploy(file: &str) -> PathBuf {
+    root().join("deploy/docker").join(file)
+}
+
+/// What a container has written, the log first.
+fn logs(container: &str) -> String {
+    let logs = Command::new("docker").args(["logs", container]).output().expect("there is docker");
+    [logs.stderr, logs.stdout].map(|part| String::from_utf8_lossy(&part).into_owned()).concat()
+}
+
+fn echoes(client: &mut Client) {
+    client.send(b"\x81\x82\0\0\0\0hi");
+    assert_eq!(client.read_exact(4), b"\x81\x02hi");
+}
+
+#[test]
+fn websocket_stays_open_while_its_container_is_replaced() {
+    let Some(image) = image() else { return };
+    let operations = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let (_, recipe) = operations.split_once("\n### Docker\n").expect("the recipe");
+    let (recipe, _) = recipe.split_once("\n### ").expect("what follows it");
+    let (_, recipe) = recipe.split_once("```sh\n").expect("its lines");
+    let (recipe, _) = recipe.split_once("```").unwrap();
+    let [application, holder, upgrade] = recipe.lines().collect::<Vec<_>>()[..] else {
+        panic!("the recipe has other lines: {recipe}");
+    };
+    // Any image that waits will do, and ours can be made to.
+    let pause = "registry.k8s.io/pause:3.10";
+    assert!(holder.ends_with(pause), "{holder}");
+    let holder = holder.replace(pause, "elbows demo --app-on 45499");
+    let application = Container::run(application, &image, &[]);
+    let holder = Container::run(&holder, &image, &[("app", &application)]);
+    let address = holder.published(45400);
+    let deployment = Deployment { holder: holder.name.clone(), volume: unique() };
+    let words: Vec<_> = upgrade.split_whitespace().collect();
+    assert_eq!(words[0], "deploy/docker/upgrade.sh");
+
+    succeed(&mut deployment.upgrade(&words[1..], &image));
+    wait_until_it_answers(address, "GET /ping");
+    let mut client = echoed(Client::plain(address));
+    let old = deployment.only();
+
+    let mut waiting = Command::new("docker");
+    let waiting = waiting.args(["wait", &old]).stdout(Stdio::piped()).spawn().unwrap();
+    succeed(&mut deployment.upgrade(&words[1..], &image));
+    let ended = waiting.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stdout).trim(), "0");
+    let new = deployment.only();
+    assert_ne!(new, old);
+    echoes(&mut client);
+    echoed(Client::plain(address));
+    let log = logs(&new);
+    let line = log.lines().find(|line| line.contains("handoff from=")).expect("it is told");
+    assert!(line.contains(" moved=1 refused=0 "), "{line}");
+    let policy = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &new];
+    assert_eq!(docker(&policy), "on-failure");
+
+    // One that does not start: its log is printed, and nothing happens.
+    let wrong = [&["-e", "DRAIN_GRACE=soon"], &words[1..]].concat();
+    let output = deployment.upgrade(&wrong, &image).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("DRAIN_GRACE=\"soon\""), "{output:?}");
+    assert_eq!(deployment.only(), new);
+    echoes(&mut client);
+
+    docker(&["stop", &new]);
+    assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", &new]), "0");
+}

@@ -1,0 +1,55 @@
+"""Reads the files for Kubernetes, and sees that they have what a handoff needs.
+
+kubernetes.py POD DAEMONSET
+"""
+
+import sys
+
+import yaml
+
+pod, daemonset = (yaml.safe_load(open(path, encoding="utf-8")) for path in sys.argv[1:])
+
+
+def same(what, is_so, expected):
+    if is_so != expected:
+        sys.exit(f"{what} is {is_so!r}, and should be {expected!r}")
+
+
+def seconds(text):
+    return int(text.removesuffix("s"))
+
+
+def check(name, spec, kind):
+    """The pod's: no ports, one socket for all in a directory of the volume, not root, a drain that fits."""
+    [volume] = spec["volumes"]
+    same(f"{name}: the volume", set(volume) - {"name"}, {kind})
+    [first] = spec["initContainers"]
+    for container in spec["containers"]:
+        here = f"{name}: {container['name']}"
+        same(f"{here}: ports", "ports" in container, False)
+        settings = {variable["name"]: variable["value"] for variable in container["env"]}
+        for variable, value in settings.items():
+            same(f"{here}: {variable} is text", type(value), str)
+        [mount] = container["volumeMounts"]
+        same(f"{here}: the mount", mount["name"], volume["name"])
+        directory, _, _ = settings["HANDOFF_SOCKET"].rpartition("/")
+        same(f"{here}: the socket's directory", first["command"][-1], directory)
+        same(f"{here}: below the mount", directory.startswith(mount["mountPath"] + "/"), True)
+        same(f"{here}: its mode", "0700" in first["command"], True)
+        own = spec["securityContext"] | container["securityContext"]
+        same(f"{here}: the user", (own["runAsUser"], own["runAsNonRoot"]), (65532, True))
+        drain = sum(seconds(settings[f"DRAIN_{part}"]) for part in ("DELAY", "PERIOD", "GRACE"))
+        same(f"{here}: the drain fits", drain < spec["terminationGracePeriodSeconds"], True)
+
+
+same("the pod's kind", pod["kind"], "Pod")
+same("two containers", len(pod["spec"]["containers"]), 2)
+check("pod", pod["spec"], "emptyDir")
+same("the other's kind", daemonset["kind"], "DaemonSet")
+spec = daemonset["spec"]
+same("the labels", spec["template"]["metadata"]["labels"], spec["selector"]["matchLabels"])
+same("the update", spec["updateStrategy"]["rollingUpdate"], {"maxSurge": 1, "maxUnavailable": 0})
+# A process has 30 s to prepare itself, and then everything moves.
+same("time for the handoff", spec["minReadySeconds"] >= 60, True)
+same("the node's network", spec["template"]["spec"]["hostNetwork"], True)
+check("daemonset", spec["template"]["spec"], "hostPath")
