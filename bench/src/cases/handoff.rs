@@ -114,6 +114,7 @@ fn replace(bench: &Bench, proxy: Proxy, stays: Option<Duration>) -> Fallible<Rep
     let mut stage = bench.rig.stage(proxy, &setup)?;
     let held = stage.hold(bench.size(TUNNELS))?;
     let witnesses = stage.keep_up(WITNESSES, Work::Witness)?;
+    // So long the witnesses are watched before anything happens: it is what the rest is compared with.
     sleep(BEFORE);
     let start = Instant::now();
     let mut change = Change::begin(proxy, &stage, &setup)?;
