@@ -1,7 +1,7 @@
 //! Handoff: live tunnels move to a new process, and none of them notices.
 //!
 //! The process that serves is the **predecessor**, the one that takes over is the **successor**. They talk over one
-//! connection, on which each message is whole ([`message`]):
+//! connection, on which each message is whole (`message`):
 //!
 //! ```text
 //!  successor                                    predecessor
@@ -23,10 +23,10 @@
 //! Whose a tunnel is follows from three rules. The successor touches a tunnel only once it was told YOURS, or when
 //! the connection ends without an ABORT: then the predecessor is dead and nobody else has it. The predecessor takes back
 //! only what it has not given by YOURS. And nobody who lives closes the connection without an ABORT or a BYE before it. After an
-//! ABORT the successor [gives](giving) back all that it has, in the same way, so that the predecessor goes on as if
+//! ABORT the successor gives (`giving`) back all that it has, in the same way, so that the predecessor goes on as if
 //! nothing had been.
 //!
-//! [`predecessor`] and [`successor`] are machines without sockets and clocks: messages and time come in, [`Action`]s come
+//! `predecessor` and `successor` are machines without sockets and clocks: messages and time come in, `Action`s come
 //! out. Who carries them out is `control::handoff`; the connection itself is `socket`.
 
 pub(crate) mod giving;

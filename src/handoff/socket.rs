@@ -31,7 +31,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 pub use self::path::{BindError, MAX_PATH, bind, check};
 
-/// The longest message, in bytes. What is larger goes in a [memfd].
+/// The longest message, in bytes. What is larger goes in a [memfd](memfd_from).
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// The most descriptors that go with one message: `SCM_MAX_FD` of Linux.

@@ -160,7 +160,7 @@ impl Workers {
         }
     }
 
-    /// Accepts no connection any more, until [`Workers::listen`] is called again. The workers' listener is closed; those
+    /// Accepts no connection any more, until `listen` is called again. The workers' listener is closed; those
     /// who have connected and not been accepted wait for whoever has a copy of it.
     pub fn stop_listening(&self) {
         if let Some(door) = self.shared.doors.first() {
