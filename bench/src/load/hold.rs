@@ -77,7 +77,15 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
             // Behind our own end nothing can be said.
             if told_to_end.is_none() {
                 // A few bytes on a connection that carries nothing else fit.
-                connection.socket.write_all(&answer)?;
+                match connection.socket.write_all(&answer) {
+                    // It was reset behind what it sent.
+                    Err(fault) if is_gone(&fault) => {
+                        *place = None;
+                        left -= 1;
+                        outcome.ended += 1;
+                    }
+                    written => written?,
+                }
             }
         }
     }
@@ -85,6 +93,11 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
         return Err(io::Error::other(format!("{left} connections were not closed in 20 s")));
     }
     Ok(outcome)
+}
+
+/// Whether the other side has no connection any more.
+fn is_gone(fault: &io::Error) -> bool {
+    matches!(fault.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 /// Holds connections whose request heads are half there.
