@@ -377,7 +377,7 @@ impl Scanner {
         }
     }
 
-    /// Asked behind a frame, or in it.
+    /// Whether to stop here, behind a frame or in it.
     const fn has_reached(&self, until: Until) -> bool {
         match until {
             Until::End => false,
