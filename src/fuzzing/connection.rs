@@ -14,6 +14,7 @@ use super::exchange_reference::request_length;
 use super::shell::{Logged, Shell, address, config};
 use crate::config::{Config, ProxyProtocol};
 use crate::drain::Stage;
+use crate::proxy_protocol;
 
 /// Bytes that the client, or the upstreams, send at most: less than what is kept, so that what is read does not depend
 /// on the pieces.
@@ -79,8 +80,10 @@ struct Run {
     chance: Option<Chance>,
     /// Events come only when nothing moves any more.
     is_at_rest: bool,
-    /// What the client sent behind its PROXY header.
+    /// What the client sent, without the PROXY header that is sent here before the first event.
     sent: Vec<u8>,
+    /// No header is sent here, and the script may send one: then `sent` begins with it.
+    may_send_header: bool,
     /// What the upstreams sent.
     sent_back: usize,
     requests: usize,
@@ -94,11 +97,12 @@ impl Run {
         let max_body_size = (settings & 4 != 0).then_some(10);
         let mut shell = Shell::new(Config { proxy_protocol, max_body_size, ..config() });
         shell.bulk = bulk;
-        if settings & 2 != 0 && settings & 8 == 0 {
+        let may_send_header = settings & 2 != 0 && settings & 8 != 0;
+        if settings & 2 != 0 && !may_send_header {
             shell.client.sends(HEADER.as_bytes());
         }
         let (sent, log) = (Vec::new(), Vec::new());
-        Self { shell, chance, is_at_rest, sent, sent_back: 0, requests: 0, log }
+        Self { shell, chance, is_at_rest, sent, may_send_header, sent_back: 0, requests: 0, log }
     }
 
     fn play(&mut self, mut script: Script<'_>) -> Outcome {
@@ -254,7 +258,11 @@ impl Run {
     /// Whether each request of the client asks for a head alone, as far as they can be told apart.
     fn to_head(&self) -> Vec<bool> {
         let mut flags = Vec::new();
-        let mut rest = &self.sent[..];
+        let header = match proxy_protocol::parse(&self.sent) {
+            Ok(Some((_, used))) if self.may_send_header => used,
+            _ => 0,
+        };
+        let mut rest = &self.sent[header..];
         while !rest.is_empty() {
             let start = rest.strip_prefix(b"\r\n").unwrap_or(rest);
             flags.push(start.starts_with(b"HEAD "));
