@@ -300,9 +300,11 @@ impl Shell {
         &mut self.links[link].peer
     }
 
-    /// The link that the next exchange gets.
+    /// The idle link that the next exchange gets: the last one that a look at the kernel would not give up.
     pub(crate) fn idle(&mut self) -> Option<&mut Peer> {
-        self.idle.last().map(|idle| &mut self.links[*idle].peer)
+        let is_good = |idle: &&usize| self.links[**idle].peer.is_good();
+        let idle = self.idle.iter().rfind(is_good).copied();
+        idle.map(|idle| &mut self.links[idle].peer)
     }
 
     /// The memory that is held for what goes to the client.

@@ -69,6 +69,11 @@ impl Peer {
         self.sent.is_empty()
     }
 
+    /// Whether an idle link to it can be used: nothing has come over it, no end either.
+    pub(crate) fn is_good(&self) -> bool {
+        self.is_read() && !self.has_ended()
+    }
+
     /// What it sent and nobody has read.
     pub(crate) fn unread(&self) -> Vec<u8> {
         self.sent.to_vec()

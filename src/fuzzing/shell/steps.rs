@@ -68,7 +68,7 @@ impl Shell {
             let place = self.idle.iter().rposition(is_there)?;
             let idle = self.idle.remove(place);
             let UpstreamPeer { peer, is_closed, .. } = &mut self.links[idle];
-            if peer.is_read() && !peer.has_ended() {
+            if peer.is_good() {
                 return Some(idle);
             }
             *is_closed = true;
