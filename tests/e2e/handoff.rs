@@ -1,6 +1,8 @@
 //! Handoff: a new process takes over from the one that serves, and no tunnel notices.
 
+mod chain;
 mod faults;
+mod real_peers;
 mod refusals;
 mod relay;
 mod settings;
@@ -8,6 +10,7 @@ mod states;
 mod times;
 mod under_load;
 mod under_way;
+mod verdicts;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -23,6 +23,7 @@ const SLOW_TOPICS: &[&str] = &[
     "balancers",
     "browser",
     "chaos",
+    "handoff::real_peers",
     "pings",
     "slow_peers",
     "tunnel_drain",
@@ -308,7 +309,8 @@ mod tests {
     fn each_test_that_is_left_out_is_there() {
         let folder = root().join("tests/e2e");
         for topic in SLOW_TOPICS {
-            assert!(folder.join(format!("{topic}.rs")).exists(), "{topic}");
+            let file = format!("{}.rs", topic.replace("::", "/"));
+            assert!(folder.join(file).exists(), "{topic}");
         }
         for test in SLOW_TESTS {
             let (topic, name) = test.split_once("::").unwrap_or_default();
