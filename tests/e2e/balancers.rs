@@ -98,7 +98,7 @@ impl Balancer {
     }
 
     /// A column of `HAProxy`'s statistics about elbows (its management guide, section 9.1).
-    fn column(&self, name: &str) -> String {
+    pub fn column(&self, name: &str) -> String {
         // It listens at its address a little before this socket has its name.
         let mut socket = None;
         wait_until("HAProxy tells its statistics", || {
@@ -118,7 +118,7 @@ impl Balancer {
     }
 
     /// Waits until a health check ended so: `L4OK` is a connection, `L7OK` the right status.
-    fn wait_for_check(&self, status: &str) {
+    pub fn wait_for_check(&self, status: &str) {
         wait_until(&format!("a check with {status}"), || self.column("check_status") == status);
     }
 }

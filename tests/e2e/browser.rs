@@ -83,7 +83,7 @@ impl Browser {
     }
 
     /// The value of an expression in the page.
-    fn value(&self, expression: &str) -> Value {
+    pub fn value(&self, expression: &str) -> Value {
         let script = format!("return {expression};");
         self.session_command("/execute/sync", &json!({ "script": script, "args": [] }))
     }

@@ -1,4 +1,8 @@
 //! Frames are followed: what passes is untouched, rules that are broken are seen, messages are counted.
+//!
+//! The cases, [`good_frames_pass`] and [`Breach`], are tried once more while the proxy is handed over (`handoff/verdicts.rs`).
+
+use std::net::SocketAddr;
 
 use crate::client::{Client, other_handshake};
 use crate::proxy::Elbows;
@@ -70,11 +74,97 @@ fn bad(frame: impl Fn(u8, &[u8]) -> Vec<u8>, mask: u8) -> Vec<(&'static str, Vec
 }
 
 /// A tunnel whose first word was understood, so that the first frame does not stand alone.
-fn tunnel(tunnels: &Tunnels, elbows: &Elbows) -> (Peer, Peer) {
-    let (mut client, mut upstream) = tunnels.open(elbows);
+fn tunnel(tunnels: &Tunnels, proxy: SocketAddr) -> (Peer, Peer) {
+    let (mut client, mut upstream) = tunnels.open_at(proxy);
     client.send_frame(TEXT, "up");
     upstream.expect(TEXT, "up");
     (client, upstream)
+}
+
+/// What each side says by the rules arrives as it was sent, at once and in pieces.
+pub fn good_frames_pass(tunnels: &Tunnels, proxy: SocketAddr) {
+    let (mut client, mut upstream) = tunnel(tunnels, proxy);
+    for (piece, from_client) in [(usize::MAX, true), (usize::MAX, false), (7, true), (7, false)] {
+        let (source, sink) =
+            if from_client { (&mut client, &mut upstream) } else { (&mut upstream, &mut client) };
+        let sent = good(|first, payload| source.frame(first, payload));
+        for piece in sent.chunks(piece) {
+            source.send(piece);
+        }
+        assert!(sink.read_exact(sent.len()) == sent, "{piece} {from_client}");
+    }
+}
+
+/// A tunnel on which one side is to break a rule.
+pub struct Breach {
+    rule: &'static str,
+    source: Peer,
+    sink: Peer,
+    bytes: Vec<u8>,
+    /// How many of the bytes are in front of the frame that breaks it.
+    before: usize,
+    sent: usize,
+}
+
+impl Breach {
+    /// One of each kind by the client.
+    pub fn by_client(tunnels: &Tunnels, proxy: SocketAddr) -> Vec<Self> {
+        let all = bad(masked, 0x80).into_iter();
+        all.map(|case| {
+            let (client, upstream) = tunnel(tunnels, proxy);
+            Self::new(case, client, upstream)
+        })
+        .collect()
+    }
+
+    /// One of each kind by the application.
+    pub fn by_upstream(tunnels: &Tunnels, proxy: SocketAddr) -> Vec<Self> {
+        let all = bad(unmasked, 0).into_iter();
+        all.map(|case| {
+            let (client, upstream) = tunnel(tunnels, proxy);
+            Self::new(case, upstream, client)
+        })
+        .collect()
+    }
+
+    fn new(
+        (rule, bytes, before): (&'static str, Vec<u8>, usize),
+        source: Peer,
+        sink: Peer,
+    ) -> Self {
+        Self { rule, source, sink, bytes, before, sent: 0 }
+    }
+
+    /// How many bytes there are in front of the frame that breaks the rule, and with it.
+    pub fn lengths(&self) -> [usize; 2] {
+        [self.before, self.bytes.len()]
+    }
+
+    /// Sends so many of the bytes in all.
+    pub fn send_up_to(&mut self, end: usize) {
+        self.source.send(&self.bytes[self.sent..end]);
+        self.sent = end;
+    }
+
+    /// All of it arrives as it was sent, and what follows it by no rule, too.
+    pub fn passes(mut self) {
+        self.bytes.extend(b"and more, by no rule at all");
+        self.send_up_to(self.bytes.len());
+        assert!(self.sink.read_exact(self.bytes.len()) == self.bytes, "{}", self.rule);
+        self.sink.send_frame(TEXT, "the other way is whole");
+        self.source.expect(TEXT, "the other way is whole");
+    }
+
+    /// The source gets to read 1002, and so does the sink, behind what came before the frame that broke the rule.
+    pub fn ends_with_1002(mut self) {
+        self.send_up_to(self.bytes.len());
+        let Self { rule, mut source, mut sink, bytes, before, .. } = self;
+        assert!(sink.read_exact(before) == bytes[..before], "{rule}");
+        let (frames, end) = sink.read_to_end();
+        let codes: Vec<_> = frames.iter().map(Frame::code).collect();
+        assert!(codes == [Some(1002)] && end.is_ok(), "{rule}: {frames:?} {end:?}");
+        source.expect_close(1002);
+    }
 }
 
 #[test]
@@ -82,21 +172,7 @@ fn frames_pass_as_they_came_however_they_are_split() {
     let tunnels = Tunnels::start();
     for check in ["observe", "strict"] {
         let elbows = Elbows::start(tunnels.address, &[("FRAME_CHECK", check)]);
-        let (mut client, mut upstream) = tunnel(&tunnels, &elbows);
-        for (piece, from_client) in [(usize::MAX, true), (usize::MAX, false), (7, true), (7, false)]
-        {
-            let (source, sink) = if from_client {
-                (&mut client, &mut upstream)
-            } else {
-                (&mut upstream, &mut client)
-            };
-            let sent = good(|first, payload| source.frame(first, payload));
-            for piece in sent.chunks(piece) {
-                source.send(piece);
-            }
-            assert!(sink.read_exact(sent.len()) == sent, "{check} {piece} {from_client}");
-        }
-        drop((client, upstream));
+        good_frames_pass(&tunnels, elbows.address);
     }
 }
 
@@ -157,59 +233,30 @@ fn close_of_the_upstream_is_logged_as_its_own() {
 fn broken_rules_pass_as_they_came_when_they_are_only_observed() {
     let tunnels = Tunnels::start();
     let elbows = Elbows::start(tunnels.address, &[]);
-    for (rule, bytes, _) in bad(masked, 0x80) {
-        let (mut client, mut upstream) = tunnel(&tunnels, &elbows);
-        let bytes = [bytes, b"and more, by no rule at all".to_vec()].concat();
-        client.send(&bytes);
-        assert!(upstream.read_exact(bytes.len()) == bytes, "{rule}");
-        upstream.send_frame(TEXT, "the other way is whole");
-        client.expect(TEXT, "the other way is whole");
+    for breaches in [Breach::by_client, Breach::by_upstream] {
+        breaches(&tunnels, elbows.address).into_iter().for_each(Breach::passes);
     }
-    for (rule, bytes, _) in bad(unmasked, 0) {
-        let (mut client, mut upstream) = tunnel(&tunnels, &elbows);
-        let bytes = [bytes, b"and more, by no rule at all".to_vec()].concat();
-        upstream.send(&bytes);
-        assert!(client.read_exact(bytes.len()) == bytes, "{rule}");
-        client.send_frame(TEXT, "the other way is whole");
-        upstream.expect(TEXT, "the other way is whole");
-    }
-}
-
-/// The source gets to read 1002, and so does the sink, behind what came before the frame that broke a rule.
-fn is_ended_with_1002(rule: &str, mut source: Peer, mut sink: Peer, bytes: &[u8], before: usize) {
-    source.send(bytes);
-    assert!(sink.read_exact(before) == bytes[..before], "{rule}");
-    let (frames, end) = sink.read_to_end();
-    let codes: Vec<_> = frames.iter().map(Frame::code).collect();
-    assert!(codes == [Some(1002)] && end.is_ok(), "{rule}: {frames:?} {end:?}");
-    source.expect_close(1002);
 }
 
 #[test]
 fn client_that_breaks_a_rule_ends_with_1002_when_the_check_is_strict() {
     let tunnels = Tunnels::start();
     let elbows = Elbows::start(tunnels.address, &[("FRAME_CHECK", "strict")]);
-    for (rule, bytes, before) in bad(masked, 0x80) {
-        let (client, upstream) = tunnel(&tunnels, &elbows);
-        is_ended_with_1002(rule, client, upstream, &bytes, before);
-    }
+    Breach::by_client(&tunnels, elbows.address).into_iter().for_each(Breach::ends_with_1002);
 }
 
 #[test]
 fn upstream_that_breaks_a_rule_ends_with_1002_when_the_check_is_strict() {
     let tunnels = Tunnels::start();
     let elbows = Elbows::start(tunnels.address, &[("FRAME_CHECK", "strict")]);
-    for (rule, bytes, before) in bad(unmasked, 0) {
-        let (client, upstream) = tunnel(&tunnels, &elbows);
-        is_ended_with_1002(rule, upstream, client, &bytes, before);
-    }
+    Breach::by_upstream(&tunnels, elbows.address).into_iter().for_each(Breach::ends_with_1002);
 }
 
 #[test]
 fn data_behind_a_close_does_not_pass_when_the_check_is_strict() {
     let tunnels = Tunnels::start();
     let elbows = Elbows::start(tunnels.address, &[("FRAME_CHECK", "strict")]);
-    let (mut client, mut upstream) = tunnel(&tunnels, &elbows);
+    let (mut client, mut upstream) = tunnel(&tunnels, elbows.address);
     client.send_close(1000);
     upstream.expect_close(1000);
     client.send_frame(TEXT, "more");
@@ -222,7 +269,7 @@ fn data_behind_a_close_does_not_pass_when_the_check_is_strict() {
 fn length_that_is_only_claimed_costs_no_memory() {
     let tunnels = Tunnels::start();
     let elbows = Elbows::start(tunnels.address, &[]);
-    let (mut client, mut upstream) = tunnel(&tunnels, &elbows);
+    let (mut client, mut upstream) = tunnel(&tunnels, elbows.address);
     let before = elbows.memory("VmHWM");
     // 2^62 bytes are announced; what comes of them passes.
     let claim = [&[FIN | BINARY, 0x80 | 0x7f][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat();

@@ -1,13 +1,17 @@
 //! Handoff: a new process takes over from the one that serves, and no tunnel notices.
 
+mod chain;
 mod faults;
+mod real_peers;
 mod refusals;
 mod relay;
 mod settings;
+mod skew;
 mod states;
 mod times;
 mod under_load;
 mod under_way;
+mod verdicts;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -40,7 +44,12 @@ impl Place {
     }
 
     fn command(&self, settings: &[(&str, &str)]) -> Command {
-        let (mut command, _) = Elbows::prepare(Elbows::command(), self.upstream, &[]);
+        self.command_of(Elbows::command(), settings)
+    }
+
+    /// The same of another binary.
+    fn command_of(&self, binary: Command, settings: &[(&str, &str)]) -> Command {
+        let (mut command, _) = Elbows::prepare(binary, self.upstream, &[]);
         command
             .env("LISTEN_ON", self.address.to_string())
             .env("HANDOFF_SOCKET", self.socket())

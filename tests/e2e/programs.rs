@@ -8,7 +8,7 @@ use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::proxy::{Lines, PATIENCE};
 pub struct Program {
     child: Child,
     name: String,
+    /// What it reads, where it is one that goes on until that ends.
+    input: Option<ChildStdin>,
     /// What it writes to standard output.
     pub output: Lines,
     /// What it writes to standard error.
@@ -28,10 +30,18 @@ pub struct Program {
 
 impl Program {
     /// Starts `command`.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// Starts `command`, which goes on until it is told to finish.
+    pub fn start_until_told(command: Command) -> Self {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(mut command: Command, input: Stdio) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
-        let started =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let started = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = match started {
             Ok(child) => child,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -41,7 +51,7 @@ impl Program {
         };
         let output = Lines::follow(child.stdout.take().expect("piped"));
         let errors = Lines::follow(child.stderr.take().expect("piped"));
-        Self { child, name, output, errors }
+        Self { input: child.stdin.take(), child, name, output, errors }
     }
 
     /// Its process id.
@@ -68,6 +78,11 @@ impl Program {
             .parse()
             .or_else(|_| format!("127.0.0.1:{place}").parse())
             .unwrap_or_else(|_| panic!("{} says no address in {line:?}", self.name))
+    }
+
+    /// Tells it to finish: its standard input ends.
+    pub fn finish(&mut self) {
+        drop(self.input.take().expect("it reads until it is told"));
     }
 
     /// Waits for its end, for `patience` at most.

@@ -14,6 +14,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -77,13 +78,13 @@ enum Seen {
 }
 
 /// The application: reads strictly, answers each request, keeps its connections.
-struct Application {
-    address: SocketAddr,
+pub struct Application {
+    pub address: SocketAddr,
     seen: Receiver<Seen>,
 }
 
 impl Application {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = channel();
@@ -261,17 +262,15 @@ fn required(expected: Expected) -> String {
     }
 }
 
-#[test]
-fn requests_have_one_meaning_or_are_refused() {
-    let app = Application::start();
-    let elbows = Elbows::start(app.address, &[]);
+/// Asks a proxy in front of `app` for each case. Where it does something else than it must, there is a line.
+pub fn wrong_requests(proxy: SocketAddr, app: &Application) -> String {
     let mut wrong = String::new();
     let mut number = 0;
     for (topic, cases) in cases::requests() {
         for case in cases {
             number += 1;
             for pieces in [Pieces::Whole, Pieces::Single] {
-                let did = of_request_in(pieces, elbows.address, &app, &case, PATIENCE);
+                let did = of_request_in(pieces, proxy, app, &case, PATIENCE);
                 if did != required(case.expected) {
                     let Case { name, expected, .. } = &case;
                     writeln!(wrong, "{topic}: {name}, {pieces:?}: {did}, not {expected:?}")
@@ -280,8 +279,16 @@ fn requests_have_one_meaning_or_are_refused() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{wrong}");
     assert!(number >= 150, "{number} cases");
+    wrong
+}
+
+#[test]
+fn requests_have_one_meaning_or_are_refused() {
+    let app = Application::start();
+    let elbows = Elbows::start(app.address, &[]);
+    let wrong = wrong_requests(elbows.address, &app);
+    assert!(wrong.is_empty(), "{wrong}");
     // No rule is without a case, a counter and a line with its name.
     let report = elbows.report();
     let counted: Vec<_> = http_faults(&report).collect();
@@ -476,12 +483,18 @@ fn head_in_single_bytes_is_the_same_head() {
 
 /// An application that answers every request head with `bytes` and closes.
 fn answering(bytes: &[u8]) -> SocketAddr {
+    answering_with(&Arc::new(Mutex::new(bytes.to_vec())))
+}
+
+/// The same; what it answers can change from one request to the next.
+pub fn answering_with(bytes: &Arc<Mutex<Vec<u8>>>) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let bytes = bytes.to_vec();
+    let bytes = Arc::clone(bytes);
     thread::spawn(move || {
         for mut socket in listener.incoming().map_while(Result::ok) {
             if crate::upstream::try_read_head(&mut socket).is_some() {
+                let bytes = bytes.lock().unwrap().clone();
                 let _ = socket.write_all(&bytes);
                 let _ = socket.shutdown(Shutdown::Write);
                 // Until the proxy closes as well, so that nothing is reset.
@@ -529,12 +542,13 @@ fn of_response(proxy: SocketAddr, reply: &Reply, patience: Duration) -> String {
     }
 }
 
-#[test]
-fn responses_have_one_meaning_or_are_502() {
+/// Lets an application answer with each case behind the proxy that `start` makes for it, and that lives as long as its
+/// second value. Where the proxy does something else than it must, there is a line.
+pub fn wrong_responses<T>(mut start: impl FnMut(&[u8]) -> (SocketAddr, T)) -> String {
     let mut wrong = String::new();
     for reply in cases::responses() {
-        let elbows = Elbows::start(answering(&reply.case.bytes), &[]);
-        let did = of_response(elbows.address, &reply, PATIENCE);
+        let (proxy, _lives) = start(&reply.case.bytes);
+        let did = of_response(proxy, &reply, PATIENCE);
         // Where all of it came at once, the connection may end before the head goes out.
         let cut = matches!(reply.case.expected, Expected::CutBody) && did == "closes";
         if did != required(reply.case.expected) && !cut {
@@ -542,6 +556,15 @@ fn responses_have_one_meaning_or_are_502() {
             writeln!(wrong, "{:?}: {name}: {did}, not {expected:?}", reply.asked).unwrap();
         }
     }
+    wrong
+}
+
+#[test]
+fn responses_have_one_meaning_or_are_502() {
+    let wrong = wrong_responses(|bytes| {
+        let elbows = Elbows::start(answering(bytes), &[]);
+        (elbows.address, elbows)
+    });
     assert!(wrong.is_empty(), "{wrong}");
 }
 

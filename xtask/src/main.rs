@@ -14,6 +14,7 @@ mod packages;
 mod peers;
 mod process;
 mod python;
+mod release;
 mod steps;
 mod test;
 
@@ -31,7 +32,8 @@ Commands:
         --fast         only format, clippy and most tests, for the loop of a developer; what it
                        leaves out (slow topics, image, bench, fuzz targets) is listed at its end
         --long         also what is new each time: property tests with another seed, chaos and each
-                       fuzz target for a minute; and tests that wait for minutes
+                       fuzz target for a minute; tests that wait for minutes; and handoffs from and to
+                       the release before, which is built from its tag
         --advisories   let cargo-deny look for advisories too; it fetches their database
         FILTER         run only the tests whose names contain it, and no fuzz target
   bench [--quick] [--case NAME]... [--proxy NAME]...

@@ -1,13 +1,15 @@
 //! `cargo xtask test`: all that CI runs, in the order in which a fault shows soonest.
 //!
 //! First what the tests need is installed, then the sources are looked at, then things are built and
-//! run. The tests find what was made here by two variables: `ELBOWS_TEST_PYTHON` is the Python with the
-//! PyPI packages, `ELBOWS_TEST_IMAGE` is the tag of the image (not set where there is no Docker engine). A third one,
+//! run. The tests find what was made here by three variables: `ELBOWS_TEST_PYTHON` is the Python with the
+//! PyPI packages, `ELBOWS_TEST_IMAGE` is the tag of the image (not set where there is no Docker engine), and
+//! `ELBOWS_TEST_RELEASE` is the binary of the release before (set by `--long`, where there is such a release). A fourth one,
 //! `ELBOWS_TEST_LONG`, says that there is time: tests that wait for minutes run, and chaos, property tests and fuzz
 //! targets try what the normal run, which is the same each time, does not. What was left out is listed at the end.
 
 use std::env;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +17,7 @@ use crate::account::{self, Account};
 use crate::image::{self, Engine};
 use crate::process::{self, cargo};
 use crate::steps::{Outcome, Steps};
-use crate::{bench, deny, fuzz, packages, peers, python};
+use crate::{bench, deny, fuzz, packages, peers, python, release};
 
 /// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
 const SLOW_TOPICS: &[&str] = &[
@@ -23,6 +25,7 @@ const SLOW_TOPICS: &[&str] = &[
     "balancers",
     "browser",
     "chaos",
+    "handoff::real_peers",
     "pings",
     "slow_peers",
     "tunnel_drain",
@@ -75,11 +78,8 @@ impl Options {
         if options.fast && options.advisories {
             return Err("`--fast` leaves out cargo-deny, and `--advisories` asks for it".to_owned());
         }
-        if options.long && !options.fuzzes() {
-            return Err(
-                "`--fast` and a filter leave out the fuzz targets, and `--long` asks for them"
-                    .to_owned(),
-            );
+        if options.fast && options.long {
+            return Err("`--fast` leaves out what takes long, and `--long` asks for it".to_owned());
         }
         Ok(options)
     }
@@ -153,15 +153,25 @@ fn run_steps(options: &Options, steps: &mut Steps, account: &mut Account) -> Res
         steps.run("cargo-deny", || done(deny::check(options.advisories)))?;
         steps.run("docs", docs)?;
     }
-    let mut has_image = false;
+    let mut made = Made::default();
     if !options.fast {
         steps.run("image", || {
             let outcome = build_image()?;
-            has_image = matches!(outcome, Outcome::Done);
+            made.has_image = matches!(outcome, Outcome::Done);
             Ok(outcome)
         })?;
     }
-    steps.run("tests", || done(tests(options, has_image, account)))?;
+    if options.long {
+        steps.run("release before", || match release::build(!options.no_install)? {
+            release::Before::Built { tag, binary } => {
+                println!("{tag}: {}", binary.display());
+                made.release_before = Some(binary);
+                Ok(Outcome::Done)
+            }
+            release::Before::Missing(why) => Ok(Outcome::Skipped(why)),
+        })?;
+    }
+    steps.run("tests", || done(tests(options, &made, account)))?;
     if options.measures() {
         steps.run("bench", || done(bench::run(&["--quick".to_owned()])))?;
     }
@@ -229,7 +239,14 @@ fn build_image() -> Result<Outcome, String> {
     Ok(Outcome::Done)
 }
 
-fn tests(options: &Options, has_image: bool, account: &mut Account) -> Result<(), String> {
+/// What the tests are to find.
+#[derive(Default)]
+struct Made {
+    has_image: bool,
+    release_before: Option<PathBuf>,
+}
+
+fn tests(options: &Options, made: &Made, account: &mut Account) -> Result<(), String> {
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.args(&options.filter).env("ELBOWS_TEST_PYTHON", python::interpreter());
     if options.fast && options.filter.is_none() {
@@ -251,11 +268,13 @@ fn tests(options: &Options, has_image: bool, account: &mut Account) -> Result<()
         println!("Property tests have the seed {seed}; PROPTEST_RNG_SEED={seed} repeats them.");
         tests.env("ELBOWS_TEST_LONG", "1").env("PROPTEST_RNG_SEED", seed);
     }
-    if has_image {
+    // What is left over from outside may be of other sources.
+    tests.env_remove("ELBOWS_TEST_IMAGE").env_remove("ELBOWS_TEST_RELEASE");
+    if made.has_image {
         tests.env("ELBOWS_TEST_IMAGE", image::TAG);
-    } else {
-        // One that is left over from outside may be an image of other sources.
-        tests.env_remove("ELBOWS_TEST_IMAGE");
+    }
+    if let Some(binary) = &made.release_before {
+        tests.env("ELBOWS_TEST_RELEASE", binary);
     }
     account::collect(&mut tests)?;
     process::run_watched(tests, |line| account.read(line))
@@ -308,7 +327,8 @@ mod tests {
     fn each_test_that_is_left_out_is_there() {
         let folder = root().join("tests/e2e");
         for topic in SLOW_TOPICS {
-            assert!(folder.join(format!("{topic}.rs")).exists(), "{topic}");
+            let file = format!("{}.rs", topic.replace("::", "/"));
+            assert!(folder.join(file).exists(), "{topic}");
         }
         for test in SLOW_TESTS {
             let (topic, name) = test.split_once("::").unwrap_or_default();
@@ -326,6 +346,6 @@ mod tests {
     fn options_that_contradict_are_refused() {
         assert!(parse(&["--fast", "--advisories"]).is_err());
         assert!(parse(&["--fast", "--long"]).is_err());
-        assert!(parse(&["--long", "proxy"]).is_err());
+        assert!(parse(&["--long", "proxy"]).is_ok_and(|options| !options.fuzzes()));
     }
 }

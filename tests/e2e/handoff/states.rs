@@ -16,7 +16,7 @@ use crate::web_socket::{BINARY, CONTINUATION, PING, PONG, Peer, TEXT, Tunnels, v
 const FIN: u8 = 0x80;
 
 /// Heads are not held, and heads are held until they are whole.
-const CHECKS: [&[(&str, &str)]; 2] =
+pub const CHECKS: [&[(&str, &str)]; 2] =
     [&[], &[("FRAME_CHECK", "strict"), ("MAX_MESSAGE_SIZE", "1GiB")]];
 
 /// Messages of every kind: in one frame, in fragments with control frames between, with each length of a head.
@@ -34,7 +34,7 @@ fn conversation(source: &Peer) -> Vec<u8> {
 }
 
 /// Where it is cut: at every byte of every head and around it, and in payload.
-fn cuts(source: &Peer) -> Vec<usize> {
+pub fn cuts(source: &Peer) -> Vec<usize> {
     let all = conversation(source).len();
     let first = source.frame(FIN | TEXT, "whole").len();
     let large = all - 70_000 - source.frame(FIN | BINARY, "").len();
@@ -46,14 +46,14 @@ fn cuts(source: &Peer) -> Vec<usize> {
 }
 
 /// A tunnel on which one side has sent part of what it says.
-struct Half {
+pub struct Half {
     source: Peer,
     sink: Peer,
     cut: usize,
 }
 
 impl Half {
-    fn new(mut source: Peer, mut sink: Peer, cut: usize) -> Self {
+    pub fn new(mut source: Peer, mut sink: Peer, cut: usize) -> Self {
         let all = conversation(&source);
         let first = source.frame(FIN | TEXT, "whole").len();
         source.send(&all[..cut]);
@@ -62,7 +62,7 @@ impl Half {
         Self { source, sink, cut }
     }
 
-    fn goes_on(mut self, who: &str) {
+    pub fn goes_on(mut self, who: &str) {
         let all = conversation(&self.source);
         let first = self.source.frame(FIN | TEXT, "whole").len();
         self.source.send(&all[self.cut..]);

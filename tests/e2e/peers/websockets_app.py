@@ -1,7 +1,8 @@
 """An application on Python's `websockets`: an echo that tells what it saw.
 
-/echo sends each message back, /whoami sends the request's header fields as JSON, /close-4001 ends with
-that code at the first message. Standard output: the port, then a line for each connection that ended.
+/echo sends each message back, /pinging does so when its Ping was answered, /whoami sends the request's header fields
+as JSON, /close-4001 ends with that code at the first message, and so for each other code. Standard output: the port, then
+a line for each connection that ended.
 """
 
 import asyncio
@@ -15,20 +16,24 @@ LARGEST = 2 << 20
 
 async def talk(socket):
     path = socket.request.path
+    messages = 0
     if path == "/whoami":
         fields = {name.lower(): value for name, value in socket.request.headers.raw_items()}
         await socket.send(json.dumps(fields))
     try:
         async for message in socket:
-            if path == "/close-4001":
-                await socket.close(4001, "the application ends it")
+            messages += 1
+            if path.startswith("/close-"):
+                await socket.close(int(path.removeprefix("/close-")), "the application ends it")
                 break
+            if path == "/pinging":
+                await (await socket.ping(str(messages)))
             await socket.send(message)
     except ConnectionClosedError:
         pass  # Any code but 1000 and 1001 counts as an error.
     extensions = socket.response.headers.get("Sec-WebSocket-Extensions", "none")
     print(f"ended path={path} code={socket.close_code} reason={socket.close_reason!r} "
-          f"extensions={extensions}")
+          f"extensions={extensions} messages={messages}")
 
 
 async def main():
