@@ -26,6 +26,10 @@
 //! ABORT the successor gives (`giving`) back all that it has, in the same way, so that the predecessor goes on as if
 //! nothing had been.
 //!
+//! Whether a process that starts is wanted, or was only started again by its supervisor, nothing in HELLO tells: both are the
+//! same release and the same settings, in the same place. So there is no rule for it here. A process whose supervisor starts again whatever has
+//! ended does not end when it has handed over (`HANDOFF_STAY`, in `control`).
+//!
 //! `predecessor` and `successor` are machines without sockets and clocks: messages and time come in, `Action`s come
 //! out. Who carries them out is `control::handoff`; the connection itself is `socket`.
 

@@ -5,6 +5,7 @@ mod refusals;
 mod relay;
 mod settings;
 mod states;
+mod stays;
 mod times;
 mod under_load;
 mod under_way;
