@@ -119,13 +119,13 @@ pub(crate) trait Machine {
     fn received(&mut self, message: Message, now: Instant);
 
     /// What came is no message.
-    fn malformed(&mut self);
+    fn malformed(&mut self, now: Instant);
 
     /// The connection has ended: the other process is dead.
     fn ended(&mut self);
 
     /// What was to be sent with descriptors could not be sent.
-    fn cannot_send(&mut self);
+    fn cannot_send(&mut self, now: Instant);
 
     /// So many tunnels were taken out as the batch with this number; whether there may be more.
     fn collected(&mut self, number: u32, tunnels: usize, has_more: bool, now: Instant);
@@ -149,12 +149,15 @@ pub(crate) trait Machine {
     fn leave(&mut self) {}
 
     /// The process is told to stop.
-    fn stop(&mut self);
+    fn stop(&mut self, now: Instant);
 
     /// It moves tunnels: what is told to stop may as well let it.
     fn is_moving(&self) -> bool {
         false
     }
+
+    /// It waits for the other process, however long that takes.
+    fn waits(&self) -> bool;
 
     /// This process serves, having taken over.
     fn is_serving(&self) -> bool {

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use self::batches::Batches;
+use self::report::Silence;
 
 pub use self::arrival::ArriveError;
 pub(super) use self::arrival::{Arrival, Takeover, arrive};
@@ -80,6 +81,8 @@ pub(super) struct Conversation {
     took: Option<Duration>,
     /// What the other process calls itself.
     build: String,
+    /// How long nothing has come of it.
+    silence: Silence,
     outcome: Option<Outcome>,
 }
 
@@ -112,6 +115,7 @@ impl Conversation {
             begun,
             took: None,
             build: String::from("?"),
+            silence: Silence::new(),
             outcome: None,
         }
     }
@@ -148,7 +152,7 @@ impl Conversation {
         if self.role == Role::Successor && !self.machine.is_serving() {
             tracing::info!("told to stop while it takes over: what came is given back");
         }
-        self.machine.stop();
+        self.machine.stop(Instant::now());
     }
 
     /// Goes on until it is over, or `is_enough`.
@@ -164,6 +168,7 @@ impl Conversation {
                 self.server.door.is_moving.store(self.machine.is_moving(), Ordering::Relaxed);
             }
             let deadline = self.machine.deadline();
+            let tells_at = self.machine.waits().then_some(self.silence.tells_at);
             tokio::select! {
                 // A process that stood still reads what has come before it looks at the clock.
                 biased;
@@ -172,6 +177,7 @@ impl Conversation {
                     None => self.machine.ended(),
                 },
                 () = until(deadline) => self.machine.time(Instant::now()),
+                () = until(tells_at) => self.tell_silence(),
                 // The sender is the server's, which this has.
                 Ok(()) = self.stop.changed() => self.stop(),
                 Ok(()) = self.later.changed() => self.tell_later(),
@@ -189,9 +195,10 @@ impl Conversation {
     }
 
     fn received(&mut self, message: Option<Message>, received: Received) {
+        self.silence = Silence::new();
         let Some(message) = message else {
             tracing::error!("the other process of a handoff sent what is no message");
-            return self.machine.malformed();
+            return self.machine.malformed(Instant::now());
         };
         tracing::debug!(?message, "handoff");
         match &message {
@@ -219,7 +226,7 @@ impl Conversation {
             Action::SendBatch { number } => {
                 if let Err(error) = self.batches.send(number, &self.connection) {
                     tracing::error!(%error, "tunnels cannot be sent to the other process");
-                    self.machine.cannot_send();
+                    self.machine.cannot_send(Instant::now());
                 }
             }
             Action::Give { number, refused } => {
@@ -231,7 +238,7 @@ impl Conversation {
                         self.batches.put_back(number);
                         if error.kind() != io::ErrorKind::BrokenPipe {
                             tracing::error!(%error, "tunnels cannot be given to the other process");
-                            self.machine.cannot_send();
+                            self.machine.cannot_send(Instant::now());
                         }
                     }
                 }
@@ -291,7 +298,7 @@ impl Conversation {
         };
         if let Err(error) = sent {
             tracing::error!(%error, "the listeners cannot be sent to the other process");
-            return self.machine.cannot_send();
+            return self.machine.cannot_send(Instant::now());
         }
         let counters = self.count();
         self.send(&Message::Counters(counters));

@@ -4,6 +4,7 @@ mod faults;
 mod refusals;
 mod relay;
 mod settings;
+mod silence;
 mod states;
 mod stays;
 mod times;

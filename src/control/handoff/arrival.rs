@@ -99,7 +99,7 @@ pub(in crate::control) async fn arrive(
             received = receive(&connection) => match received {
                 Some((message, _)) => match message {
                     Some(message) => machine.received(message, Instant::now()),
-                    None => machine.malformed(),
+                    None => machine.malformed(Instant::now()),
                 },
                 None => machine.ended(),
             },
