@@ -23,8 +23,8 @@
 //! Whose a tunnel is follows from three rules. The successor touches a tunnel only once it was told YOURS, or when
 //! the connection ends without an ABORT: then the predecessor is dead and nobody else has it. The predecessor takes back
 //! only what it has not given by YOURS. And nobody who lives closes the connection without an ABORT or a BYE before it. After an
-//! ABORT the successor gives (`giving`) back all that it has, in the same way, so that the predecessor goes on as if
-//! nothing had been.
+//! ABORT the successor gives (`giving`) back all that it has, in the same way, with what it counted (COUNTERS, before its
+//! BYE), so that the predecessor goes on as if nothing had been.
 //!
 //! Whether a process that starts is wanted, or was only started again by its supervisor, nothing in HELLO tells: both are the
 //! same release and the same settings, in the same place. So there is no rule for it here. A process whose supervisor starts again whatever has
@@ -96,13 +96,14 @@ pub(crate) enum Action {
     Leave,
     /// Predecessor: say how many connections are left that are no tunnels, by `looked`.
     Look,
-    /// Predecessor: send what was counted since [`Action::SendListeners`].
+    /// Send what was counted here: the predecessor since [`Action::SendListeners`], the successor all that did not come with
+    /// COUNTERS.
     SendCounters,
     /// Successor: start everything but listening; to be answered by `prepared`.
     Prepare(Offer),
     /// Successor: listen on what came with LISTENERS; to be answered by `listening`.
     Listen(Places),
-    /// Successor: count this, too.
+    /// Count this, too.
     Count(Vec<Counted>),
     /// Successor: go on with the limits that came.
     Limit,

@@ -6,6 +6,7 @@ mod batches;
 mod door;
 mod report;
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::mem;
@@ -73,6 +74,8 @@ pub(super) struct Conversation {
     descriptors: Vec<OwnedFd>,
     /// What was counted when COUNTERS went.
     counted: Vec<Counted>,
+    /// What the other process had counted, which it has already.
+    came: HashMap<String, u64>,
     /// Changes when the process is told to stop.
     stop: watch::Receiver<()>,
     later: watch::Receiver<Later>,
@@ -112,6 +115,7 @@ impl Conversation {
             added: Added::default(),
             descriptors: Vec::new(),
             counted: Vec::new(),
+            came: HashMap::new(),
             begun,
             took: None,
             build: String::from("?"),
@@ -274,6 +278,8 @@ impl Conversation {
             Action::Count(counters) => {
                 for Counted { name, number } in counters {
                     self.server.proxy.counters.add_named(&name, number);
+                    let came = self.came.entry(name).or_default();
+                    *came = came.saturating_add(number);
                 }
             }
             Action::Limit => self.limit(),
@@ -311,7 +317,7 @@ impl Conversation {
         }
     }
 
-    /// What was counted since this was called before.
+    /// What was counted here since this was called before.
     fn count(&mut self) -> Vec<Counted> {
         let named = self.server.proxy.counters.named();
         let now: Vec<_> = named
@@ -322,7 +328,8 @@ impl Conversation {
         now.into_iter()
             .zip(before)
             .map(|(counted, before)| {
-                let number = counted.number.saturating_sub(before);
+                let came = self.came.remove(&counted.name).unwrap_or_default();
+                let number = counted.number.saturating_sub(before).saturating_sub(came);
                 Counted { number, ..counted }
             })
             .filter(|counted| counted.number > 0)

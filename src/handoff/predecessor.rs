@@ -131,6 +131,10 @@ impl Machine for Predecessor {
             (State::TakingBack { .. }, Message::Yours { number }) => {
                 self.taking.yours(number, &mut self.actions)
             }
+            (State::TakingBack { .. }, Message::Counters(counters)) => {
+                self.actions.push_back(Action::Count(counters));
+                Ok(())
+            }
             (State::TakingBack { why, .. }, Message::Bye) => {
                 self.over(Outcome::Kept(why));
                 Ok(())

@@ -256,6 +256,7 @@ impl Successor {
         let State::GivingBack { why } = self.state else { return };
         self.giving.go_on(now, &mut self.actions);
         if self.giving.is_done() {
+            self.actions.push_back(Action::SendCounters);
             self.actions.push_back(Action::Send(Message::Bye));
             self.over(Outcome::Kept(why));
         }
