@@ -184,6 +184,13 @@ fn a_message_that_is_none_costs_nothing() {
             // One of them ends, so that no tunnel has two owners.
             let ended = if is_new { served.old.wait() } else { new.wait() };
             assert_eq!(ended.code(), Some(i32::from(!is_new)), "{verdict:?} {at:?}");
+            // It ends for what came, and not because time has passed.
+            match at.0 {
+                _ if is_new => {}
+                HELLO => drop(served.old.log.wait_for("refused why=no_hello")),
+                OFFER => drop(new.log.wait_for("answers what is no message of a handoff")),
+                _ => drop(served.old.log.wait_for("aborted why=malformed")),
+            }
             if at == (YOURS, 1) {
                 // The one message that gives: who has given does not touch it any more, and who was not told does not either.
                 assert!(served.tunnels[0].0.try_read_frame().is_ok_and(|frame| frame.is_none()));
