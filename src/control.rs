@@ -4,7 +4,7 @@
 //! ```text
 //! start: nobody serves ─▶ listeners are bound ────────────────────┐
 //!        somebody does ─▶ it offers ─▶ run: take over (`handoff`) ─┴▶ serve ─┬─ told to stop ─▶ drain ─▶ the end
-//!                                                                           └─ handed over ─▶ finish ─▶ the end
+//!                                                                           └─ handed over ─▶ finish ─▶ the end, or stay
 //! ```
 //!
 //! [`run`] takes everything that it needs as arguments (settings, what it starts with, orders), so that
@@ -160,7 +160,12 @@ pub async fn run(
     let server = Server::start(config, access_log, sender)?;
     tokio::spawn(server.proxy.warnings.clone().run());
     tokio::spawn(warn_if_unresolved(Arc::clone(&server.proxy)));
-    let orders = Orders { channel: orders, server: Arc::clone(&server), summary: Summary::start() };
+    let orders = Orders {
+        channel: orders,
+        server: Arc::clone(&server),
+        summary: Summary::start(),
+        is_told_to_stop: false,
+    };
     let mut control = Control { server: Arc::clone(&server), orders, events, notify };
     let hurried = tokio::select! {
         hurried = control.serve(start) => hurried,
@@ -236,8 +241,12 @@ impl Control {
                 self.drain(delay).await
             }
             Ending::HandedOver => {
-                self.notify.stopping("handed over");
-                self.finish(false, now() + ONE_STOP).await
+                if !self.stays() {
+                    self.notify.stopping("handed over");
+                }
+                let hurried = self.finish(false, now() + ONE_STOP).await;
+                self.stay().await;
+                hurried
             }
             Ending::GaveBack(why) => return self.end_unused(why.as_str()).await,
         })
@@ -329,6 +338,23 @@ impl Control {
         Ending::Stopped { delay }
     }
 
+    /// Whether it is to stay when it has handed over.
+    fn stays(&self) -> bool {
+        self.server.proxy.config.handoff_stay && !self.orders.is_told_to_stop
+    }
+
+    /// Where it is to stay, it waits until it is told to stop, if it was not: what has ended its supervisor might start
+    /// again, and that would take the tunnels back.
+    async fn stay(&mut self) {
+        if !self.stays() {
+            return;
+        }
+        tracing::info!("handed over, and stays idle until it is told to stop (HANDOFF_STAY)");
+        self.notify.status("handed over; idle until it is told to stop");
+        self.orders.stop(Instant::now()).await;
+        self.notify.stopping("told to stop");
+    }
+
     /// The path drawn in [`crate::drain`]. Says whether a second order ended it before its time.
     async fn drain(&mut self, delay: Duration) -> bool {
         let again = Instant::now() + ONE_STOP;
@@ -402,6 +428,8 @@ struct Orders {
     channel: mpsc::Receiver<Order>,
     server: Arc<Server>,
     summary: Summary,
+    /// An [`Order::Stop`] has come, whether it counted or not.
+    is_told_to_stop: bool,
 }
 
 impl Orders {
@@ -410,8 +438,12 @@ impl Orders {
     async fn stop(&mut self, from: Instant) {
         while let Some(order) = self.channel.recv().await {
             match order {
-                Order::Stop if Instant::now() >= from => return,
-                Order::Stop => {}
+                Order::Stop => {
+                    self.is_told_to_stop = true;
+                    if Instant::now() >= from {
+                        return;
+                    }
+                }
                 Order::Report => self.summary.write(&self.server.proxy, &self.server.workers),
             }
         }

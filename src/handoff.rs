@@ -23,8 +23,12 @@
 //! Whose a tunnel is follows from three rules. The successor touches a tunnel only once it was told YOURS, or when
 //! the connection ends without an ABORT: then the predecessor is dead and nobody else has it. The predecessor takes back
 //! only what it has not given by YOURS. And nobody who lives closes the connection without an ABORT or a BYE before it. After an
-//! ABORT the successor gives (`giving`) back all that it has, in the same way, so that the predecessor goes on as if
-//! nothing had been.
+//! ABORT the successor gives (`giving`) back all that it has, in the same way, with what it counted (COUNTERS, before its
+//! BYE), so that the predecessor goes on as if nothing had been.
+//!
+//! Whether a process that starts is wanted, or was only started again by its supervisor, nothing in HELLO tells: both are the
+//! same release and the same settings, in the same place. So there is no rule for it here. A process whose supervisor starts again whatever has
+//! ended does not end when it has handed over (`HANDOFF_STAY`, in `control`).
 //!
 //! `predecessor` and `successor` are machines without sockets and clocks: messages and time come in, `Action`s come
 //! out. Who carries them out is `control::handoff`; the connection itself is `socket`.
@@ -92,13 +96,14 @@ pub(crate) enum Action {
     Leave,
     /// Predecessor: say how many connections are left that are no tunnels, by `looked`.
     Look,
-    /// Predecessor: send what was counted since [`Action::SendListeners`].
+    /// Send what was counted here: the predecessor since [`Action::SendListeners`], the successor all that did not come with
+    /// COUNTERS.
     SendCounters,
     /// Successor: start everything but listening; to be answered by `prepared`.
     Prepare(Offer),
     /// Successor: listen on what came with LISTENERS; to be answered by `listening`.
     Listen(Places),
-    /// Successor: count this, too.
+    /// Count this, too.
     Count(Vec<Counted>),
     /// Successor: go on with the limits that came.
     Limit,
@@ -115,13 +120,13 @@ pub(crate) trait Machine {
     fn received(&mut self, message: Message, now: Instant);
 
     /// What came is no message.
-    fn malformed(&mut self);
+    fn malformed(&mut self, now: Instant);
 
     /// The connection has ended: the other process is dead.
     fn ended(&mut self);
 
     /// What was to be sent with descriptors could not be sent.
-    fn cannot_send(&mut self);
+    fn cannot_send(&mut self, now: Instant);
 
     /// So many tunnels were taken out as the batch with this number; whether there may be more.
     fn collected(&mut self, number: u32, tunnels: usize, has_more: bool, now: Instant);
@@ -145,12 +150,15 @@ pub(crate) trait Machine {
     fn leave(&mut self) {}
 
     /// The process is told to stop.
-    fn stop(&mut self);
+    fn stop(&mut self, now: Instant);
 
     /// It moves tunnels: what is told to stop may as well let it.
     fn is_moving(&self) -> bool {
         false
     }
+
+    /// It waits for the other process, however long that takes.
+    fn waits(&self) -> bool;
 
     /// This process serves, having taken over.
     fn is_serving(&self) -> bool {

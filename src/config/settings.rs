@@ -243,6 +243,8 @@ settings! {
         "HANDOFF_SOCKET", "PATH", Unset::Default("off"), Or("off", SocketPath);
     /// Whether an older version may take over from a newer one: on or off
     handoff_downgrade: bool = "HANDOFF_DOWNGRADE", "on|off", Unset::Default("off"), OnOff;
+    /// Whether a process that has handed over stays, idle, until it is told to stop: on or off
+    handoff_stay: bool = "HANDOFF_STAY", "on|off", Unset::Default("off"), OnOff;
     /// The access log on standard output: text, json or off
     access_log: AccessLogFormat = "ACCESS_LOG", "FORMAT", Unset::Default("text"), WordOf::new();
     /// Queries (behind the ?) in the access log, where they may be secrets: on or off

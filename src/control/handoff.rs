@@ -6,6 +6,7 @@ mod batches;
 mod door;
 mod report;
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::mem;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use self::batches::Batches;
+use self::report::Silence;
 
 pub use self::arrival::ArriveError;
 pub(super) use self::arrival::{Arrival, Takeover, arrive};
@@ -72,6 +74,8 @@ pub(super) struct Conversation {
     descriptors: Vec<OwnedFd>,
     /// What was counted when COUNTERS went.
     counted: Vec<Counted>,
+    /// What the other process had counted, which it has already.
+    came: HashMap<String, u64>,
     /// Changes when the process is told to stop.
     stop: watch::Receiver<()>,
     later: watch::Receiver<Later>,
@@ -80,6 +84,8 @@ pub(super) struct Conversation {
     took: Option<Duration>,
     /// What the other process calls itself.
     build: String,
+    /// How long nothing has come of it.
+    silence: Silence,
     outcome: Option<Outcome>,
 }
 
@@ -109,9 +115,11 @@ impl Conversation {
             added: Added::default(),
             descriptors: Vec::new(),
             counted: Vec::new(),
+            came: HashMap::new(),
             begun,
             took: None,
             build: String::from("?"),
+            silence: Silence::new(),
             outcome: None,
         }
     }
@@ -148,7 +156,7 @@ impl Conversation {
         if self.role == Role::Successor && !self.machine.is_serving() {
             tracing::info!("told to stop while it takes over: what came is given back");
         }
-        self.machine.stop();
+        self.machine.stop(Instant::now());
     }
 
     /// Goes on until it is over, or `is_enough`.
@@ -164,6 +172,7 @@ impl Conversation {
                 self.server.door.is_moving.store(self.machine.is_moving(), Ordering::Relaxed);
             }
             let deadline = self.machine.deadline();
+            let tells_at = self.machine.waits().then_some(self.silence.tells_at);
             tokio::select! {
                 // A process that stood still reads what has come before it looks at the clock.
                 biased;
@@ -172,6 +181,7 @@ impl Conversation {
                     None => self.machine.ended(),
                 },
                 () = until(deadline) => self.machine.time(Instant::now()),
+                () = until(tells_at) => self.tell_silence(),
                 // The sender is the server's, which this has.
                 Ok(()) = self.stop.changed() => self.stop(),
                 Ok(()) = self.later.changed() => self.tell_later(),
@@ -189,9 +199,10 @@ impl Conversation {
     }
 
     fn received(&mut self, message: Option<Message>, received: Received) {
+        self.silence = Silence::new();
         let Some(message) = message else {
             tracing::error!("the other process of a handoff sent what is no message");
-            return self.machine.malformed();
+            return self.machine.malformed(Instant::now());
         };
         tracing::debug!(?message, "handoff");
         match &message {
@@ -219,7 +230,7 @@ impl Conversation {
             Action::SendBatch { number } => {
                 if let Err(error) = self.batches.send(number, &self.connection) {
                     tracing::error!(%error, "tunnels cannot be sent to the other process");
-                    self.machine.cannot_send();
+                    self.machine.cannot_send(Instant::now());
                 }
             }
             Action::Give { number, refused } => {
@@ -231,7 +242,7 @@ impl Conversation {
                         self.batches.put_back(number);
                         if error.kind() != io::ErrorKind::BrokenPipe {
                             tracing::error!(%error, "tunnels cannot be given to the other process");
-                            self.machine.cannot_send();
+                            self.machine.cannot_send(Instant::now());
                         }
                     }
                 }
@@ -267,6 +278,8 @@ impl Conversation {
             Action::Count(counters) => {
                 for Counted { name, number } in counters {
                     self.server.proxy.counters.add_named(&name, number);
+                    let came = self.came.entry(name).or_default();
+                    *came = came.saturating_add(number);
                 }
             }
             Action::Limit => self.limit(),
@@ -291,7 +304,7 @@ impl Conversation {
         };
         if let Err(error) = sent {
             tracing::error!(%error, "the listeners cannot be sent to the other process");
-            return self.machine.cannot_send();
+            return self.machine.cannot_send(Instant::now());
         }
         let counters = self.count();
         self.send(&Message::Counters(counters));
@@ -304,7 +317,7 @@ impl Conversation {
         }
     }
 
-    /// What was counted since this was called before.
+    /// What was counted here since this was called before.
     fn count(&mut self) -> Vec<Counted> {
         let named = self.server.proxy.counters.named();
         let now: Vec<_> = named
@@ -315,7 +328,8 @@ impl Conversation {
         now.into_iter()
             .zip(before)
             .map(|(counted, before)| {
-                let number = counted.number.saturating_sub(before);
+                let came = self.came.remove(&counted.name).unwrap_or_default();
+                let number = counted.number.saturating_sub(before).saturating_sub(came);
                 Counted { number, ..counted }
             })
             .filter(|counted| counted.number > 0)

@@ -9,6 +9,9 @@
 //!                                        TakingBack ── BYE ─▶ Over                       Over
 //! ```
 //!
+//! `TakingBack` has an end by itself only where the successor was given nothing. One that has tunnels may stand still, and go on with them at
+//! any time: if they were served here, too, they would be doubled. So it is waited for, until it gives them back or is dead.
+//!
 //! Wherever the connection ends the successor is dead: what was not given is put back, listeners are listened on again, and it is over.
 //! In `Finishing` the successor may itself hand over, or be told to stop. It says the first by a second LISTENING, from which on
 //! the listeners are somebody else's whatever becomes of it, and the second by a BYE: then what is left here is drained.
@@ -39,6 +42,8 @@ pub(crate) struct Predecessor {
     finish_within: Duration,
     /// The successor has handed the listeners over in turn: its end is no reason to listen again.
     is_handed_on: bool,
+    /// The successor may have something: a tunnel that it was given, or the listeners.
+    has_given: bool,
     /// Connections that are no tunnels, when it was looked last.
     connections: usize,
     giving: Giving,
@@ -53,7 +58,7 @@ enum State {
     Moving,
     AwaitListening { until: Instant },
     Finishing { until: Instant, look: Instant },
-    TakingBack { why: Why },
+    TakingBack { why: Why, until: Option<Instant> },
     Over,
 }
 
@@ -73,6 +78,7 @@ impl Predecessor {
             refuses,
             finish_within,
             is_handed_on: false,
+            has_given: false,
             connections: usize::MAX,
             giving: Giving::carefully(),
             taking: Taking::default(),
@@ -102,6 +108,7 @@ impl Machine for Predecessor {
                 Ok(())
             }
             (State::Moving | State::Finishing { .. }, Message::Taken(taken)) => {
+                self.has_given = true;
                 self.giving.taken(taken, now, &mut self.actions)
             }
             (State::AwaitListening { .. }, Message::Listening) => {
@@ -124,7 +131,11 @@ impl Machine for Predecessor {
             (State::TakingBack { .. }, Message::Yours { number }) => {
                 self.taking.yours(number, &mut self.actions)
             }
-            (State::TakingBack { why }, Message::Bye) => {
+            (State::TakingBack { .. }, Message::Counters(counters)) => {
+                self.actions.push_back(Action::Count(counters));
+                Ok(())
+            }
+            (State::TakingBack { why, .. }, Message::Bye) => {
                 self.over(Outcome::Kept(why));
                 Ok(())
             }
@@ -143,23 +154,23 @@ impl Machine for Predecessor {
                 State::AwaitPrepared { .. } | State::Moving | State::AwaitListening { .. },
                 Message::Abort(why),
             ) => {
-                self.give_up(why);
+                self.give_up(why, now);
                 Ok(())
             }
             _ => Err(Malformed),
         };
         if result.is_err() {
-            self.malformed();
+            self.malformed(now);
         }
         self.go_on(now);
     }
 
-    fn malformed(&mut self) {
+    fn malformed(&mut self, now: Instant) {
         match self.state {
             State::AwaitHello { .. } => self.refuse(RefuseWhy::NoHello),
             // The successor serves, or it is given up already: what does fit still counts.
             State::Finishing { .. } | State::TakingBack { .. } | State::Over => {}
-            _ => self.give_up(Why::Malformed),
+            _ => self.give_up(Why::Malformed, now),
         }
     }
 
@@ -177,9 +188,9 @@ impl Machine for Predecessor {
         self.over(Outcome::Kept(Why::Ended));
     }
 
-    fn cannot_send(&mut self) {
+    fn cannot_send(&mut self, now: Instant) {
         match self.state {
-            State::Moving | State::AwaitListening { .. } => self.give_up(Why::NoRoom),
+            State::Moving | State::AwaitListening { .. } => self.give_up(Why::NoRoom, now),
             State::Finishing { .. } => self.drain_rest(),
             _ => {}
         }
@@ -202,10 +213,10 @@ impl Machine for Predecessor {
         }
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, now: Instant) {
         match self.state {
             State::AwaitHello { .. } => self.refuse(RefuseWhy::Draining),
-            State::AwaitPrepared { .. } => self.give_up(Why::Stopped),
+            State::AwaitPrepared { .. } => self.give_up(Why::Stopped, now),
             // One that moves tunnels goes on, since nobody is cut then.
             _ => {}
         }
@@ -215,13 +226,18 @@ impl Machine for Predecessor {
         matches!(self.state, State::Moving | State::AwaitListening { .. } | State::Finishing { .. })
     }
 
+    fn waits(&self) -> bool {
+        matches!(self.state, State::TakingBack { .. })
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let own = match self.state {
             State::AwaitHello { until }
             | State::AwaitPrepared { until }
             | State::AwaitListening { until } => Some(until),
             State::Finishing { until, look } => Some(until.min(look)),
-            State::Moving | State::TakingBack { .. } | State::Over => None,
+            State::TakingBack { until, .. } => until,
+            State::Moving | State::Over => None,
         };
         own.into_iter().chain(self.giving.deadline()).min()
     }
@@ -230,9 +246,12 @@ impl Machine for Predecessor {
         match self.state {
             State::AwaitHello { until } if until <= now => self.refuse(RefuseWhy::NoHello),
             State::AwaitPrepared { until } | State::AwaitListening { until } if until <= now => {
-                self.give_up(Why::Silence);
+                self.give_up(Why::Silence, now);
             }
-            State::Moving if self.giving.is_late(now) => self.give_up(Why::Silence),
+            State::Moving if self.giving.is_late(now) => self.give_up(Why::Silence, now),
+            State::TakingBack { why, until: Some(until) } if until <= now => {
+                self.over(Outcome::Kept(why));
+            }
             State::Finishing { until, .. } if until <= now || self.giving.is_late(now) => {
                 self.drain_rest();
             }
@@ -254,6 +273,7 @@ impl Predecessor {
         self.giving.go_on(now, &mut self.actions);
         if self.state == State::Moving && self.giving.is_done() {
             self.state = State::AwaitListening { until: now + ANSWER };
+            self.has_given = true;
             self.actions.push_back(Action::StopListening);
             self.actions.push_back(Action::SendListeners);
         } else if self.giving.is_done() && self.connections == 0 {
@@ -283,13 +303,14 @@ impl Predecessor {
     }
 
     /// Says ABORT, or answers one, and goes on alone. The successor gives back what it has.
-    fn give_up(&mut self, why: Why) {
+    fn give_up(&mut self, why: Why, now: Instant) {
         self.actions.push_back(Action::Send(Message::Abort(why)));
         self.giving.abandon(&mut self.actions);
         if matches!(self.state, State::AwaitListening { .. }) {
             self.actions.push_back(Action::ListenAgain);
         }
-        self.state = State::TakingBack { why };
+        let until = (!self.has_given).then_some(now + ANSWER);
+        self.state = State::TakingBack { why, until };
     }
 
     /// What was not given stays, and is drained.

@@ -154,6 +154,13 @@ impl Connection {
         Ok(self.0.peer_cred()?.uid())
     }
 
+    /// The process that connected, as this process sees it. None: it is of another namespace, as in another container. Where this
+    /// process has connected itself, it is the one that listened first.
+    #[must_use]
+    pub fn peer_pid(&self) -> Option<i32> {
+        self.0.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
+    }
+
     /// Whether the other process is of the same user as this one.
     ///
     /// # Errors

@@ -121,12 +121,12 @@ impl Machine for Successor {
             _ => Err(Malformed),
         };
         if result.is_err() {
-            self.malformed();
+            self.malformed(now);
         }
         self.go_on(now);
     }
 
-    fn malformed(&mut self) {
+    fn malformed(&mut self, _now: Instant) {
         match self.state {
             State::AwaitOffer { .. } => {
                 self.actions.push_back(Action::Send(Message::Abort(Why::Malformed)));
@@ -146,7 +146,7 @@ impl Machine for Successor {
         }
     }
 
-    fn cannot_send(&mut self) {
+    fn cannot_send(&mut self, _now: Instant) {
         if matches!(self.state, State::GivingBack { .. }) {
             self.actions.push_back(Action::Send(Message::Abort(Why::NoRoom)));
             self.keep(Why::NoRoom);
@@ -180,7 +180,7 @@ impl Machine for Successor {
         }
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _now: Instant) {
         // Once it serves that is no matter of the handoff any more.
         if matches!(
             self.state,
@@ -206,6 +206,10 @@ impl Machine for Successor {
 
     fn is_serving(&self) -> bool {
         matches!(self.state, State::Serving | State::Over)
+    }
+
+    fn waits(&self) -> bool {
+        matches!(self.state, State::Taking | State::AwaitAbort { .. })
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -252,6 +256,7 @@ impl Successor {
         let State::GivingBack { why } = self.state else { return };
         self.giving.go_on(now, &mut self.actions);
         if self.giving.is_done() {
+            self.actions.push_back(Action::SendCounters);
             self.actions.push_back(Action::Send(Message::Bye));
             self.over(Outcome::Kept(why));
         }

@@ -141,7 +141,7 @@ impl World {
                 let process = &mut self.processes[one];
                 process.is_told_to_stop = true;
                 if process.is_alive {
-                    process.machine.stop();
+                    process.machine.stop(self.now);
                     self.carry_out(one);
                 }
             }
@@ -149,7 +149,7 @@ impl World {
                 self.garbage = true;
                 let process = &mut self.processes[one];
                 if process.is_alive && process.outcome.is_none() {
-                    process.machine.malformed();
+                    process.machine.malformed(self.now);
                     self.carry_out(one);
                 }
             }
@@ -504,6 +504,34 @@ fn finishing() -> World {
     }
     assert_eq!((world.processes[OLD].outcome, world.processes[OLD].listens), (None, false));
     world
+}
+
+/// Two tunnels, and both processes when each has read so many messages.
+fn still_after(messages: usize) -> World {
+    let mut world = World::new(2, 0);
+    for _ in 0..messages {
+        world.step(Step::Deliver(OLD));
+        world.step(Step::Deliver(NEW));
+    }
+    world
+}
+
+#[test]
+fn only_a_successor_that_was_given_nothing_is_not_waited_for() {
+    for (messages, given) in [(1, false), (2, false), (3, true)] {
+        let mut world = still_after(messages);
+        let all: BTreeSet<_> = world.owners.values().copied().collect();
+        assert_eq!(all.contains(&NEW), given, "after {messages}");
+        for _ in 0..3 {
+            // As long as any answer may take.
+            world.step(Step::Wait(31_000));
+        }
+        let old = &world.processes[OLD];
+        assert_eq!(old.outcome.is_some(), !given);
+        assert_eq!(old.machine.waits(), given);
+        assert_eq!(old.tunnels.len(), if given { 1 } else { 2 });
+        world.finish();
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Browser {
 
     /// What the demo's page shows, once it shows prices that move, an echo's time and a client address
     /// that `is_client` likes.
-    fn sees_the_demo(&self, client: impl Fn(&str) -> bool) {
+    pub fn sees_the_demo(&self, client: impl Fn(&str) -> bool) {
         let text = |id: &str| {
             let text = self.value(&format!("document.getElementById('{id}').textContent"));
             text.as_str().unwrap_or_default().trim().to_owned()

@@ -183,6 +183,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("HANDOFF_SOCKET", "/dev/null/handoff.sock", "/dev/null: no directory for the socket"),
     ("HANDOFF_SOCKET", "/tmp/handoff.sock", "others may write to this directory (mode 1777)"),
     ("HANDOFF_DOWNGRADE", "yes", "on, off"),
+    ("HANDOFF_STAY", "always", "on, off"),
     ("ACCESS_LOG", "xml", "text, json, off"),
     ("ACCESS_LOG_QUERY", "yes", "on, off"),
     ("LOG", "", "give error, warn"),
@@ -377,7 +378,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 43);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 44);
 }
 
 #[test]

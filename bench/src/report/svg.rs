@@ -8,7 +8,9 @@ use super::table::number;
 use super::{Cell, Group, Section};
 
 const WIDTH: f64 = 720.0;
+/// The least room for names, and for each of their characters.
 const LEFT: f64 = 150.0;
+const CHARACTER: f64 = 6.6;
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 44.0;
 const BAR: f64 = 16.0;
@@ -24,7 +26,10 @@ pub(crate) fn draw(section: &Section) -> Option<String> {
     let chart = section.chart.as_ref()?;
     let bars = chart.groups.iter().flat_map(|group| &group.bars);
     let most = bars.filter_map(|(_, cell)| cell.spread()).map(|bar| bar.most).fold(0.0, f64::max);
-    let scale = (WIDTH - LEFT - RIGHT) / most.max(f64::MIN_POSITIVE);
+    let names = chart.groups.iter().flat_map(|group| &group.bars).map(|(name, _)| name);
+    let longest = names.map(|name| name.chars().count()).max().unwrap_or_default();
+    let left = LEFT.max((longest as f64).mul_add(CHARACTER, 8.0));
+    let scale = (WIDTH - left - RIGHT) / most.max(f64::MIN_POSITIVE);
     let mut body = String::new();
     let mut y = TOP;
     for Group { head, bars } in &chart.groups {
@@ -36,13 +41,13 @@ pub(crate) fn draw(section: &Section) -> Option<String> {
             let Some(bar) = cell.spread() else { continue };
             let colour = COLOURS.get(index % COLOURS.len()).unwrap_or(&"#868e96");
             let (middle, width) = (y + BAR / 2.0, bar.median * scale);
-            text(&mut body, [LEFT - 8.0, middle + 4.0], "end", "normal", name);
+            text(&mut body, [left - 8.0, middle + 4.0], "end", "normal", name);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 body,
-                r#"<rect x="{LEFT}" y="{y}" width="{width:.1}" height="{BAR}" fill="{colour}"/>"#
+                r#"<rect x="{left}" y="{y}" width="{width:.1}" height="{BAR}" fill="{colour}"/>"#
             );
-            let (from, to) = (LEFT + bar.least * scale, LEFT + bar.most * scale);
+            let (from, to) = (left + bar.least * scale, left + bar.most * scale);
             if to - from > 0.5 {
                 let _ = writeln!(
                     body,
@@ -83,6 +88,39 @@ fn text(body: &mut String, [x, y]: [f64; 2], anchor: &str, weight: &str, words: 
     );
 }
 
+/// What is code in the document's tables is plain text in a chart.
 fn escape(words: &str) -> String {
+    let words = words.replace('`', "");
     words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LEFT, draw};
+    use crate::report::{Cell, Chart, Section, Table};
+
+    fn chart(name: &str) -> String {
+        let table = Table {
+            corner: "proxy",
+            columns: vec!["ended".to_owned()],
+            rows: vec![(name.to_owned(), vec![Cell::Exact(9_000.0, 0)])],
+        };
+        let chart = Some(Chart::of(&table, "ended", &[0]));
+        let section =
+            Section { name: "a", title: "A", text: String::new(), chart, goals: Vec::new(), table };
+        draw(&section).unwrap()
+    }
+
+    #[test]
+    fn long_name_has_room_and_no_mark_of_code() {
+        let name = "Envoy, `--parent-shutdown-time-s 10`";
+        let drawn = chart(name);
+        assert!(drawn.contains(">Envoy, --parent-shutdown-time-s 10</text>"), "{drawn}");
+        let bar = |drawn: &str| -> f64 {
+            let (_, rest) = drawn.split_once("<rect x=\"").unwrap();
+            rest.split_once('"').unwrap().0.parse().unwrap()
+        };
+        assert!(bar(&drawn) >= name.chars().count() as f64 * 6.0, "{drawn}");
+        assert!((bar(&chart("elbows")) - LEFT).abs() < 0.1);
+    }
 }

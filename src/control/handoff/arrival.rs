@@ -8,7 +8,7 @@ use super::{BUILD, receive, release, until};
 use crate::handoff::message::{Hello, Offer, PROTOCOL, RefuseWhy};
 use crate::handoff::socket::{self, Connection};
 use crate::handoff::successor::Successor;
-use crate::handoff::{Action, Machine, Outcome};
+use crate::handoff::{Action, Machine, Outcome, Why};
 
 /// What a process that starts finds.
 pub(in crate::control) enum Arrival {
@@ -47,6 +47,9 @@ pub enum ArriveError {
     /// It does not answer.
     #[error("the process that serves does not answer at HANDOFF_SOCKET within a second")]
     Silent,
+    /// It answers something else.
+    #[error("what listens at HANDOFF_SOCKET answers what is no message of a handoff")]
+    Malformed,
     /// The process that serves is another user's.
     #[error("the process that listens at HANDOFF_SOCKET is not of the same user")]
     OtherUser,
@@ -90,6 +93,7 @@ pub(in crate::control) async fn arrive(
                     return Err(ArriveError::Refused(RefusedBy(why)));
                 }
                 Action::Over(Outcome::Alone { .. }) => return Ok(Arrival::Bereft),
+                Action::Over(Outcome::Kept(Why::Malformed)) => return Err(ArriveError::Malformed),
                 Action::Over(_) => return Err(ArriveError::Silent),
                 // Nothing else comes before an offer.
                 _ => {}
@@ -99,7 +103,7 @@ pub(in crate::control) async fn arrive(
             received = receive(&connection) => match received {
                 Some((message, _)) => match message {
                     Some(message) => machine.received(message, Instant::now()),
-                    None => machine.malformed(),
+                    None => machine.malformed(Instant::now()),
                 },
                 None => machine.ended(),
             },

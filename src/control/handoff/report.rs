@@ -1,10 +1,53 @@
 //! What the log says of a handoff.
 
+use std::time::{Duration, Instant};
+
 use super::{Conversation, Role};
 use crate::handoff::message::PROTOCOL;
 use crate::handoff::{Moved, Outcome};
 
+/// How long the other process says nothing until the log tells of it, and how often after that.
+const SILENT: Duration = Duration::from_secs(2);
+const STILL_SILENT: Duration = Duration::from_secs(10);
+
+/// How long nothing has come of the other process.
+pub(super) struct Silence {
+    since: Instant,
+    pub(super) tells_at: Instant,
+}
+
+impl Silence {
+    /// It begins now.
+    pub(super) fn new() -> Self {
+        let since = Instant::now();
+        Self { since, tells_at: since + SILENT }
+    }
+}
+
 impl Conversation {
+    /// Tells the log for whom it waits, where there is no limit to that.
+    pub(super) fn tell_silence(&mut self) {
+        self.silence.tells_at = Instant::now() + STILL_SILENT;
+        let (build, seconds) = (&self.build, self.silence.since.elapsed().as_secs());
+        match self.role {
+            Role::Predecessor => {
+                let process = self.connection.peer_pid().map_or_else(
+                    || String::from("the new process, of another container,"),
+                    |pid| format!("process {pid}"),
+                );
+                let Moved { given, adopted, .. } = self.batches.moved();
+                let has = given.saturating_sub(adopted);
+                tracing::warn!(
+                    "handoff to=\"{build}\": {process} has said nothing for {seconds} s, and is waited for: it has {has} \
+                     tunnels, which go on with it, or come back, or end with it where it is killed; nobody else takes over meanwhile"
+                );
+            }
+            Role::Successor => tracing::warn!(
+                "handoff from=\"{build}\": the process before has said nothing for {seconds} s, and is waited for"
+            ),
+        }
+    }
+
     /// Tells the log how it ended.
     pub(in crate::control) async fn tell(&mut self, outcome: Option<Outcome>) {
         let Some(outcome) = outcome else { return };

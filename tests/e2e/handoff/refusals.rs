@@ -20,7 +20,7 @@ use super::{Place, number, talks};
 use crate::client::Client;
 use crate::programs::wait_until;
 use crate::proxy::Elbows;
-use crate::web_socket::{Peer, Tunnels};
+use crate::web_socket::{CONTINUATION, Peer, Tunnels, value};
 
 /// A place where a process serves some tunnels.
 struct Served {
@@ -92,6 +92,43 @@ fn of_two_successors_one_takes_over_and_the_other_ends() {
     served.goes_on();
 }
 
+/// What the new one counted while it had a tunnel, the old one has not seen; and what came with COUNTERS it has.
+#[test]
+fn what_was_counted_in_the_meantime_comes_back_with_the_tunnels() {
+    let mut served = Served::new(1, &[]);
+    let before = served.old.report();
+    let (reached, is_there) = mpsc::channel();
+    let (go, may_go) = mpsc::channel::<()>();
+    let relay = Relay::start(served.place.socket(), move |moment| {
+        if moment == (LISTENERS, 1) {
+            reached.send(()).unwrap();
+            may_go.recv().unwrap();
+        }
+        Verdict::Pass
+    });
+    let mut new = served.successor(&[("HANDOFF_SOCKET", relay.path.to_str().unwrap())]);
+    is_there.recv().unwrap();
+    // A continuation of nothing: it passes, and breaks a rule.
+    let (client, application) = &mut served.tunnels[0];
+    client.send_frame(CONTINUATION, "of nothing");
+    application.expect(CONTINUATION, "of nothing");
+    let report = new.wait_for_report("handed_in=1");
+    let faults = value(&report, "frame_faults").to_owned();
+    assert_ne!(faults, "0", "{report}");
+    new.signal(Signal::TERM);
+    new.log.wait_for("told to stop while it takes over");
+    go.send(()).unwrap();
+    assert_eq!(new.wait().code(), Some(0));
+    let report = served.old.wait_for_report("handed_in=2");
+    assert_eq!(value(&report, "frame_faults"), faults, "{report}");
+    // There and back, and each of the two counts its part.
+    assert_eq!((number(&report, "handed_out"), number(&report, "handoff_aborted")), (2, 1));
+    for name in ["connections", "requests", "tunnels", "probes"] {
+        assert_eq!(value(&report, name), value(&before, name), "{name}");
+    }
+    served.tunnels.clear();
+}
+
 /// Who connects and is no elbows, or says nothing, keeps nobody from taking over but for the second that it has.
 #[test]
 fn strangers_are_refused() {
@@ -147,6 +184,13 @@ fn a_message_that_is_none_costs_nothing() {
             // One of them ends, so that no tunnel has two owners.
             let ended = if is_new { served.old.wait() } else { new.wait() };
             assert_eq!(ended.code(), Some(i32::from(!is_new)), "{verdict:?} {at:?}");
+            // It ends for what came, and not because time has passed.
+            match at.0 {
+                _ if is_new => {}
+                HELLO => drop(served.old.log.wait_for("refused why=no_hello")),
+                OFFER => drop(new.log.wait_for("answers what is no message of a handoff")),
+                _ => drop(served.old.log.wait_for("aborted why=malformed")),
+            }
             if at == (YOURS, 1) {
                 // The one message that gives: who has given does not touch it any more, and who was not told does not either.
                 assert!(served.tunnels[0].0.try_read_frame().is_ok_and(|frame| frame.is_none()));

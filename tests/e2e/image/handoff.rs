@@ -1,10 +1,11 @@
 //! The Docker recipe of docs/operations.md, by its very lines: a holder owns the network, and one container takes over from
-//! another while a client stays connected through the published port.
+//! another while a client and the demo's page in a browser stay connected through the published port.
 
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use super::*;
+use crate::browser::Browser;
 
 /// What upgrade.sh has started. All of it is removed with the value, and the volume.
 struct Deployment {
@@ -57,6 +58,15 @@ fn logs(container: &str) -> String {
     [logs.stderr, logs.stdout].map(|part| String::from_utf8_lossy(&part).into_owned()).concat()
 }
 
+/// Counts the WebSockets that the page opens from now on.
+const COUNT_OPENED: &str = "(window.opened = 0, window.WebSocket = class extends WebSocket {
+    constructor(...all) { super(...all); window.opened += 1; }
+}, true)";
+
+fn is_address(text: &str) -> bool {
+    text.contains(|char: char| char.is_ascii_digit())
+}
+
 fn echoes(client: &mut Client) {
     client.send(b"\x81\x82\0\0\0\0hi");
     assert_eq!(client.read_exact(4), b"\x81\x02hi");
@@ -87,6 +97,10 @@ fn websocket_stays_open_while_its_container_is_replaced() {
     succeed(&mut deployment.upgrade(&words[1..], &image));
     wait_until_it_answers(address, "GET /ping");
     let mut client = echoed(Client::plain(address));
+    let browser = Browser::start();
+    browser.open(&format!("http://{address}/"));
+    browser.sees_the_demo(is_address);
+    assert_eq!(browser.value(COUNT_OPENED), true);
     let old = deployment.only();
 
     let mut waiting = Command::new("docker");
@@ -97,10 +111,14 @@ fn websocket_stays_open_while_its_container_is_replaced() {
     let new = deployment.only();
     assert_ne!(new, old);
     echoes(&mut client);
+    // "prices go on, nothing reconnects"
+    browser.sees_the_demo(is_address);
+    assert_eq!(browser.value("window.opened"), 0);
     echoed(Client::plain(address));
     let log = logs(&new);
     let line = log.lines().find(|line| line.contains("handoff from=")).expect("it is told");
-    assert!(line.contains(" moved=1 refused=0 "), "{line}");
+    // The client's, and the page's two: prices and echo.
+    assert!(line.contains(" moved=3 refused=0 "), "{line}");
     let policy = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &new];
     assert_eq!(docker(&policy), "on-failure");
 

@@ -38,6 +38,8 @@ def check(name, spec, kind):
         same(f"{here}: its mode", "0700" in first["command"], True)
         own = spec["securityContext"] | container["securityContext"]
         same(f"{here}: the user", (own["runAsUser"], own["runAsNonRoot"]), (65532, True))
+        # "on" without quotation marks would be true.
+        same(f"{here}: stays", settings["HANDOFF_STAY"], "on")
         drain = sum(seconds(settings[f"DRAIN_{part}"]) for part in ("DELAY", "PERIOD", "GRACE"))
         same(f"{here}: the drain fits", drain < spec["terminationGracePeriodSeconds"], True)
 
