@@ -42,9 +42,6 @@ use crate::proxy::Context;
 /// The most that is kept of what a client sends before it is its turn. Whoever has sent so much is not read.
 const MOST_UNREAD: usize = 64 * 1024;
 
-/// Memory of an exchange that is left to the next one, at the most.
-const MOST_SPARE: usize = 16 * 1024;
-
 /// A connection.
 pub(crate) struct Connection {
     state: ConnectionState,
@@ -180,9 +177,7 @@ impl Connection {
         let closes = exchange.closes() || !exchange.is_request_over();
         self.release = Some(exchange.release());
         let (entry, memory) = exchange.into_memory();
-        if memory.capacity() <= MOST_SPARE {
-            context.spare.set(memory);
-        }
+        context.spare.leave(memory);
         self.log(&entry, Exchange::complete(), context);
         self.since = context.now;
         if closes || context.stage.is_finishing() {

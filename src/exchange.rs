@@ -35,6 +35,7 @@ use crate::http::head::{HeadLimits, Request};
 use crate::http::hop;
 use crate::http::own::Form;
 use crate::http::reject::Rejection;
+use crate::http::upgrade::OfferedProtocols;
 use crate::outgoing::Outgoing;
 use crate::proxy::Context;
 use crate::tunnel::Protocol;
@@ -53,7 +54,7 @@ pub(crate) struct Exchange {
     request: RequestFlow,
     response: ResponseFlow,
     /// The protocols that were offered, where it is a handshake.
-    offer: Option<Vec<u8>>,
+    offer: Option<OfferedProtocols>,
     kind: RequestKind,
 }
 
@@ -84,7 +85,7 @@ impl Exchange {
         head: &Request<'_>,
         form: Form,
         entry: Entry,
-        offer: Option<Vec<u8>>,
+        offer: Option<OfferedProtocols>,
         outgoing: Vec<u8>,
         context: &Context<'_>,
     ) -> Self {
@@ -418,8 +419,8 @@ impl Exchange {
         }
     }
 
-    /// What the upstream said behind its 101.
-    pub(crate) fn into_early(self) -> (Entry, Vec<u8>) {
-        (self.entry, self.response.into_unread())
+    /// What the upstream said behind its 101, and memory that can be used for something else.
+    pub(crate) fn into_early(self) -> (Entry, Vec<u8>, Vec<u8>) {
+        (self.entry, self.response.into_unread(), self.request.out.into_memory())
     }
 }

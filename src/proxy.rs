@@ -42,8 +42,34 @@ pub(crate) struct Context<'a> {
     pub(crate) proxy: &'a Proxy,
     /// Those of this worker.
     pub(crate) ids: &'a RequestIds,
-    /// Memory for a head on its way to the upstream, which one exchange leaves to the next.
-    pub(crate) spare: &'a Cell<Vec<u8>>,
+    pub(crate) spare: &'a Spare,
     /// The address of this machine that the client's socket is connected to.
     pub(crate) destination: &'a dyn Fn() -> SocketAddr,
+}
+
+/// Memory for heads on their way to the upstream, which exchanges leave to the next ones.
+#[derive(Default)]
+pub(crate) struct Spare(Cell<Vec<Vec<u8>>>);
+
+impl Spare {
+    /// Pieces of memory that are kept at the most, and how large each may be.
+    const MOST: usize = 16;
+    const LARGEST: usize = 4 * 1024;
+
+    /// Memory that another exchange has left, if there is some.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let mut all = self.0.take();
+        let memory = all.pop().unwrap_or_default();
+        self.0.set(all);
+        memory
+    }
+
+    /// Leaves memory of an exchange that has ended to another one.
+    pub(crate) fn leave(&self, memory: Vec<u8>) {
+        let mut all = self.0.take();
+        if all.len() < Self::MOST && (1..=Self::LARGEST).contains(&memory.capacity()) {
+            all.push(memory);
+        }
+        self.0.set(all);
+    }
 }

@@ -1,10 +1,13 @@
 //! The application: an epoll WebSocket echo and push server, and pages for plain HTTP.
 //!
 //! One thread that does as little as it can, so that it is not what is measured: one read(2) and one
-//! write(2) a message, no unmasking (`frames`), no SHA-1 (`heads`).
+//! write(2) a message, no unmasking (`frames`), no SHA-1 (`heads`). Bytes that nobody looks at have a thread of their
+//! own for each connection, which runs when its core has nothing else to do.
 
 use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, recv};
@@ -42,7 +45,7 @@ enum Phase {
     Frames { follower: Follower, is_pushed: bool },
     /// Bytes of an upgrade to something else. They come back as they are.
     Bytes,
-    /// Bytes that nobody looks at.
+    /// Bytes that nobody looks at: it goes to a thread of its own.
     Sink,
 }
 
@@ -150,6 +153,24 @@ impl Application {
         if !matches!(alive, Ok(true)) {
             // Closing the socket takes it out of epoll.
             self.release(slot);
+        } else if matches!(connection.phase, Phase::Sink) && connection.pending.is_empty() {
+            self.sink(slot);
+        }
+    }
+
+    /// Has a thread of its own read what comes on a connection: whoever is measured on this core does not wait for
+    /// that.
+    fn sink(&mut self, slot: usize) {
+        let connection = self.connections.get_mut(slot).and_then(Option::take);
+        self.free.push(slot);
+        let Some(Connection { socket, .. }) = connection else { return };
+        if self.poll.remove(&socket).is_ok() {
+            // It ends with the connection.
+            thread::spawn(move || {
+                if let Err(fault) = read_last(&socket) {
+                    eprintln!("bench: what nobody looks at cannot be read: {fault}");
+                }
+            });
         }
     }
 
@@ -172,6 +193,20 @@ impl Application {
     }
 }
 
+/// Reads a connection to its end, when its core has nothing else to do. What nobody looks at is not even copied
+/// (`MSG_TRUNC` of tcp(7)).
+fn read_last(socket: &TcpStream) -> io::Result<()> {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    if !Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status()?.success() {
+        return Err(io::Error::other("chrt(1) failed"));
+    }
+    socket.set_nonblocking(false)?;
+    // Little at once: whoever is measured does not wait long for one call.
+    let mut buffer = vec![0; 16 * 1024];
+    while recv(socket, buffer.as_mut_slice(), RecvFlags::TRUNC)?.1 > 0 {}
+    Ok(())
+}
+
 /// What one read leads to.
 enum Read<'a> {
     /// The connection is over.
@@ -190,7 +225,7 @@ impl Connection {
         responses: &'a Responses,
         out: &mut Vec<u8>,
     ) -> io::Result<Read<'a>> {
-        let length = match self.receive(buffer) {
+        let length = match self.socket.read(buffer) {
             Ok(0) => return Ok(Read::End),
             Ok(length) => length,
             Err(fault) if would_block(&fault) => return Ok(Read::Answer),
@@ -237,14 +272,6 @@ impl Connection {
             }
         }
         Ok(Read::Answer)
-    }
-
-    /// Takes what is there. What nobody looks at is not even copied (`MSG_TRUNC` of tcp(7)).
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if matches!(self.phase, Phase::Sink) {
-            return Ok(recv(&self.socket, buffer, RecvFlags::TRUNC)?.1);
-        }
-        self.socket.read(buffer)
     }
 
     /// A request is there, and so many bytes of its body.

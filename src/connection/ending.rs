@@ -34,7 +34,7 @@ impl Connection {
             return;
         };
         match stop {
-            Stop::Switched(protocol) => self.switch(exchange, protocol),
+            Stop::Switched(protocol) => self.switch(exchange, protocol, context),
             Stop::Cut(end) => {
                 self.release = Some(Release::Close);
                 self.log(&exchange.entry, end, context);
@@ -63,9 +63,15 @@ impl Connection {
         }
     }
 
-    pub(super) fn switch(&mut self, exchange: Box<Exchange>, protocol: Protocol) {
+    pub(super) fn switch(
+        &mut self,
+        exchange: Box<Exchange>,
+        protocol: Protocol,
+        context: &Context<'_>,
+    ) {
         let Some(client) = self.client.take() else { return };
-        let (mut entry, upstream_early) = exchange.into_early();
+        let (mut entry, upstream_early, memory) = exchange.into_early();
+        context.spare.leave(memory);
         entry.status = Some(101);
         self.state = ConnectionState::Switching(Box::new(Switching {
             protocol,

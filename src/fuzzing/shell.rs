@@ -4,7 +4,6 @@
 //! A read gives no more than [`Peer::piece`] bytes, a write takes no more than [`Peer::room`] is left, and the steps of
 //! a turn can be taken in any order: so bytes are split, and sides are ready, as a test or a fuzzer likes.
 
-use std::cell::Cell;
 mod peer;
 mod steps;
 
@@ -23,7 +22,7 @@ use crate::http::forwarded::RequestIds;
 use crate::limits::{Limits, Seat};
 use crate::line_writer::Lines;
 use crate::metrics::Counters;
-use crate::proxy::{Context, Proxy};
+use crate::proxy::{Context, Proxy, Spare};
 use crate::upstream::Addresses;
 use crate::warnings::Warnings;
 
@@ -283,7 +282,7 @@ impl Shell {
             stage: self.stage,
             proxy: &self.proxy,
             ids: &self.ids,
-            spare: &Cell::default(),
+            spare: &Spare::default(),
             destination: &destination,
         };
         Some(tell(self.connection.as_mut()?, &context))

@@ -17,6 +17,8 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use smallvec::SmallVec;
+
 pub(super) use self::bytes::is_token;
 pub use self::fault::Fault;
 use self::lines::Lines;
@@ -125,7 +127,7 @@ pub struct Response<'a> {
     /// May be empty.
     pub reason: &'a [u8],
     /// In their order.
-    pub fields: Vec<Field<'a>>,
+    pub fields: SmallVec<[Field<'a>; OFTEN_IN_RESPONSES]>,
 }
 
 impl Response<'_> {
@@ -169,15 +171,16 @@ impl Reader {
         limits: &HeadLimits,
     ) -> Result<Option<(Request<'a>, usize)>, Fault> {
         let mut line = None;
-        let Some((fields, used)) =
-            read_lines(&mut self.place, Place::START, bytes, limits, false, |lines| {
-                lines.request_line(&mut line)
-            })?
+        let first = |lines: &mut Lines<'a, '_>| lines.request_line(&mut line);
+        let mut fields = Vec::with_capacity(if self.place == Place::START { OFTEN } else { 0 });
+        let put = |field| fields.push(field);
+        let Some((is_all, used)) =
+            read_lines(&mut self.place, Place::START, bytes, limits, false, first, put)?
         else {
             return Ok(None);
         };
         // It came in pieces, and is whole now.
-        let Some((line, fields)) = line.zip(fields) else { return self.request(bytes, limits) };
+        let Some(line) = line.filter(|_| is_all) else { return self.request(bytes, limits) };
         let lines::RequestLine { line, method, target, version } = line;
         let (host, framing) = meaning::of_request(&fields, version)?;
         let max_forwards = meaning::of_intermediaries(method, &fields, framing)?;
@@ -195,14 +198,15 @@ impl Reader {
         limits: &HeadLimits,
     ) -> Result<Option<(Response<'a>, usize)>, Fault> {
         let mut line = None;
-        let Some((fields, used)) =
-            read_lines(&mut self.place, Place::START, bytes, limits, true, |lines| {
-                lines.status_line(&mut line)
-            })?
+        let first = |lines: &mut Lines<'a, '_>| lines.status_line(&mut line);
+        let mut fields = SmallVec::new();
+        let put = |field| fields.push(field);
+        let Some((is_all, used)) =
+            read_lines(&mut self.place, Place::START, bytes, limits, true, first, put)?
         else {
             return Ok(None);
         };
-        let Some((line, fields)) = line.zip(fields) else { return self.response(bytes, limits) };
+        let Some(line) = line.filter(|_| is_all) else { return self.response(bytes, limits) };
         let lines::StatusLine { version, status, reason } = line;
         Ok(Some((Response { version, status, reason, fields }, used)))
     }
@@ -216,10 +220,13 @@ pub(super) fn trailers<'a>(
     limits: &HeadLimits,
 ) -> Result<Option<(Vec<Field<'a>>, usize)>, Fault> {
     loop {
-        return match read_lines(place, Place::FIELDS, bytes, limits, false, |_| Ok(Some(())))? {
+        let mut fields = Vec::new();
+        let put = |field| fields.push(field);
+        let first = |_: &mut Lines<'a, '_>| Ok(Some(()));
+        return match read_lines(place, Place::FIELDS, bytes, limits, false, first, put)? {
             None => Ok(None),
-            Some((None, _)) => continue,
-            Some((Some(fields), used)) => {
+            Some((false, _)) => continue,
+            Some((true, used)) => {
                 meaning::of_trailers(&fields)?;
                 Ok(Some((fields, used)))
             }
@@ -227,13 +234,14 @@ pub(super) fn trailers<'a>(
     }
 }
 
-/// Field lines, if one call read all of them, and the bytes up to the end of the empty line.
-type Section<'a> = (Option<Vec<Field<'a>>>, usize);
-
-/// So many fields most heads have at most: room for them is made at once.
+/// So many fields most heads of requests have at most: room for them is made at once.
 const OFTEN: usize = 16;
 
-/// The first line and the field lines of a section that begins at `start`, from `place` on.
+/// The same of responses, whose room takes no memory of its own.
+const OFTEN_IN_RESPONSES: usize = 12;
+
+/// The first line and the field lines of a section that begins at `start`, from `place` on. `put` gets the fields that
+/// this call read. Says whether these are all, and how many bytes there are up to the end of the empty line.
 fn read_lines<'a>(
     place: &mut Place,
     start: Place,
@@ -241,18 +249,18 @@ fn read_lines<'a>(
     limits: &HeadLimits,
     lone_lf: bool,
     first: impl FnOnce(&mut Lines<'a, '_>) -> Result<Option<()>, Fault>,
-) -> Result<Option<Section<'a>>, Fault> {
+    put: impl FnMut(Field<'a>),
+) -> Result<Option<(bool, usize)>, Fault> {
     // Nothing behind the limit is looked at, so that it does not depend on the pieces in which bytes come.
     let within = head_of(bytes, limits.head);
     let from = std::mem::replace(place, start);
     let mut lines = Lines { bytes: within, place: from, limits, lone_lf };
-    let mut fields = Vec::with_capacity(if from == Place::START { OFTEN } else { 0 });
     let read = match first(&mut lines)? {
-        Some(()) => lines.fields(&mut fields)?,
+        Some(()) => lines.fields(put)?,
         None => None,
     };
     if read.is_some() {
-        return Ok(Some(((from == start).then_some(fields), lines.place.at)));
+        return Ok(Some((from == start, lines.place.at)));
     }
     if bytes.len() >= limits.head {
         return Err(Fault::LongHead);

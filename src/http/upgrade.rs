@@ -4,20 +4,25 @@
 //! An upgrade that comes with a body is passed on as a request without the offer, which RFC 9110, section
 //! 7.8, allows.
 
+use smallvec::SmallVec;
+
 use super::head::{Request, Response, Version};
 use super::hop::ConnectionOptions;
 use crate::tunnel::Protocol;
+
+/// A list of protocols. One is `websocket`, mostly.
+pub(crate) type OfferedProtocols = SmallVec<[u8; 16]>;
 
 /// The protocols that a request offers to change to, as a list, where they may be passed on.
 ///
 /// An offer of HTTP/1.0 is ignored, as the RFC demands, one that comes with a body, and one that may not be
 /// passed on. `h2c` is never passed on: what would be spoken after it, nobody here could read.
-pub(crate) fn offer(head: &Request<'_>, options: &ConnectionOptions) -> Option<Vec<u8>> {
+pub(crate) fn offer(head: &Request<'_>, options: &ConnectionOptions) -> Option<OfferedProtocols> {
     let is_asked_for = options.upgrade() && head.version == Version::Http11;
     if !is_asked_for || !head.framing.is_empty() || head.max_forwards == Some(0) {
         return None;
     }
-    let mut list = Vec::new();
+    let mut list = OfferedProtocols::new();
     for field in head.fields.iter().filter(|field| field.is("upgrade")) {
         for item in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let is_h2c = item.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(b"h2c"));
@@ -59,7 +64,7 @@ mod tests {
         let mut reader = Reader::default();
         let (head, _) = reader.request(head.as_bytes(), &HeadLimits::DEFAULT).unwrap().unwrap();
         offer(&head, &ConnectionOptions::of(&head.fields))
-            .map(|list| String::from_utf8(list).unwrap())
+            .map(|list| String::from_utf8(list.into_vec()).unwrap())
     }
 
     #[test]

@@ -162,7 +162,11 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &Response<'_>, how: ToClient) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Room for the head that the client gets; most need no more.
+const TO_CLIENT: usize = 512;
+
 fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
+    out.reserve(TO_CLIENT);
     out.extend_from_slice(b"HTTP/1.1 ");
     number(out, status.into());
     for part in [b" ", reason, b"\r\n"] {

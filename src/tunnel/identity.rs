@@ -44,11 +44,14 @@ impl Identity {
         request_id: &str,
         started: Instant,
     ) -> Self {
+        let mut text = SmallVec::with_capacity(request_line.len() + request_id.len());
+        text.extend_from_slice(request_line.as_bytes());
+        text.extend_from_slice(request_id.as_bytes());
         Self {
             client: client.into(),
             balancer: balancer.into(),
             upstream: upstream.into(),
-            text: [request_line.as_bytes(), request_id.as_bytes()].concat().into(),
+            text,
             // A head is far shorter.
             request_line: u32::try_from(request_line.len()).unwrap_or(0),
             started,

@@ -127,9 +127,21 @@ impl Scanner {
         tally: &mut Tally,
         own_pong: Option<impl FnMut([u8; NONCE]) -> bool>,
     ) -> Scan {
-        let mut at = 0;
+        let at = self.pass_small_messages(bytes, 0, rules, until);
+        self.follow(bytes, at, rules, until, tally, own_pong)
+    }
+
+    /// Goes over small messages that break no rule and begin at `at`, as far as they are whole. Says where that is.
+    #[inline]
+    fn pass_small_messages(
+        &mut self,
+        bytes: &[u8],
+        mut at: usize,
+        rules: &Rules,
+        until: Until,
+    ) -> usize {
         if matches!(until, Until::End | Until::Close) && self.is_between_messages() {
-            let mut rest = bytes;
+            let mut rest = bytes.get(at..).unwrap_or_default();
             while let Some((end, length)) = self.small_message(rest, rules)
                 && let Some(behind) = rest.get(end..)
             {
@@ -138,7 +150,7 @@ impl Scanner {
                 rest = behind;
             }
         }
-        self.follow(bytes, at, rules, until, tally, own_pong)
+        at
     }
 
     /// Puts the bytes that are kept at the end of `front`, to stand right before the next ones. Says
@@ -279,6 +291,7 @@ impl Scanner {
                     if self.has_reached(until) {
                         return Scan { pass: at, then: Then::Reached };
                     }
+                    at = self.pass_small_messages(bytes, at, rules, until);
                 }
                 Position::Lost => at = bytes.len(),
             }

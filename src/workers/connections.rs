@@ -8,7 +8,7 @@
 mod draining;
 mod waiting;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use slab::Slab;
 use socket2::SockRef;
@@ -34,7 +33,7 @@ use crate::clock::tick;
 use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
-use crate::proxy::{Context, Proxy};
+use crate::proxy::{Context, Proxy, Spare};
 use crate::tunnel::Tunnel;
 
 /// What is kept of an array when nothing is in it any more.
@@ -79,7 +78,7 @@ pub(super) struct Connections {
     pipe: RefCell<Pipe>,
     /// Memory that connections use in their turns: for their clients, and for the upstream.
     to_clients: Vec<u8>,
-    spare: Cell<Vec<u8>>,
+    spare: Spare,
 }
 
 struct Service {
@@ -136,7 +135,7 @@ impl Connections {
             due: None,
             pipe: RefCell::default(),
             to_clients: Vec::new(),
-            spare: Cell::default(),
+            spare: Spare::default(),
         }
     }
 
@@ -317,7 +316,7 @@ impl Connections {
                 self.list(key);
                 self.arm(key, now);
             }
-            Ok(Outcome::Switched) => self.switch(key, registry),
+            Ok(Outcome::Switched) => self.switch(key),
             Ok(Outcome::Over { with_reset }) => self.remove(key, with_reset, registry),
             Err(_) => self.remove(key, true, registry),
         }
@@ -373,8 +372,8 @@ impl Connections {
             moved |= its.read_client(buffer);
             let is_all_taken = its.connection.client_out().is_empty();
             match its.connection.lifecycle() {
-                Lifecycle::Over { with_reset } => return Outcome::Over { with_reset },
-                Lifecycle::Switching if is_all_taken => return Outcome::Switched,
+                Lifecycle::Over { with_reset } => break Outcome::Over { with_reset },
+                Lifecycle::Switching if is_all_taken => break Outcome::Switched,
                 Lifecycle::Closing { ends_well: true } if is_all_taken && !*is_shut => {
                     *is_shut = true;
                     // Who has left is told nothing more.
@@ -391,6 +390,9 @@ impl Connections {
             }
         };
         connection.client_out().return_memory(to_clients);
+        if matches!(turn, Outcome::Over { .. } | Outcome::Switched) {
+            return turn;
+        }
         let token = Token(key | CONNECTION);
         let heard = ready
             .register(socket.as_raw_fd(), token, registry, Interest::READABLE)
@@ -406,13 +408,13 @@ impl Connections {
     }
 
     /// Makes a tunnel of a connection whose client has been told so.
-    fn switch(&mut self, key: usize, registry: &Registry) {
+    fn switch(&mut self, key: usize) {
         let Some(place) = self.take_out(key) else { return };
         let Place { connection, socket, ready, link, .. } = place;
         let Some((switching, seat)) = connection.into_switching() else { return };
         let link = link.and_then(|link| self.links.take_out(link));
         let (Some((upstream, hears_upstream)), Some(address)) = (link, switching.upstream) else {
-            return forget(&socket, ready, registry);
+            return;
         };
         if let Some(service) = &self.service {
             service.proxy.counters.tunnels.add(1);
@@ -445,7 +447,7 @@ impl Connections {
             // Fails only on what is no socket.
             drop(SockRef::from(&place.socket).set_linger(Some(Duration::ZERO)));
         }
-        forget(&place.socket, place.ready, registry);
+        // Closed here, where nobody has a copy, the poll forgets it by itself (epoll(7)).
         drop(place);
         if self.all.is_empty() && self.all.capacity() > KEPT {
             self.all = Slab::new();
@@ -463,7 +465,7 @@ fn context<'a>(
     service: &'a Service,
     stage: Stage,
     now: Instant,
-    spare: &'a Cell<Vec<u8>>,
+    spare: &'a Spare,
     destination: &'a dyn Fn() -> SocketAddr,
 ) -> Context<'a> {
     Context { now, stage, proxy: &service.proxy, ids: &service.ids, spare, destination }
@@ -472,12 +474,4 @@ fn context<'a>(
 /// The address of this machine that a socket is connected to. One that has none has lost its other end.
 fn destination_of(socket: &TcpStream) -> impl Fn() -> SocketAddr + '_ {
     || socket.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
-}
-
-/// Takes a socket out of the poll. Needed even where it is closed next: a copy of a descriptor would keep it.
-fn forget(socket: &TcpStream, ready: Ready, registry: &Registry) {
-    if ready.is_registered() {
-        // Fails only on what is not registered.
-        drop(registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
-    }
 }

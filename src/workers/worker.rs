@@ -51,7 +51,8 @@ use moving::Cursor;
 /// its event says so.
 const ALL: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
-/// How long connections that are no tunnels may keep a round: less where a tunnel may wait for its end.
+/// How long connections that are no tunnels may keep a round: less where a tunnel may wait for its end. The same for
+/// tunnels whose turn was over.
 const ROUND: Duration = Duration::from_millis(1);
 const ROUND_BESIDE_TUNNELS: Duration = Duration::from_micros(50);
 
@@ -81,8 +82,8 @@ pub(super) struct Worker {
     /// Read into by every tunnel; empty between two calls.
     buffer: Box<[u8]>,
     kernel: Kernel,
-    /// Tunnels whose turn was over before there was nothing left to do.
-    again: Vec<usize>,
+    /// Tunnels whose turn was over before there was nothing left to do, the first to go on first.
+    again: VecDeque<usize>,
     /// Tunnels that are over but for their last bytes, the earliest first.
     deliveries: VecDeque<Delivery>,
     deliveries_begun: NonZeroU32,
@@ -114,7 +115,7 @@ impl Worker {
             reach: 0,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             kernel: Kernel::default(),
-            again: Vec::new(),
+            again: VecDeque::new(),
             deliveries: VecDeque::new(),
             deliveries_begun: NonZeroU32::MIN,
         }
@@ -136,6 +137,7 @@ impl Worker {
             self.woken_at = elapsed();
             self.now = Now::at(self.woken_at);
             let mut woken = false;
+            let begun = self.again.len();
             for event in &events {
                 if event.token() == WOKEN {
                     woken = true;
@@ -143,7 +145,7 @@ impl Worker {
                     self.serve(event);
                 }
             }
-            self.serve_again();
+            self.serve_again(begun);
             if woken && !self.carry_out_orders() {
                 return;
             }
@@ -219,19 +221,28 @@ impl Worker {
         }
         let (kernel, buffer) = (&self.kernel, &mut self.buffer);
         let (rulebook, now) = (&self.rulebook, self.now);
+        let is_listed = slot.listed;
         let next = guarded(|| {
             slot.at(rulebook, now).note(peer, event.into());
-            slot.turn(kernel, buffer, rulebook, now)
+            // One turn in a round: it has one behind those that only now have something.
+            if is_listed { Next::Wait } else { slot.turn(kernel, buffer, rulebook, now) }
         });
         if next != Next::Wait || slot.local.rearm {
             self.follow(key, next);
         }
     }
 
-    fn serve_again(&mut self) {
-        // Those that are put on the list from here on have their turn after the next events.
-        let mut served = mem::take(&mut self.again);
-        for key in served.drain(..) {
+    /// Gives the first `count` of those whose turn was over another one: one of them, and more as long as they take no
+    /// longer than the events did. The others stay the first, so that a message waits for few of those who always have
+    /// more. Who was listed in this round has had a turn in it.
+    fn serve_again(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let begun = elapsed();
+        let budget = begun.saturating_sub(self.woken_at).max(ROUND_BESIDE_TUNNELS);
+        for _ in 0..count {
+            let Some(key) = self.again.pop_front() else { return };
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.listed = false;
                 if slot.delivery.is_none() {
@@ -241,9 +252,9 @@ impl Worker {
                     self.follow(key, next);
                 }
             }
-        }
-        if self.again.is_empty() {
-            self.again = served;
+            if elapsed().saturating_sub(begun) >= budget {
+                return;
+            }
         }
     }
 
@@ -264,7 +275,7 @@ impl Worker {
         if let Some(slot) = self.slots.get_mut(key)
             && !mem::replace(&mut slot.listed, true)
         {
-            self.again.push(key);
+            self.again.push_back(key);
         }
     }
 
@@ -355,7 +366,7 @@ impl Worker {
     fn give_back(&mut self) {
         self.slots = Slab::new();
         self.wheel = Wheel::new(self.now.tick);
-        self.again = Vec::new();
+        self.again = VecDeque::new();
         self.deliveries = VecDeque::new();
         self.reach = 0;
         self.cursor = Cursor::default();

@@ -77,8 +77,8 @@ pub(super) fn hostile_frames(bench: &Bench) -> Fallible<Section> {
         name,
         title: "Hostile frames, beside another client's messages",
         text: "elbows alone, on one core, as above. One client sends frames through one tunnel, as fast as they are taken, \
-               to an application that does not look at them: 256 KiB of `82 00` again and again (frames without payload \
-               that are not masked), frames with an opcode that is reserved, or, to compare, valid messages of 64 KiB. \
+               to an application that does not look at them, and reads them when the load's core has nothing else to do: \
+               256 KiB of `82 00` again and again (frames without payload that are not masked), frames with an opcode that is reserved, or, to compare, valid messages of 64 KiB. \
                Another sends 2,000 messages a second over 200 tunnels."
             .to_owned(),
         chart: Some(Chart::of(&table, "µs until a message is back", &[0, 1, 2])),

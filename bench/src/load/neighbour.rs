@@ -22,7 +22,7 @@ const CONNECTION: usize = 1;
 const BLOCK: usize = 256 * 1024;
 
 /// Bytes that one write(2) takes at most: whoever is measured on this core does not wait long for it.
-const PIECE: usize = 32 * 1024;
+const PIECE: usize = 8 * 1024;
 
 /// The frames that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -239,9 +239,9 @@ impl<'a> Lines<'a, '_> {
         }
     }
 
-    /// RFC 9112, section 5: field lines up to and with the empty line. Those that were not read before go into
-    /// `fields`.
-    pub(super) fn fields(&mut self, fields: &mut Vec<Field<'a>>) -> Result<Option<()>, Fault> {
+    /// RFC 9112, section 5: field lines up to and with the empty line. Those that were not read before are given to
+    /// `put`.
+    pub(super) fn fields(&mut self, mut put: impl FnMut(Field<'a>)) -> Result<Option<()>, Fault> {
         loop {
             if self.place.part != Part::Value {
                 let Some(end) = self.run(end_of_token) else { return Ok(None) };
@@ -271,7 +271,7 @@ impl<'a> Lines<'a, '_> {
             }
             self.place.fields += 1;
             let (name, value) = (self.between(line, first), self.between(first + 1, end));
-            fields.push(Field { name, value: trim(value) });
+            put(Field { name, value: trim(value) });
         }
     }
 }

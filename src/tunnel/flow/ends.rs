@@ -9,6 +9,7 @@ use crate::tunnel::waiting::Waiting;
 ///
 /// The poll is edge-triggered: it tells a change once, and this remembers it.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Each may come with any other.
 pub(crate) struct Readiness {
     /// A read may give something.
     pub(crate) readable: bool,
@@ -17,6 +18,8 @@ pub(crate) struct Readiness {
     pub(crate) read_on: bool,
     /// A write may be taken.
     pub(crate) writable: bool,
+    /// The last read gave many frames for its bytes: less is read at once.
+    pub(crate) is_dense: bool,
 }
 
 /// Why a direction stopped for now.

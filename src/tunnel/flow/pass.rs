@@ -25,9 +25,16 @@ pub(crate) const READ_BUFFER: usize = MAX_KEPT + 64 * 1024;
 const READS_PER_TURN: usize = 4;
 
 /// Frames of one direction behind which others have their turn. Small messages that break no rule are not
-/// among them: one costs about as much as copying it. A full buffer of the smallest other frames has 32,768,
-/// which take less than a millisecond.
-const FRAMES_PER_TURN: u32 = if cfg!(any(test, fuzzing)) { 512 } else { 8192 };
+/// among them: one costs about as much as copying it. Others cost some 10 ns each.
+const FRAMES_PER_TURN: u32 = 256;
+
+/// Bytes that are read at once where frames are dense. There are 1,024 of the smallest in them: with these a turn is about as
+/// long as one that copies a full buffer.
+const DENSE_READ: usize = 2 * 1024;
+
+/// From so many frames in one read on they are dense, where each has less than [`SPARSE`] bytes.
+const DENSE: u32 = 128;
+const SPARSE: usize = 32;
 
 /// From so many bytes of payload on that are still to come of a frame, they pass without a look at them.
 const LARGE_PAYLOAD: u64 = if cfg!(any(test, fuzzing)) { 16 } else { 32 * 1024 };
@@ -73,6 +80,7 @@ pub(crate) fn pass<'w>(
         && to.writable
         && from.readable
         && !from.read_on
+        && !from.is_dense
         && !flow.is_bulk
         && (flow.scanner.payload_left() < LARGE_PAYLOAD || !flow.scanner.is_on());
     if !is_plain {
@@ -175,7 +183,11 @@ fn pass_all(
         {
             reads_left -= 1;
             match carry(flow, bulk, from, to) {
-                Ok(()) => put_own_frame(flow, context),
+                Ok(read) => {
+                    // Of what is not copied a turn has twice as much.
+                    reads_left = reads_left.saturating_sub(read / (2 * READ_BUFFER));
+                    put_own_frame(flow, context);
+                }
                 Err(NotCarried::NoWay) => context.bulk = None,
                 Err(NotCarried::Nothing(nothing)) => match came_to_nothing(flow, &nothing) {
                     Some(stop) => return stop,
@@ -187,14 +199,10 @@ fn pass_all(
         }
         // Behind much payload comes a head, and then more of it most of the time.
         let reads_head = std::mem::take(&mut flow.is_bulk) && context.bulk.is_some();
-        let room = behind_room(buffer);
-        let room = match room.get_mut(..MAX_HEAD) {
-            Some(head) if reads_head => head,
-            _ => {
-                reads_left -= 1;
-                behind_room(buffer)
-            }
-        };
+        let room = room_for_read(buffer, reads_head, *from);
+        if !reads_head || room.len() < MAX_HEAD {
+            reads_left -= 1;
+        }
         let bytes = match read(&mut source, room, from) {
             Ok(bytes) => bytes,
             Err(nothing) => {
@@ -213,6 +221,8 @@ fn pass_all(
             };
             // A head may come in pieces.
             flow.is_bulk = reads_head && flow.scanner.is_in_head() && length < MAX_HEAD;
+            from.is_dense =
+                flow.scanner.is_on() && frames >= DENSE && frames as usize * SPARSE > length;
             frames_left = frames_left.saturating_sub(frames);
             if frames_left == 0 {
                 reads_left = 0;
@@ -270,18 +280,18 @@ enum NotCarried {
     SinkBroke(io::Error),
 }
 
-/// Has payload pass that nobody looks at.
+/// Has payload pass that nobody looks at. Says how much.
 fn carry(
     flow: &mut Flow,
     bulk: &mut dyn Bulk,
     from: &mut Readiness,
     to: &mut Readiness,
-) -> Result<(), NotCarried> {
+) -> Result<usize, NotCarried> {
     let left = flow.scanner.payload_left();
     let Carried { read, taken, fault } = match bulk.carry(left, &mut flow.waiting) {
         Ok(carried) => carried,
         Err(fault) => match fault.kind() {
-            io::ErrorKind::Interrupted => return Ok(()),
+            io::ErrorKind::Interrupted => return Ok(0),
             io::ErrorKind::Unsupported => return Err(NotCarried::NoWay),
             io::ErrorKind::WouldBlock => {
                 from.readable = false;
@@ -301,7 +311,7 @@ fn carry(
     to.writable = taken == read;
     match fault {
         Some(fault) => Err(NotCarried::SinkBroke(fault)),
-        None => Ok(()),
+        None => Ok(read),
     }
 }
 
@@ -362,6 +372,17 @@ fn discard(
 
 fn behind_room(buffer: &mut [u8]) -> &mut [u8] {
     buffer.get_mut(MAX_KEPT..).unwrap_or_default()
+}
+
+/// Where the next read goes, and so how much it takes at most.
+fn room_for_read(buffer: &mut [u8], reads_head: bool, from: Readiness) -> &mut [u8] {
+    let room = behind_room(buffer);
+    let most = match (reads_head, from.is_dense) {
+        (true, _) => MAX_HEAD,
+        (false, true) => DENSE_READ,
+        (false, false) => room.len(),
+    };
+    room.get_mut(..most.min(room.len())).unwrap_or_default()
 }
 
 /// Why a read gave no bytes.

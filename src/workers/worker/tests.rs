@@ -76,3 +76,44 @@ fn panic_in_one_tunnel_ends_that_one_alone() {
     assert_eq!(heard, b"hello");
     assert_eq!(worker.door.open.load(Ordering::Relaxed), 1);
 }
+
+/// Others wait for what one tunnel does in a round: where its turn was over, its events bring it no second one.
+#[test]
+fn tunnel_has_one_turn_in_a_round() {
+    let poll = Poll::new().unwrap();
+    let waker = Waker::new(poll.registry(), WOKEN).unwrap();
+    let rulebook = Rulebook::new(&Options::default());
+    let mut worker = Worker::new(poll, Arc::new(Door::new(waker)), Arc::new(|_, _| {}), rulebook);
+    let (busy, mut talker, mut listener) = tunnel();
+    let sender = std::thread::spawn(move || {
+        // It ends with the other side.
+        let _ = talker.write_all(&vec![b'x'; 64 << 20]);
+    });
+    listener.set_nonblocking(true).unwrap();
+    worker.adopt(busy, false);
+    let mut events = Events::with_capacity(8);
+    let mut heard = vec![0; 1 << 20];
+    let passed = |worker: &Worker| worker.slots.get(0).unwrap().tunnel.state.flows.client.passed;
+    let mut rounds = 0;
+    // Until a turn was over with more to do, and there was an event of it in the next round.
+    while rounds < 20 {
+        let begun = worker.again.len();
+        let timeout = if begun > 0 { Duration::ZERO } else { Duration::from_secs(20) };
+        worker.poll.poll(&mut events, Some(timeout)).unwrap();
+        let before = passed(&worker);
+        for event in &events {
+            worker.serve(event);
+        }
+        if begun > 0 {
+            assert_eq!(passed(&worker), before, "an event brought it another turn");
+            rounds += usize::from(!events.is_empty());
+        }
+        let by_events = passed(&worker);
+        worker.serve_again(begun);
+        let by_list = passed(&worker);
+        assert!(by_events == before || by_list == by_events, "two turns in a round");
+        while listener.read(&mut heard).is_ok_and(|count| count > 0) {}
+    }
+    drop((worker, listener));
+    sender.join().unwrap();
+}
