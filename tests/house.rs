@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "config.rs",
     "connection.rs",
     "connection",
+    "deployment.rs",
     "encoding.rs",
     "encoding",
     "end.rs",

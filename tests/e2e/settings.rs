@@ -390,6 +390,40 @@ fn name_that_does_not_resolve_is_a_warning() {
 }
 
 #[test]
+fn check_for_a_place_says_what_must_be_set_there_and_what_does_not_fit() {
+    // The defaults are for `docker stop`.
+    let docker = run(&["check", "--for", "docker"], &GOOD);
+    assert_eq!((docker.status.code(), stderr(&docker).as_str()), (Some(0), ""));
+    assert!(stdout(&docker).contains("= 9.3 s; killed\nafter 10 s (docker stop --time)\n"));
+
+    let slow = [&GOOD[..], &[("DRAIN_DELAY", "60s"), ("DRAIN_PERIOD", "300s")]].concat();
+    let nlb = run(&["check", "--for", "nlb"], &slow);
+    assert_eq!(nlb.status.code(), Some(78), "{}", stdout(&nlb));
+    let termination =
+        "set   target_health_state.unhealthy.connection_termination.enabled = false\n";
+    assert!(stdout(&nlb).contains(termination), "{}", stdout(&nlb));
+    let said = stderr(&nlb);
+    assert!(
+        said.starts_with("elbows: the drain takes 362.3 s, and TimeoutStopSec= kills"),
+        "{said}"
+    );
+    let told = run(&["check", "--for", "nlb", "--killed-after", "400s"], &slow);
+    assert_eq!((told.status.code(), stderr(&told).as_str()), (Some(0), ""));
+
+    let rare = [&slow[..], &[("PING_INTERVAL", "400s")]].concat();
+    let arguments = ["check", "--for=nlb", "--killed-after=400s"];
+    assert_eq!(run(&arguments, &rare).status.code(), Some(78));
+    let longer = [&arguments[..], &["--balancer-idle-timer=500s"]].concat();
+    assert_eq!(run(&longer, &rare).status.code(), Some(0));
+
+    // Settings that are wrong by themselves come first, and a place that is none is no command line.
+    assert_eq!(run(&["check", "--for", "nlb"], &GOOD[1..]).status.code(), Some(78));
+    for arguments in [&["check", "--for", "moon"][..], &["check", "--killed-after", "9s"]] {
+        assert_eq!(run(arguments, &GOOD).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
 fn flag_wins_over_variable() {
     let output = run(&["check", "--destination-port", "1234", "--drain-delay=7s"], &GOOD);
     let text = stdout(&output);
