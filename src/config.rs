@@ -184,6 +184,16 @@ words! {
 }
 
 words! {
+    /// What becomes of requests that are part of no trace (W3C Trace Context).
+    pub enum TraceContext {
+        /// They pass as they are.
+        Pass = "pass",
+        /// A trace begins with each.
+        Make = "make",
+    }
+}
+
+words! {
     /// The form of the access log.
     pub enum AccessLogFormat {
         /// `key=value` pairs, one line each.

@@ -181,11 +181,10 @@ fn serve(settings: &Settings) -> ExitCode {
         }
         Err(error) => return failure(&error.to_string()),
     };
-    let (access_log, writer) =
-        match AccessLog::start(config.access_log, config.access_log_query, Patient(io::stdout())) {
-            Ok(started) => started,
-            Err(error) => return failure(&format!("the access log cannot be started: {error}")),
-        };
+    let (access_log, writer) = match AccessLog::start(&config, Patient(io::stdout())) {
+        Ok(started) => started,
+        Err(error) => return failure(&format!("the access log cannot be started: {error}")),
+    };
     let outcome = runtime.block_on(control::run(config, start, access_log, orders, notify));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();

@@ -42,6 +42,8 @@ pub(crate) struct Context<'a> {
     pub(crate) proxy: &'a Proxy,
     /// Those of this worker.
     pub(crate) ids: &'a RequestIds,
+    /// Gives a number that nobody can foresee.
+    pub(crate) random: &'a dyn Fn() -> u64,
     /// Memory for a head on its way to the upstream, which one exchange leaves to the next.
     pub(crate) spare: &'a Cell<Vec<u8>>,
     /// The address of this machine that the client's socket is connected to.

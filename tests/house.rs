@@ -170,6 +170,7 @@ const TOPICS_OF_HEADS: &[&str] = &[
     "health",
     "older_container",
     "proxy_header",
+    "trace_context",
     "upgrade",
     "upstream_faults",
 ];

@@ -34,7 +34,9 @@ impl Connection {
             return;
         };
         match stop {
-            Stop::Switched(protocol) => self.switch(exchange, protocol),
+            Stop::Switched { protocol, subprotocol } => {
+                self.switch(exchange, protocol, &subprotocol);
+            }
             Stop::Cut(end) => {
                 self.release = Some(Release::Close);
                 self.log(&exchange.entry, end, context);
@@ -63,10 +65,11 @@ impl Connection {
         }
     }
 
-    pub(super) fn switch(&mut self, exchange: Box<Exchange>, protocol: Protocol) {
+    fn switch(&mut self, exchange: Box<Exchange>, protocol: Protocol, subprotocol: &[u8]) {
         let Some(client) = self.client.take() else { return };
         let (mut entry, upstream_early) = exchange.into_early();
         entry.status = Some(101);
+        entry.chosen(subprotocol);
         self.state = ConnectionState::Switching(Box::new(Switching {
             protocol,
             upstream: entry.upstream,

@@ -283,6 +283,7 @@ impl Shell {
             stage: self.stage,
             proxy: &self.proxy,
             ids: &self.ids,
+            random: &|| 0x0123_4567_89ab_cdef,
             spare: &Cell::default(),
             destination: &destination,
         };

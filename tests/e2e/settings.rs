@@ -96,6 +96,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("HEALTH_LISTEN_ON", "x", "give a port"),
     ("FORWARDED", "add", "set, append"),
     ("FORWARDED_HEADER", "yes", "on, off"),
+    ("TRACE_CONTEXT", "on", "pass, make"),
     ("PROXY_HEADER_TIMEOUT", "0s", "must be from 10ms to 1day"),
     ("PROXY_HEADER_TIMEOUT", "10", "a time with its unit"),
     ("REQUEST_HEAD_TIMEOUT", "1ms", "must be from 10ms to 1day"),
@@ -184,6 +185,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("HANDOFF_SOCKET", "/tmp/handoff.sock", "others may write to this directory (mode 1777)"),
     ("HANDOFF_DOWNGRADE", "yes", "on, off"),
     ("ACCESS_LOG", "xml", "text, json, off"),
+    ("ACCESS_LOG_OPEN", "yes", "on, off"),
     ("ACCESS_LOG_QUERY", "yes", "on, off"),
     ("LOG", "", "give error, warn"),
     ("LOG", "elbows=loud", "give error, warn"),
@@ -264,6 +266,7 @@ fn contradictions_name_both_settings() {
         ([("PROXY_PROTOCOL", "off"), ("PROXY_TLV_HEADERS", "ssl")], "only in PROXY headers"),
         ([("MISSING_ORIGIN", "refuse"), ("ALLOWED_ORIGINS", "any")], "list yours"),
         ([("MAX_FRAME_SIZE", "1025KiB"), ("MAX_MESSAGE_SIZE", "1MiB")], "part of a message"),
+        ([("ACCESS_LOG", "off"), ("ACCESS_LOG_OPEN", "on")], "there is no log"),
         ([("LISTEN_ON", "45400"), ("HEALTH_LISTEN_ON", "127.0.0.1:45400")], "a port of its own"),
         ([("LISTEN_ON", "45490"), ("DESTINATION_HOSTNAME", "localhost")], "on to itself"),
         ([("LISTEN_ON", "[::1]:45490"), ("DESTINATION_HOSTNAME", "::1")], "on to itself"),
@@ -377,7 +380,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 43);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 45);
 }
 
 #[test]
