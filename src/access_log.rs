@@ -1,4 +1,4 @@
-//! The access log: one line per request, and one per tunnel when it ends.
+//! The access log: one line per request, and one per tunnel when it ends, and if that is wanted when it opens.
 //!
 //! Lines are formed where the end is known and written by a thread of their own
 //! ([`crate::line_writer`]): no worker ever waits for whoever reads them.
@@ -10,16 +10,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use self::line::{Line, Spoken};
+use self::line::{Line, Opening, Spoken};
 use crate::client::Client;
-use crate::config::AccessLogFormat;
+use crate::config::{AccessLogFormat, Config};
 use crate::end::{End, Phase};
+use crate::http::head::Request;
+use crate::http::trace_context::TraceId;
 use crate::line_writer::{self, Lines, Writer};
-use crate::tunnel::{Identity, State, Tunnel};
+use crate::tunnel::{Handshake, Identity, State, Tunnel};
 
 /// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for as long as it is
 /// open: a target of 32 KiB would be what an idle tunnel costs, many times over.
 const LONGEST_LINE: usize = 1_024;
+
+/// The longest host and subprotocol that are kept: a name of the DNS has 253 bytes (RFC 1035, section 2.3.4).
+const LONGEST_NAME: usize = 256;
+
+/// The longest user agent that is kept. Those of browsers have some 120, those of apps in a phone up to 400.
+const LONGEST_USER_AGENT: usize = 512;
 
 /// The access log. Clones write to the same one.
 #[derive(Clone, Debug)]
@@ -30,26 +38,25 @@ struct Open {
     json: bool,
     /// Request lines have their queries.
     queries: bool,
+    /// Tunnels have a line when they open.
+    opens: bool,
     lines: Lines,
 }
 
 impl AccessLog {
-    /// A log in the form `format`, with or without queries, to `out`, and its writer.
+    /// The log that the settings ask for, to `out`, and its writer.
     ///
     /// # Errors
     /// The writer's thread could not be started.
-    pub fn start(
-        format: AccessLogFormat,
-        queries: bool,
-        out: impl Write + Send + 'static,
-    ) -> io::Result<(Self, Writer)> {
-        let json = match format {
+    pub fn start(config: &Config, out: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
+        let json = match config.access_log {
             AccessLogFormat::Off => return Ok((Self(None), Writer::none())),
             AccessLogFormat::Json => true,
             AccessLogFormat::Text => false,
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
-        let open = Open { json, queries, lines };
+        let Config { access_log_query: queries, access_log_open: opens, .. } = *config;
+        let open = Open { json, queries, opens, lines };
         Ok((Self(Some(Arc::new(open))), writer))
     }
 
@@ -57,7 +64,7 @@ impl AccessLog {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn unwritten() -> (Self, Lines) {
         let lines = Lines::unwritten();
-        let open = Open { json: true, queries: true, lines: lines.clone() };
+        let open = Open { json: true, queries: true, opens: false, lines: lines.clone() };
         (Self(Some(Arc::new(open))), lines)
     }
 
@@ -84,7 +91,26 @@ impl AccessLog {
             request_id: &entry.request_id,
             spoken: None,
             handoffs: None,
+            handshake: None,
+            trace_id: entry.trace_id,
         });
+    }
+
+    /// Writes the line of a tunnel that opens, where that is wanted.
+    pub(crate) fn opened(&self, identity: &Identity) {
+        let Some(open) = self.0.as_ref().filter(|open| open.opens) else { return };
+        let line = Opening {
+            time: &humantime::format_rfc3339_millis(SystemTime::now()),
+            client: identity.client(),
+            balancer: identity.balancer(),
+            request: identity.request_line(),
+            duration: identity.started().elapsed(),
+            upstream: identity.upstream(),
+            request_id: &identity.request_id(),
+            handshake: identity.handshake(),
+        };
+        let text = if open.json { line.json() } else { line.text() };
+        open.lines.send(text.as_bytes());
     }
 
     /// Writes the line of a tunnel that has ended.
@@ -92,6 +118,7 @@ impl AccessLog {
         let Some(open) = &self.0 else { return };
         let state = &tunnel.state;
         let identity = &state.identity;
+        let handshake = identity.handshake();
         open.write(&Line {
             time: &humantime::format_rfc3339_millis(SystemTime::now()),
             client: identity.client(),
@@ -103,9 +130,11 @@ impl AccessLog {
             duration: identity.started().elapsed(),
             upstream: Some(identity.upstream()),
             end,
-            request_id: identity.request_id(),
+            request_id: &identity.request_id(),
             spoken: state.is_websocket().then(|| Spoken::of(state)),
             handoffs: Some(state.handoffs()),
+            trace_id: handshake.trace_id,
+            handshake: Some(handshake),
         });
     }
 }
@@ -145,6 +174,17 @@ pub(crate) struct Entry {
     /// The phase that it is in.
     pub(crate) during: Phase,
     pub(crate) request_id: String,
+    pub(crate) trace_id: Option<TraceId>,
+    /// Of a handshake, where there is a log.
+    handshake: Option<Box<Told>>,
+}
+
+/// What a handshake said, as far as it is kept.
+#[derive(Debug)]
+struct Told {
+    host: String,
+    user_agent: String,
+    subprotocol: String,
 }
 
 impl Entry {
@@ -168,18 +208,52 @@ impl Entry {
             upstream: None,
             during: Phase::Request,
             request_id,
+            trace_id: None,
+            handshake: None,
+        }
+    }
+
+    /// It is a handshake, with this head.
+    pub(crate) fn handshake(&mut self, log: &AccessLog, head: &Request<'_>) {
+        self.during = Phase::Handshake;
+        if log.0.is_none() {
+            return;
+        }
+        let user_agent = head.fields.iter().find(|field| field.is("user-agent"));
+        let user_agent = user_agent.map(|field| field.value).unwrap_or_default();
+        self.handshake = Some(Box::new(Told {
+            host: kept(head.host.unwrap_or_default(), LONGEST_NAME),
+            user_agent: kept(user_agent, LONGEST_USER_AGENT),
+            subprotocol: String::new(),
+        }));
+    }
+
+    /// The upstream has chosen this subprotocol.
+    pub(crate) fn chosen(&mut self, subprotocol: &[u8]) {
+        if let Some(told) = &mut self.handshake {
+            told.subprotocol = kept(subprotocol, LONGEST_NAME);
         }
     }
 
     /// Makes the request's identity that of its tunnel. The tunnel's end writes the line.
     pub(crate) fn into_identity(self, client: &Client, upstream: SocketAddr) -> Identity {
-        Identity::new(
+        let identity = Identity::new(
             client.address,
             client.balancer,
             upstream,
             &self.request,
             &self.request_id,
             self.started,
-        )
+        );
+        let Some(told) = &self.handshake else { return identity };
+        let Told { host, user_agent, subprotocol } = &**told;
+        identity.with(&Handshake { host, user_agent, subprotocol, trace_id: self.trace_id })
     }
+}
+
+/// What a peer said, as text of no more than `longest` bytes.
+fn kept(said: &[u8], longest: usize) -> String {
+    let mut text = String::from_utf8_lossy(said).into_owned();
+    line::cut(&mut text, longest);
+    text
 }

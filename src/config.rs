@@ -15,6 +15,8 @@ mod size;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use tracing_subscriber::filter::Targets;
+
 pub use self::fault::Fault;
 pub use self::origins::Origins;
 pub use self::rate::Rate;
@@ -65,6 +67,14 @@ impl Config {
         self.trusted_proxies.is_empty()
             || self.trusted_proxies.iter().any(|net| net.contains(&balancer))
     }
+}
+
+/// What a value of `LOG` lets through.
+///
+/// # Errors
+/// The rule that `text` breaks.
+pub fn log_targets(text: &str) -> Result<Targets, &'static str> {
+    kind::Filter::targets(text).ok_or(kind::Filter::RULE)
 }
 
 /// A port to listen on, and perhaps the one address to listen at.
@@ -170,6 +180,16 @@ words! {
         Observe = "observe",
         /// It is counted, and its tunnel ends with Close 1002.
         Strict = "strict",
+    }
+}
+
+words! {
+    /// What becomes of requests that are part of no trace (W3C Trace Context).
+    pub enum TraceContext {
+        /// They pass as they are.
+        Pass = "pass",
+        /// A trace begins with each.
+        Make = "make",
     }
 }
 

@@ -28,11 +28,12 @@ pub(crate) async fn front(
 ) -> io::Result<()> {
     let host = application.ip().to_string();
     let config = Config {
+        access_log: AccessLogFormat::Off,
         drain_delay: Duration::ZERO,
         drain_period: Duration::from_secs(1),
         ..Config::for_destination(listener.local_addr()?, &host, application.port())
     };
-    let (access_log, _) = AccessLog::start(AccessLogFormat::Off, false, io::sink())?;
+    let (access_log, _) = AccessLog::start(&config, io::sink())?;
     let (orders, told) = mpsc::channel(1);
     let listeners = Listeners { main: listener, health: None, handoff: None };
     let stopping = async {

@@ -75,8 +75,8 @@ pub(crate) enum Stop {
     Rejected(Rejection),
     /// The response that is under way, or has not begun, ends before its time.
     Cut(End),
-    /// The upstream changed the protocol: a tunnel begins.
-    Switched(Protocol),
+    /// The upstream changed the protocol, and chose a subprotocol, or none (empty): a tunnel begins.
+    Switched { protocol: Protocol, subprotocol: Box<[u8]> },
 }
 
 impl Exchange {

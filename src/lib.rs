@@ -23,6 +23,7 @@
 mod words;
 
 pub mod config;
+pub mod deployment;
 pub mod sandbox;
 
 pub mod control;

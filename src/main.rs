@@ -8,10 +8,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use elbows::access_log::AccessLog;
 use elbows::config::{Config, Fault, Settings};
 use elbows::control::{self, Activation, Order, Outcome, Start, StartError};
+use elbows::deployment::{self, Changed, Deployment};
 use elbows::handoff;
 use elbows::line_writer::Patient;
 use elbows::log;
@@ -47,25 +48,51 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Print the settings in effect and every fault, and exit: 0 if there is none, else 78
-    Check(Box<Settings>),
+    Check(Box<Check>),
     /// Try it: an application, elbows and a stand-in for the load balancer in one process
     Demo(elbows_demo::Options),
+}
+
+#[derive(Args)]
+struct Check {
+    /// Print what the drain needs in a place: nlb, elb, ecs, kubernetes or docker; 78 if it does not fit
+    #[arg(long = "for", value_name = "PLACE", value_parser = deployment)]
+    deployment: Option<Deployment>,
+    /// The place kills a process so long after its signal, and not as by default
+    #[arg(long, value_name = "TIME", requires = "deployment", value_parser = humantime::parse_duration)]
+    killed_after: Option<Duration>,
+    /// The balancer's idle timer is this, and not the default
+    #[arg(long, value_name = "TIME", requires = "deployment", value_parser = humantime::parse_duration)]
+    balancer_idle_timer: Option<Duration>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn deployment(text: &str) -> Result<Deployment, String> {
+    let all = Deployment::ALL;
+    all.into_iter()
+        .find(|known| known.as_str() == text)
+        .ok_or_else(|| format!("must be one of {}", all.map(Deployment::as_str).join(", ")))
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         None => serve(&cli.settings),
-        Some(Command::Check(settings)) => check(&settings),
+        Some(Command::Check(options)) => check(&options),
         Some(Command::Demo(options)) => show(options),
     }
 }
 
-fn check(settings: &Settings) -> ExitCode {
-    let config = match config(settings) {
+fn check(options: &Check) -> ExitCode {
+    let config = match config(&options.settings) {
         Ok(config) => config,
         Err(faults) => return config_faults(&faults),
     };
+    if let Some(deployment) = options.deployment {
+        let Check { killed_after, balancer_idle_timer: idle_timer, .. } = *options;
+        return check_for(deployment, &config, Changed { killed_after, idle_timer });
+    }
     let mut lines = String::new();
     // Writing to a string cannot fail.
     for (variable, value) in config.effective() {
@@ -87,6 +114,15 @@ fn check(settings: &Settings) -> ExitCode {
         eprintln!("warning: {fault}; requests get 502 until it does");
     }
     ExitCode::SUCCESS
+}
+
+fn check_for(deployment: Deployment, config: &Config, changed: Changed) -> ExitCode {
+    let findings = deployment::findings(deployment, config, changed);
+    // Somebody may have read enough.
+    let _ = io::stdout().write_all(deployment::report(&findings).as_bytes());
+    let contradictions = deployment::contradictions(&findings);
+    eprint!("{contradictions}");
+    if contradictions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
 /// The settings, checked as far as that can be done before anything starts.
@@ -145,11 +181,10 @@ fn serve(settings: &Settings) -> ExitCode {
         }
         Err(error) => return failure(&error.to_string()),
     };
-    let (access_log, writer) =
-        match AccessLog::start(config.access_log, config.access_log_query, Patient(io::stdout())) {
-            Ok(started) => started,
-            Err(error) => return failure(&format!("the access log cannot be started: {error}")),
-        };
+    let (access_log, writer) = match AccessLog::start(&config, Patient(io::stdout())) {
+        Ok(started) => started,
+        Err(error) => return failure(&format!("the access log cannot be started: {error}")),
+    };
     let outcome = runtime.block_on(control::run(config, start, access_log, orders, notify));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();

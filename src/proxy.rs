@@ -43,6 +43,8 @@ pub(crate) struct Context<'a> {
     /// Those of this worker.
     pub(crate) ids: &'a RequestIds,
     pub(crate) spare: &'a Spare,
+    /// Gives a number that nobody can foresee.
+    pub(crate) random: &'a dyn Fn() -> u64,
     /// The address of this machine that the client's socket is connected to.
     pub(crate) destination: &'a dyn Fn() -> SocketAddr,
 }

@@ -18,6 +18,7 @@ mod room;
 mod slot;
 mod sockets;
 mod turn;
+mod user_agents;
 mod wheel;
 mod worker;
 

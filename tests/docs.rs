@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
 use elbows::config::settings::{self, Unset};
 use elbows::config::{Config, Settings};
+use elbows::deployment::{self, Changed, Deployment, Facts, Finding};
 use elbows::end::{Phase, Reason, Side};
 
 fn document(path: &str) -> String {
@@ -175,4 +177,88 @@ fn words_of_ends_are_documented() {
     assert_eq!(words("`by`"), Side::ALL.map(Side::as_str));
     assert_eq!(words("`during`"), Phase::ALL.map(Phase::as_str));
     assert_eq!(words("`why`"), Reason::ALL.map(Reason::as_str));
+}
+
+/// The default settings, with these times of the drain as a document writes them (`60s`).
+fn draining(delay: &str, period: &str, grace: &str) -> Config {
+    let [drain_delay, drain_period, drain_grace] =
+        [delay, period, grace].map(|time| humantime::parse_duration(time).unwrap());
+    let listen_on = "127.0.0.1:45400".parse().unwrap();
+    let config = Config::for_destination(listen_on, "app", 45490);
+    Config { drain_delay, drain_period, drain_grace, ..config }
+}
+
+/// `90 s (TimeoutStopSec=)` is 90 seconds.
+fn first_seconds(cell: &str) -> Duration {
+    humantime::parse_duration(&cell.split_whitespace().take(2).collect::<String>()).unwrap()
+}
+
+#[test]
+fn documented_drains_fit_to_their_places() {
+    let rows = table(&document("docs/operations.md"), "where");
+    for row in &rows {
+        let place = match row[0].as_str() {
+            place if place.starts_with("`docker stop`") => Deployment::Docker,
+            place if place.starts_with("ECS") => Deployment::Ecs,
+            place if place.starts_with("instance behind an NLB") => Deployment::Nlb,
+            place if place.starts_with("instance behind a classic ELB") => Deployment::Elb,
+            place if place.starts_with("Kubernetes") => Deployment::Kubernetes,
+            other => panic!("what is {other}?"),
+        };
+        let times = [&row[2], &row[3], &row[4]].map(|cell| cell.trim_matches('`'));
+        let config = draining(times[0], times[1], times[2]);
+        let killed_after = Some(first_seconds(&row[1]));
+        let found =
+            deployment::findings(place, &config, Changed { killed_after, idle_timer: None });
+        assert_eq!(deployment::contradictions(&found), "", "{row:?}");
+        let in_all = row[5].split(" (").next().unwrap();
+        let Some(Finding::Sum(sum)) = found.first() else { panic!("{found:?}") };
+        assert!(sum.contains(&format!(" = {in_all};")), "{row:?}: {sum}");
+    }
+    assert_eq!(rows.len(), 9);
+}
+
+#[test]
+fn facts_of_places_and_what_must_be_set_there_are_documented() {
+    let operations = document("docs/operations.md");
+    let rows = table(&operations, "`--for`");
+    let config = draining("60s", "20s", "5s");
+    let names = |place| {
+        let found = deployment::findings(place, &config, Changed::default());
+        let names = found.into_iter().filter_map(|finding| match finding {
+            Finding::Set { name, .. } => Some(name),
+            _ => None,
+        });
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(rows.len(), Deployment::COUNT);
+    for (row, place) in rows.iter().zip(Deployment::ALL) {
+        assert_eq!(row[0], format!("`{}`", place.as_str()));
+        let Facts { killed_after, longest, sends_new_for, idle_timer, .. } = place.facts();
+        let seconds = |time: Duration| format!("{} s", time.as_secs());
+        let most = longest.map(|time| format!(", {} at most", seconds(time))).unwrap_or_default();
+        assert_eq!(row[1], seconds(killed_after) + &most);
+        assert_eq!(row[2], seconds(sends_new_for));
+        assert_eq!(row[3], idle_timer.map(seconds).unwrap_or_default());
+        assert_eq!(code_words(&row[4]), names(place));
+    }
+    // The attributes of a target group have their values and reasons in a table of their own.
+    let attributes: Vec<_> = table(&operations, "attribute")
+        .into_iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    let mut of_nlb = names(Deployment::Nlb);
+    assert_eq!(of_nlb.pop(), Some("TimeoutStopSec="));
+    assert_eq!(attributes, of_nlb);
+    // The example is what it prints.
+    let found = deployment::findings(
+        Deployment::Kubernetes,
+        &draining("2s", "5s", "2s"),
+        Changed::default(),
+    );
+    let printed = deployment::report(&found) + &deployment::contradictions(&found);
+    assert!(
+        operations.contains(&format!("$ elbows check --for kubernetes\n{printed}```")),
+        "{printed}"
+    );
 }

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "config.rs",
     "connection.rs",
     "connection",
+    "deployment.rs",
     "encoding.rs",
     "encoding",
     "end.rs",
@@ -169,6 +170,7 @@ const TOPICS_OF_HEADS: &[&str] = &[
     "health",
     "older_container",
     "proxy_header",
+    "trace_context",
     "upgrade",
     "upstream_faults",
 ];

@@ -3,11 +3,16 @@
 //! The keys and the words behind `by`, `during` and `why` are a promise to whoever parses them;
 //! `docs/operations.md` lists them.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::end::{End, Side};
+use crate::http::trace_context::TraceId;
+use crate::tunnel::Handshake;
 
 /// What a line says.
 pub(super) struct Line<'a> {
@@ -31,6 +36,23 @@ pub(super) struct Line<'a> {
     pub(super) spoken: Option<Spoken>,
     /// Of a tunnel: how often it was handed to another process.
     pub(super) handoffs: Option<u16>,
+    /// Of a tunnel.
+    pub(super) handshake: Option<Handshake<'a>>,
+    pub(super) trace_id: Option<TraceId>,
+}
+
+/// What the line of a tunnel that opens says.
+pub(super) struct Opening<'a> {
+    /// When it is written, as text.
+    pub(super) time: &'a dyn fmt::Display,
+    pub(super) client: SocketAddr,
+    pub(super) balancer: SocketAddr,
+    pub(super) request: &'a str,
+    /// Of the handshake.
+    pub(super) duration: Duration,
+    pub(super) upstream: SocketAddr,
+    pub(super) request_id: &'a str,
+    pub(super) handshake: Handshake<'a>,
 }
 
 /// What the frames of a tunnel tell.
@@ -85,6 +107,10 @@ impl Line<'_> {
         if let Some(handoffs) = self.handoffs {
             let _ = write!(out, " handoffs={handoffs}");
         }
+        if let Some(handshake) = &self.handshake {
+            write_handshake(&mut out, handshake);
+        }
+        write_trace_id(&mut out, self.trace_id);
         out.push('\n');
         out
     }
@@ -117,8 +143,74 @@ impl Line<'_> {
         if let Some(handoffs) = self.handoffs {
             object.value("handoffs", handoffs);
         }
+        if let Some(handshake) = &self.handshake {
+            object.handshake(handshake);
+        }
+        object.trace_id(self.trace_id);
         object.end()
     }
+}
+
+/// A key of its own tells it from the line of a tunnel that has ended: it comes first.
+impl Opening<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut out = String::with_capacity(256);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            out,
+            "{} event=open client={} balancer={} request=\"{}\" status=101 duration={:.3} upstream={} \
+             request_id={}",
+            self.time,
+            self.client,
+            self.balancer,
+            Escaped(self.request),
+            self.duration.as_secs_f64(),
+            self.upstream,
+            Escaped(self.request_id),
+        );
+        write_handshake(&mut out, &self.handshake);
+        write_trace_id(&mut out, self.handshake.trace_id);
+        out.push('\n');
+        out
+    }
+
+    pub(super) fn json(&self) -> String {
+        let mut object = Object::default();
+        object.value("time", Quoted(self.time));
+        object.value("event", Quoted("open"));
+        object.value("client", Quoted(self.client));
+        object.value("balancer", Quoted(self.balancer));
+        object.value("request", Quoted(Escaped(self.request)));
+        object.value("status", 101);
+        object.value("duration", Seconds(self.duration));
+        object.value("upstream", Quoted(self.upstream));
+        object.value("request_id", Quoted(Escaped(self.request_id)));
+        object.handshake(&self.handshake);
+        object.trace_id(self.handshake.trace_id);
+        object.end()
+    }
+}
+
+/// What a handshake said, each in quotes, or `-` where it said nothing.
+fn write_handshake(out: &mut String, handshake: &Handshake<'_>) {
+    for (key, text) in texts(handshake) {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " {key}={}", OrDash(text.map(Quoted)));
+    }
+}
+
+fn write_trace_id(out: &mut String, trace_id: Option<TraceId>) {
+    if let Some(trace_id) = trace_id {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " trace_id={trace_id}");
+    }
+}
+
+/// The keys of what a handshake said, and what that was.
+fn texts<'a>(handshake: &Handshake<'a>) -> [(&'static str, Option<Escaped<'a>>); 3] {
+    let Handshake { host, user_agent, subprotocol, trace_id: _ } = *handshake;
+    [("host", host), ("user_agent", user_agent), ("subprotocol", subprotocol)]
+        .map(|(key, text)| (key, (!text.is_empty()).then_some(Escaped(text))))
 }
 
 /// A JSON object, on one line. Its keys are names of ours, which need no escapes. Lines are formed by
@@ -139,6 +231,19 @@ impl Object {
         let separator = if self.0.len() > 1 { "," } else { "" };
         // Writing to a string cannot fail.
         let _ = write!(self.0, "{separator}\"{key}\":{value}");
+    }
+
+    fn handshake(&mut self, handshake: &Handshake<'_>) {
+        for (key, text) in texts(handshake) {
+            self.value(key, OrNull(text.map(Quoted)));
+        }
+    }
+
+    /// Only where there is one.
+    fn trace_id(&mut self, trace_id: Option<TraceId>) {
+        if let Some(trace_id) = trace_id {
+            self.value("trace_id", Quoted(trace_id));
+        }
     }
 
     fn end(mut self) -> String {
@@ -186,7 +291,7 @@ pub(super) fn hide_query(request: &mut String) {
     request.replace_range(start..end, "?...");
 }
 
-/// Cuts a request line that is longer than `longest` bytes; `...` at its end tells. It keeps no more
+/// Cuts a text that is longer than `longest` bytes; `...` at its end tells. It keeps no more
 /// memory than that.
 pub(super) fn cut(request: &mut String, longest: usize) {
     if request.len() > longest {
@@ -245,149 +350,5 @@ impl<T: fmt::Display> fmt::Display for OrDash<T> {
             Some(value) => value.fmt(out),
             None => out.write_char('-'),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-
-    use super::*;
-    use crate::end::{Phase, Reason};
-
-    fn line() -> Line<'static> {
-        Line {
-            time: &"1970-01-01T00:00:00.000Z",
-            client: "203.0.113.7:51234".parse().unwrap(),
-            balancer: "[2001:db8::5]:3321".parse().unwrap(),
-            request: "GET /a\"b\\c\n HTTP/1.1",
-            status: None,
-            from_client: 1,
-            from_upstream: 2,
-            duration: Duration::from_micros(1_500_250),
-            upstream: None,
-            end: End::new(Side::Client, Phase::Request, Reason::Closed),
-            request_id: "id",
-            spoken: None,
-            handoffs: None,
-        }
-    }
-
-    #[test]
-    fn text_is_one_line_whatever_the_client_sent() {
-        let text = line().text();
-        let (time, rest) = text.split_once(' ').unwrap();
-        assert!(humantime::parse_rfc3339(time).is_ok(), "{time}");
-        assert_eq!(
-            rest,
-            "client=203.0.113.7:51234 balancer=[2001:db8::5]:3321 \
-             request=\"GET /a\\\"b\\\\c\\u000a HTTP/1.1\" status=- from_client=1 from_upstream=2 \
-             duration=1.500 upstream=- by=client during=request why=closed request_id=id\n"
-        );
-    }
-
-    fn tunnel_line() -> Line<'static> {
-        let spoken = Spoken {
-            messages_from_client: 3,
-            messages_from_upstream: 4,
-            payload_from_client: 50,
-            payload_from_upstream: 60,
-            close: Some((1001, Side::Elbows)),
-            ping: Some((Duration::from_micros(312), Duration::from_millis(1500))),
-        };
-        Line { spoken: Some(spoken), handoffs: Some(2), ..line() }
-    }
-
-    #[test]
-    fn a_websocket_says_more() {
-        let text = tunnel_line().text();
-        let (_, more) = text.split_once(" request_id=id ").unwrap();
-        assert_eq!(
-            more,
-            "messages_from_client=3 messages_from_upstream=4 payload_from_client=50 \
-             payload_from_upstream=60 close_code=1001 close_by=elbows ping_rtt=0.000312 \
-             ping_rtt_worst=1.500000 handoffs=2\n"
-        );
-        let value: serde_json::Value = serde_json::from_str(&tunnel_line().json()).unwrap();
-        assert_eq!(value["messages_from_upstream"], 4);
-        assert_eq!(value["close_by"], "elbows");
-        assert_eq!(value["ping_rtt"], 0.000_312);
-        assert_eq!(value["handoffs"], 2);
-        let mut line = tunnel_line();
-        let spoken = line.spoken.as_mut().unwrap();
-        (spoken.close, spoken.ping) = (None, None);
-        assert!(
-            line.text()
-                .ends_with("close_code=- close_by=- ping_rtt=- ping_rtt_worst=- handoffs=2\n")
-        );
-        let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
-        assert_eq!(value["close_code"], serde_json::Value::Null);
-    }
-
-    /// A tunnel of another protocol has no frames, and moves all the same.
-    #[test]
-    fn each_tunnel_says_how_often_it_moved() {
-        let line = Line { handoffs: Some(0), ..line() };
-        assert!(line.text().ends_with(" request_id=id handoffs=0\n"));
-        let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
-        assert_eq!(value["handoffs"], 0);
-        assert_eq!(value["messages_from_client"], serde_json::Value::Null);
-    }
-
-    #[test]
-    fn query_is_hidden_and_nothing_else() {
-        for (request, hidden) in [
-            ("GET /ws?token=s3cret HTTP/1.1", "GET /ws?... HTTP/1.1"),
-            ("GET /ws?a=b&c=d?e HTTP/1.1", "GET /ws?... HTTP/1.1"),
-            ("GET /ws? HTTP/1.1", "GET /ws?... HTTP/1.1"),
-            ("GET /ws?a b c HTTP/1.1", "GET /ws?... HTTP/1.1"),
-            ("GET /ws?s3cret", "GET /ws?..."),
-            ("GET /ws HTTP/1.1", "GET /ws HTTP/1.1"),
-            ("?", "?..."),
-            ("", ""),
-        ] {
-            let mut request = request.to_owned();
-            hide_query(&mut request);
-            assert_eq!(request, hidden);
-        }
-    }
-
-    #[test]
-    fn long_line_is_cut_between_characters_and_shows_it() {
-        for (request, shown) in [
-            ("GET /abcd HTTP/1.1", "GET /ab..."),
-            ("GET /abcde", "GET /abcde"),
-            ("GET /abcdef", "GET /ab..."),
-            ("GET /a\u{e9}\u{e9}\u{e9}", "GET /a..."),
-            ("", ""),
-        ] {
-            let mut request = request.to_owned();
-            request.reserve(1_000);
-            cut(&mut request, 10);
-            assert_eq!(request, shown);
-            assert!(request.capacity() <= 10, "{}", request.capacity());
-        }
-    }
-
-    #[test]
-    fn json_reads_as_what_the_client_sent() {
-        let all: String = ('\0'..='\u{3000}').collect();
-        for request in ["", "\"", "\\", "\\\"\u{1f600}", &all] {
-            let text = Line { request, ..line() }.json();
-            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(value["request"], request);
-            assert!(!text.trim_end_matches('\n').contains(is_acted_on), "{text}");
-        }
-    }
-
-    #[test]
-    fn json_is_one_object_a_line() {
-        let text = line().json();
-        assert_eq!(text.matches('\n').count(), 1);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["request"], "GET /a\"b\\c\n HTTP/1.1");
-        assert_eq!(value["status"], serde_json::Value::Null);
-        assert_eq!(value["duration"], 1.50025);
-        assert_eq!(value["why"], "closed");
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::settings::Readings;
-use super::{Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings};
+use super::{AccessLogFormat, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings};
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
 pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<Fault>) {
@@ -50,6 +50,13 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             typed("MAX_FRAME_SIZE"),
             typed("MAX_MESSAGE_SIZE"),
             "a frame is part of a message, so that the frames' larger limit never counts",
+        );
+    }
+    if readings.access_log == Some(AccessLogFormat::Off) && readings.access_log_open == Some(true) {
+        contradict(
+            typed("ACCESS_LOG"),
+            typed("ACCESS_LOG_OPEN"),
+            "there is no log in which a line could be",
         );
     }
     if let (Some(traffic), Some(Some(health))) = (&readings.listen_on, &readings.health_listen_on)

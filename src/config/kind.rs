@@ -223,20 +223,23 @@ impl Kind for OriginList {
 /// What is logged.
 pub(super) struct Filter;
 
+impl Filter {
+    pub(super) const RULE: &str =
+        "give error, warn, info, debug, trace or off, or target=level pairs, comma separated";
+
+    pub(super) fn targets(text: &str) -> Option<Targets> {
+        // A word alone that is no level would be the name of a target, and everything else be off.
+        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+        let items_are_clear = text.split(',').all(|item| item.contains('=') || is_level(item));
+        if items_are_clear { text.parse().ok() } else { None }
+    }
+}
+
 impl Kind for Filter {
     type Value = String;
 
     fn read(&self, text: &str, _: &str) -> Result<String, Vec<Wrong>> {
-        // A word alone that is no level would be the name of a target, and everything else be off.
-        let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-        let items_are_clear = text.split(',').all(|item| item.contains('=') || is_level(item));
-        if items_are_clear && text.parse::<Targets>().is_ok() {
-            return Ok(text.to_owned());
-        }
-        wrong(
-            text,
-            "give error, warn, info, debug, trace or off, or target=level pairs, comma separated",
-        )
+        if Self::targets(text).is_some() { Ok(text.to_owned()) } else { wrong(text, Self::RULE) }
     }
 
     fn write(&self, value: &String) -> String {

@@ -21,7 +21,7 @@ use super::kind::{
 };
 use super::{
     AccessLogFormat, Fault, Forwarded, FrameCheck, ListenOn, MissingOrigin, Origins, ProxyProtocol,
-    Rate, Sandbox, TlvHeader,
+    Rate, Sandbox, TlvHeader, TraceContext,
 };
 
 /// What holds where a setting is not given.
@@ -174,6 +174,8 @@ settings! {
     forwarded: Forwarded = "FORWARDED", "MODE", Unset::Default("set"), WordOf::new();
     /// Send Forwarded (RFC 7239) as well as X-Forwarded-*: on or off
     forwarded_header: bool = "FORWARDED_HEADER", "on|off", Unset::Default("off"), OnOff;
+    /// Requests without a valid traceparent (W3C Trace Context): pass (as they are) or make (they get one)
+    trace_context: TraceContext = "TRACE_CONTEXT", "MODE", Unset::Default("pass"), WordOf::new();
     /// From accept until the PROXY header is complete
     proxy_header_timeout: Duration = "PROXY_HEADER_TIMEOUT", "TIME", Unset::Default("10s"), LIMITS;
     /// For a request head, the wait for it on an idle connection included
@@ -247,6 +249,8 @@ settings! {
     handoff_stay: bool = "HANDOFF_STAY", "on|off", Unset::Default("off"), OnOff;
     /// The access log on standard output: text, json or off
     access_log: AccessLogFormat = "ACCESS_LOG", "FORMAT", Unset::Default("text"), WordOf::new();
+    /// A line in the access log when a tunnel opens, too: on or off
+    access_log_open: bool = "ACCESS_LOG_OPEN", "on|off", Unset::Default("off"), OnOff;
     /// Queries (behind the ?) in the access log, where they may be secrets: on or off
     access_log_query: bool = "ACCESS_LOG_QUERY", "on|off", Unset::Default("off"), OnOff;
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs

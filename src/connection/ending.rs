@@ -34,7 +34,9 @@ impl Connection {
             return;
         };
         match stop {
-            Stop::Switched(protocol) => self.switch(exchange, protocol, context),
+            Stop::Switched { protocol, subprotocol } => {
+                self.switch(exchange, protocol, &subprotocol, context);
+            }
             Stop::Cut(end) => {
                 self.release = Some(Release::Close);
                 self.log(&exchange.entry, end, context);
@@ -67,12 +69,14 @@ impl Connection {
         &mut self,
         exchange: Box<Exchange>,
         protocol: Protocol,
+        subprotocol: &[u8],
         context: &Context<'_>,
     ) {
         let Some(client) = self.client.take() else { return };
         let (mut entry, upstream_early, memory) = exchange.into_early();
         context.spare.leave(memory);
         entry.status = Some(101);
+        entry.chosen(subprotocol);
         self.state = ConnectionState::Switching(Box::new(Switching {
             protocol,
             upstream: entry.upstream,

@@ -6,13 +6,14 @@ use bytes::BytesMut;
 use super::closing::Linger;
 use super::{Connection, ConnectionState, identify};
 use crate::access_log::Entry;
-use crate::config::MissingOrigin;
+use crate::config::{MissingOrigin, TraceContext};
 use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
 use crate::http::head::{Framing, Request};
 use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
 use crate::http::reject::{From, Rejection};
+use crate::http::trace_context::{self, Begun};
 use crate::http::write::{self, Onward};
 use crate::http::{forwarded, health, max_forwards, upgrade};
 use crate::proxy::Context;
@@ -137,8 +138,9 @@ impl Connection {
         let mut entry = Entry::new(&proxy.access_log, head.line, request_id, context.now);
         let offer = upgrade::offer(head, &options);
         if offer.is_some() {
-            entry.during = Phase::Handshake;
+            entry.handshake(&proxy.access_log, head);
         }
+        entry.trace_id = trace_context::trace_id(&head.fields);
         let Some(client) = &self.client else { return };
         if !client.identified {
             let rejection = Rejection::NoProxyHeader;
@@ -151,8 +153,14 @@ impl Connection {
         if let Err(rejection) = self.admit(head, offer.is_some(), context) {
             return self.reject(&rejection, entry, form, has_body, context);
         }
+        let begun = (proxy.config.trace_context == TraceContext::Make && entry.trace_id.is_none())
+            .then(|| Begun::new(std::array::from_fn(|_| (context.random)())));
+        if let Some(begun) = &begun {
+            entry.trace_id = Some(begun.trace_id);
+        }
         let onward = Onward {
             client,
+            begun: begun.as_ref(),
             request_id: &entry.request_id,
             config: &proxy.config,
             offer: offer.as_deref(),

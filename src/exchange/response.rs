@@ -134,7 +134,9 @@ impl ResponseFlow {
                             };
                             write::switching(out, &head, chosen);
                             self.state = ResponseState::Switched;
-                            return (at, Err(Stop::Switched(upgrade::protocol(chosen))));
+                            let protocol = upgrade::protocol(chosen);
+                            let subprotocol = upgrade::subprotocol(&head).into();
+                            return (at, Err(Stop::Switched { protocol, subprotocol }));
                         }
                         100..200 => interim(&head, out, kind, request, context),
                         _ => {

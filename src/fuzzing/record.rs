@@ -32,7 +32,9 @@ pub fn record(bytes: &[u8]) {
 fn takes_no_more_than_came(state: &State, came: usize) {
     let waiting: usize = state.flows.both().iter().map(|flow| flow.waiting.capacity()).sum();
     let identity = &state.identity;
-    let text = identity.request_line().len() + identity.request_id().len();
+    let handshake = identity.handshake();
+    let said = handshake.host.len() + handshake.user_agent.len() + handshake.subprotocol.len();
+    let text = identity.request_line().len() + identity.request_id().len() + said;
     assert!(waiting + text <= came, "{waiting} and {text} of {came}");
 }
 

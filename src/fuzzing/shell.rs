@@ -283,6 +283,7 @@ impl Shell {
             proxy: &self.proxy,
             ids: &self.ids,
             spare: &Spare::default(),
+            random: &|| 0x0123_4567_89ab_cdef,
             destination: &destination,
         };
         Some(tell(self.connection.as_mut()?, &context))

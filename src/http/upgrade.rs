@@ -48,6 +48,12 @@ pub(crate) fn chosen<'a>(response: &Response<'a>, offer: &[u8]) -> Option<&'a [u
         .then_some(chosen.value)
 }
 
+/// The subprotocol that a 101 names (RFC 6455, section 4.2.2), or nothing.
+pub(crate) fn subprotocol<'a>(response: &Response<'a>) -> &'a [u8] {
+    let found = response.fields.iter().find(|field| field.is("sec-websocket-protocol"));
+    found.map(|field| field.value).unwrap_or_default()
+}
+
 /// What is spoken after a 101 that chose this (RFC 6455, section 4.2.2: the word in any case).
 pub(crate) fn protocol(chosen: &[u8]) -> Protocol {
     if chosen.eq_ignore_ascii_case(b"websocket") { Protocol::WebSocket } else { Protocol::Other }

@@ -4,6 +4,7 @@
 use super::forwarded::{self, Words};
 use super::head::{Framing, Request, Response, Target, Version};
 use super::hop::{self, ConnectionOptions};
+use super::trace_context::{self, Begun};
 use crate::client::Client;
 use crate::config::Config;
 
@@ -41,6 +42,8 @@ pub(crate) struct Onward<'a> {
     pub(crate) config: &'a Config,
     /// The protocols that are offered, where it is a handshake.
     pub(crate) offer: Option<&'a [u8]>,
+    /// The trace that begins with it, where elbows has it begin.
+    pub(crate) begun: Option<&'a Begun>,
 }
 
 /// Writes the head of a request as the upstream gets it.
@@ -50,7 +53,7 @@ pub(crate) fn request(
     options: &ConnectionOptions,
     onward: &Onward<'_>,
 ) {
-    let Onward { client, request_id, config, offer } = *onward;
+    let Onward { client, request_id, config, offer, begun } = *onward;
     // RFC 9112, section 3.2: the authority of the absolute form replaces `Host`.
     let (host, target): (_, [&[u8]; 2]) = match head.target {
         Target::Origin(target) => (head.host, [b"", target]),
@@ -69,7 +72,9 @@ pub(crate) fn request(
     for (index, field) in head.fields.iter().enumerate() {
         if field.is("host") {
             line(out, field.name, host.unwrap_or_default());
-        } else if options.is_hop_by_hop(index, field) || forwarded::is_replaced(field.name, config)
+        } else if options.is_hop_by_hop(index, field)
+            || forwarded::is_replaced(field.name, config)
+            || begun.is_some() && trace_context::is_context(field)
         {
         } else if field.is("content-length") {
             write_length(out, field.name, head.framing);
@@ -93,6 +98,9 @@ pub(crate) fn request(
     } else if hop::wants_trailers(&head.fields) {
         // Trailers do pass, so that it is said again (RFC 9110, section 10.1.4).
         out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
+    }
+    if let Some(begun) = begun {
+        line(out, b"traceparent", begun.traceparent().as_bytes());
     }
     let words = Words { host, request_id };
     forwarded::write(out, &head.fields, &words, client, config);

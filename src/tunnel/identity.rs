@@ -1,16 +1,20 @@
 //! Who a tunnel belongs to, in as few bytes as it takes: each idle tunnel has one.
 
+use std::borrow::{Borrow, Cow};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields};
+use crate::http::trace_context::{self, TraceId};
 
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
 /// place. A longer one is allocated: it is only larger, by what the allocator adds. Enough for the
-/// path of a chat or of Socket.IO and for an id of 32 digits.
-const SHORT_TEXT: usize = 88;
+/// path of a chat or of Socket.IO, its host and subprotocol, and for an id of 32 digits, which are 16 bytes.
+const SHORT_TEXT: usize = 80;
 
 /// Who a tunnel belongs to, for the access log.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,11 +22,58 @@ pub struct Identity {
     client: Address,
     balancer: Address,
     upstream: Address,
-    /// The request line, then the request's id.
-    text: SmallVec<[u8; SHORT_TEXT]>,
-    request_line: u32,
+    /// Where the parts of the text end.
+    ends: Ends,
+    ids: Ids,
+    text: Text,
+    /// Many tunnels have the same one, so that it is not kept with each.
+    user_agent: Option<UserAgent>,
     started: Instant,
 }
+
+/// What the handshake of a tunnel said beside its request line and id. Where it said nothing, or no log wants it, the
+/// texts are empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake<'a> {
+    /// `Host`.
+    pub host: &'a str,
+    /// `User-Agent`.
+    pub user_agent: &'a str,
+    /// `Sec-WebSocket-Protocol` of the 101.
+    pub subprotocol: &'a str,
+    /// Of a valid `traceparent`.
+    pub trace_id: Option<TraceId>,
+}
+
+/// The request line, the host, the subprotocol, the trace id (16 bytes, or nothing), and then the request's id: as 16
+/// bytes, where it is 32 lower-case hexadecimal digits as elbows makes them, or as text.
+type Text = SmallVec<[u8; SHORT_TEXT]>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ends {
+    request_line: u16,
+    host: u16,
+    subprotocol: u16,
+}
+
+/// How the ids stand in the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ids(u8);
+
+impl Ids {
+    /// There is a trace id.
+    const TRACED: u8 = 1;
+    /// The request's id is 16 bytes.
+    const PACKED: u8 = 2;
+
+    const fn is(self, what: u8) -> bool {
+        self.0 & what != 0
+    }
+}
+
+/// A user agent. Tunnels of the same one can share it.
+#[derive(Clone, Debug)]
+pub(crate) struct UserAgent(Arc<Box<str>>);
 
 /// A socket address without the flow label and scope that the standard library's has room for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +85,7 @@ struct Address {
 impl Identity {
     /// A tunnel from `client` (from the PROXY header where there is one), over `balancer` (where the
     /// connection came from), to `upstream` (which answered), that a request opened that came at
-    /// `started` with this line (method, target and version) and id.
+    /// `started` with this line (method, target and version) and id. Texts of 64 KiB and more are not kept.
     #[must_use]
     pub fn new(
         client: SocketAddr,
@@ -44,18 +95,26 @@ impl Identity {
         request_id: &str,
         started: Instant,
     ) -> Self {
-        let mut text = SmallVec::with_capacity(request_line.len() + request_id.len());
-        text.extend_from_slice(request_line.as_bytes());
-        text.extend_from_slice(request_id.as_bytes());
+        let (ends, ids, text) = packed(request_line, request_id, &Handshake::default());
         Self {
             client: client.into(),
             balancer: balancer.into(),
             upstream: upstream.into(),
+            ends,
+            ids,
             text,
-            // A head is far shorter.
-            request_line: u32::try_from(request_line.len()).unwrap_or(0),
+            user_agent: None,
             started,
         }
+    }
+
+    /// The same, with what its handshake said. Texts of 64 KiB and more are not kept.
+    #[must_use]
+    pub fn with(self, handshake: &Handshake<'_>) -> Self {
+        let (ends, ids, text) = packed(self.request_line(), &self.request_id(), handshake);
+        let agent = handshake.user_agent;
+        let user_agent = (!agent.is_empty()).then(|| UserAgent(Arc::new(agent.into())));
+        Self { ends, ids, text, user_agent, ..self }
     }
 
     /// The client's address.
@@ -79,13 +138,39 @@ impl Identity {
     /// Method, target and version of the request that opened it.
     #[must_use]
     pub fn request_line(&self) -> &str {
-        text(self.text.get(..self.request_line as usize))
+        text(self.text.get(..self.ends.request_line.into()))
     }
 
     /// `X-Request-Id`, the client's or ours.
     #[must_use]
-    pub fn request_id(&self) -> &str {
-        text(self.text.get(self.request_line as usize..))
+    pub fn request_id(&self) -> Cow<'_, str> {
+        let (_, id) = self.ids();
+        match id.try_into().ok().filter(|_| self.ids.is(Ids::PACKED)) {
+            Some(id) => Cow::Owned(TraceId(id).to_string()),
+            None => Cow::Borrowed(text(Some(id))),
+        }
+    }
+
+    /// What its handshake said.
+    #[must_use]
+    pub fn handshake(&self) -> Handshake<'_> {
+        let Ends { request_line, host, subprotocol } = self.ends;
+        let part = |from: u16, to: u16| text(self.text.get(from.into()..to.into()));
+        Handshake {
+            host: part(request_line, host),
+            user_agent: self.user_agent.as_ref().map_or("", UserAgent::as_str),
+            subprotocol: part(host, subprotocol),
+            trace_id: self.ids().0.copied().map(TraceId),
+        }
+    }
+
+    /// The trace's id, and the bytes of the request's.
+    fn ids(&self) -> (Option<&[u8; 16]>, &[u8]) {
+        let both = self.text.get(self.ends.subprotocol.into()..).unwrap_or_default();
+        match both.split_first_chunk().filter(|_| self.ids.is(Ids::TRACED)) {
+            Some((trace_id, id)) => (Some(trace_id), id),
+            None => (None, both),
+        }
     }
 
     /// When the request came.
@@ -101,6 +186,78 @@ impl Identity {
             self.text = self.text.clone();
         }
     }
+
+    /// Its user agent, to be shared with others.
+    pub(crate) const fn user_agent(&mut self) -> Option<&mut UserAgent> {
+        self.user_agent.as_mut()
+    }
+}
+
+impl UserAgent {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nobody else has it.
+    pub(crate) fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// By its text, as [`Borrow`] asks for.
+impl PartialEq for UserAgent {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for UserAgent {}
+
+impl Hash for UserAgent {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.as_str().hash(to);
+    }
+}
+
+impl Borrow<str> for UserAgent {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+/// All texts but the user agent in one.
+fn packed(request_line: &str, request_id: &str, handshake: &Handshake<'_>) -> (Ends, Ids, Text) {
+    let id = trace_context::packed(request_id);
+    let trace_id = handshake.trace_id.map(|TraceId(bytes)| bytes);
+    let parts = [
+        request_line.as_bytes(),
+        handshake.host.as_bytes(),
+        handshake.subprotocol.as_bytes(),
+        trace_id.as_ref().map_or(&[][..], |bytes| bytes),
+        id.as_ref().map_or(request_id.as_bytes(), |bytes| bytes),
+    ];
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut text = Text::new();
+    // Heads are far shorter.
+    if length > u16::MAX.into() {
+        return (Ends::default(), Ids::default(), text);
+    }
+    // No more than that, where it is longer than what has room in place.
+    text.reserve_exact(length);
+    let mut ends = [0; 5];
+    for (end, part) in ends.iter_mut().zip(parts) {
+        text.extend_from_slice(part);
+        *end = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    }
+    let [request_line, host, subprotocol, ..] = ends;
+    let traced = trace_id.map_or(0, |_| Ids::TRACED);
+    let ids = Ids(traced | id.map_or(0, |_| Ids::PACKED));
+    (Ends { request_line, host, subprotocol }, ids, text)
 }
 
 /// It was made of text.
@@ -120,14 +277,71 @@ impl From<Address> for SocketAddr {
     }
 }
 
-encode_fields!(Identity {
+/// How an identity is written: texts as texts.
+struct IdentityRecord {
+    client: Address,
+    balancer: Address,
+    upstream: Address,
+    /// The request line, then the request's id.
+    text: String,
+    request_line: u32,
+    started: Instant,
+    host: String,
+    subprotocol: String,
+    user_agent: String,
+    trace_id: Option<[u8; 16]>,
+}
+
+encode_fields!(IdentityRecord {
     1 client,
     2 balancer,
     3 upstream,
     4 text,
     5 request_line = 0,
     6 started,
+    7 host = String::new(),
+    8 subprotocol = String::new(),
+    9 user_agent = String::new(),
+    10 trace_id = None,
 });
+
+impl Encode for Identity {
+    fn write(&self, to: &mut Writer) {
+        let Self { client, balancer, upstream, started, .. } = *self;
+        let Handshake { host, user_agent, subprotocol, trace_id } = self.handshake();
+        let request_line = self.request_line();
+        let record = IdentityRecord {
+            client,
+            balancer,
+            upstream,
+            text: [request_line, &self.request_id()].concat(),
+            request_line: u32::try_from(request_line.len()).unwrap_or(0),
+            started,
+            host: host.to_owned(),
+            subprotocol: subprotocol.to_owned(),
+            user_agent: user_agent.to_owned(),
+            trace_id: trace_id.map(|TraceId(bytes)| bytes),
+        };
+        record.write(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
+        let record = IdentityRecord::read(from)?;
+        let IdentityRecord { client, balancer, upstream, text, started, .. } = record;
+        let handshake = Handshake {
+            host: &record.host,
+            user_agent: &record.user_agent,
+            subprotocol: &record.subprotocol,
+            // All zeros are none, whoever wrote them.
+            trace_id: record.trace_id.filter(|bytes| *bytes != [0; 16]).map(TraceId),
+        };
+        let split = text.split_at_checked(record.request_line as usize);
+        let (line, id) = split.unwrap_or(("", &text));
+        let identity =
+            Self::new(client.into(), balancer.into(), upstream.into(), line, id, started);
+        Ok(if handshake == Handshake::default() { identity } else { identity.with(&handshake) })
+    }
+}
 
 impl Encode for Address {
     fn write(&self, to: &mut Writer) {
@@ -136,16 +350,5 @@ impl Encode for Address {
 
     fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
         SocketAddr::read(from).map(Self::from)
-    }
-}
-
-/// Text.
-impl Encode for SmallVec<[u8; SHORT_TEXT]> {
-    fn write(&self, to: &mut Writer) {
-        to.bytes(self);
-    }
-
-    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
-        from.text().map(|text| text.as_bytes().into())
     }
 }

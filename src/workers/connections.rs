@@ -10,6 +10,7 @@ mod waiting;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
@@ -416,8 +417,10 @@ impl Connections {
         let (Some((upstream, hears_upstream)), Some(address)) = (link, switching.upstream) else {
             return;
         };
+        let identity = switching.entry.into_identity(&switching.client, address);
         if let Some(service) = &self.service {
             service.proxy.counters.tunnels.add(1);
+            service.proxy.access_log.opened(&identity);
         }
         // The tunnel's end gives it up.
         seat.keep();
@@ -425,7 +428,7 @@ impl Connections {
             switching.protocol,
             (socket, switching.client_early),
             (upstream, switching.upstream_early),
-            switching.entry.into_identity(&switching.client, address),
+            identity,
         );
         let hears_client = ready.is_registered();
         self.opened.push(NewTunnel { tunnel, hears_client, hears_upstream });
@@ -468,7 +471,13 @@ fn context<'a>(
     spare: &'a Spare,
     destination: &'a dyn Fn() -> SocketAddr,
 ) -> Context<'a> {
-    Context { now, stage, proxy: &service.proxy, ids: &service.ids, spare, destination }
+    let Service { proxy, ids } = service;
+    Context { now, stage, proxy, ids, random: &random, spare, destination }
+}
+
+/// A number that nobody can foresee.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 /// The address of this machine that a socket is connected to. One that has none has lost its other end.

@@ -36,6 +36,7 @@ use super::origin::{elapsed, start};
 use super::room;
 use super::slot::{Slot, from_token, to_token};
 use super::sockets::Kernel;
+use super::user_agents::UserAgents;
 use super::wheel::Wheel;
 use super::{Door, OnEnd, Order, STOPPED};
 use crate::clock::{Now, until};
@@ -76,6 +77,7 @@ pub(super) struct Worker {
     on_end: Arc<OnEnd>,
     connections: Connections,
     slots: Slab<Slot>,
+    user_agents: UserAgents,
     cursor: Cursor,
     /// The first key that no tunnel had yet since the slab was new.
     reach: usize,
@@ -111,6 +113,7 @@ impl Worker {
             door,
             on_end,
             slots: Slab::new(),
+            user_agents: UserAgents::default(),
             cursor: Cursor::default(),
             reach: 0,
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
@@ -313,11 +316,14 @@ impl Worker {
     /// The place of the tunnel, unless it has ended.
     fn take_in(
         &mut self,
-        new: NewTunnel,
+        mut new: NewTunnel,
         begin: impl FnOnce(&mut Slot, &Rulebook, Now, Secret),
     ) -> Option<usize> {
         if self.slots.capacity() == 0 {
             self.slots.reserve_exact(room::places::<Slot>());
+        }
+        if let Some(agent) = new.tunnel.state.identity.user_agent() {
+            self.user_agents.share(agent);
         }
         let entry = self.slots.vacant_entry();
         if let Err(fault) = register(self.poll.registry(), &new, entry.key()) {
@@ -365,6 +371,7 @@ impl Worker {
     /// Gives back the memory of many tunnels, once all are gone.
     fn give_back(&mut self) {
         self.slots = Slab::new();
+        self.user_agents.clear();
         self.wheel = Wheel::new(self.now.tick);
         self.again = VecDeque::new();
         self.deliveries = VecDeque::new();

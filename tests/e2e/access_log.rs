@@ -163,6 +163,151 @@ fn tunnel_has_one_line_when_it_ends_with_bytes_of_both_ways() {
     }
 }
 
+/// An application that opens a WebSocket with a subprotocol, and ends it when the client does.
+fn choosing(subprotocol: &str) -> Upstream {
+    let chosen = format!("101 Switching Protocols\r\nSec-WebSocket-Protocol: {subprotocol}");
+    let answer = String::from_utf8_lossy(SWITCHING).replace("101 Switching Protocols", &chosen);
+    Upstream::start(move |mut socket| {
+        let head = read_head(&mut socket);
+        socket.write_all(answer.as_bytes()).unwrap();
+        let _ = socket.read_to_end(&mut Vec::new());
+        head
+    })
+}
+
+/// A handshake with these field lines more, and the client once it was granted.
+fn granted(elbows: &Elbows, target: &str, lines: &str) -> Client {
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send(handshake(target).replace("\r\nConnection", &format!("\r\n{lines}Connection")));
+    assert_eq!(client.read_head().status, 101);
+    client
+}
+
+const FIREFOX: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+
+#[test]
+fn tunnel_says_who_asked_for_what_and_what_was_chosen() {
+    let upstream = choosing("graphql-transport-ws");
+    for format in ["text", "json"] {
+        let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG", format)]);
+        let line = |target: &str, lines: &str| {
+            drop(granted(&elbows, target, lines));
+            elbows.access_log.wait_for(target)
+        };
+        let address = upstream.address.to_string();
+        let agent = format!("User-Agent: {FIREFOX}\r\n");
+        let hostile = "User-Agent: a\" host=\"evil\t\u{85}\u{202e}\r\n";
+        let long = format!("user-agent: {}\r\n", "x".repeat(20_000));
+        if format == "text" {
+            let plain = line("/agent", &agent);
+            for (key, expected) in [
+                ("host", "shop.example"),
+                ("user_agent", FIREFOX),
+                ("subprotocol", "graphql-transport-ws"),
+                ("upstream", &address),
+            ] {
+                assert_eq!(value(&plain, key), expected, "{plain}");
+            }
+            assert!(line("/none", "").contains(" user_agent=- subprotocol=\"graphql"));
+            let escaped = " user_agent=\"a\\\" host=\\\"evil\\u0009\\u0085\\u202e\" subprotocol=";
+            let line = line("/hostile", hostile);
+            assert!(line.contains(escaped), "{line}");
+            continue;
+        }
+        let parsed = |line: String| serde_json::from_str::<Value>(&line).unwrap();
+        let plain = parsed(line("/agent", &agent));
+        assert_eq!(plain["host"], "shop.example");
+        assert_eq!(plain["user_agent"], FIREFOX);
+        assert_eq!(plain["subprotocol"], "graphql-transport-ws");
+        assert_eq!(plain["upstream"], *address);
+        assert_eq!(parsed(line("/none", ""))["user_agent"], Value::Null);
+        let hostile = parsed(line("/hostile", hostile));
+        assert_eq!(hostile["user_agent"], "a\" host=\"evil\t\u{85}\u{202e}");
+        let long = parsed(line("/long", &long));
+        assert_eq!(long["user_agent"], format!("{}...", "x".repeat(509)));
+    }
+}
+
+#[test]
+fn tunnel_that_opens_has_a_line_that_joins_with_the_one_of_its_end() {
+    let upstream = choosing("chat");
+    for format in ["text", "json"] {
+        let settings = [("ACCESS_LOG", format), ("ACCESS_LOG_OPEN", "on")];
+        let elbows = Elbows::start(upstream.address, &settings);
+        let agent = format!("User-Agent: {FIREFOX}\r\n");
+        let clients = [granted(&elbows, "/a", &agent), granted(&elbows, "/b", &agent)];
+        // They are open, and have a line.
+        let opened = elbows
+            .access_log
+            .wait_until("two lines", |lines| (lines.len() == 2).then(|| lines.to_vec()));
+        drop(clients);
+        let all = elbows
+            .access_log
+            .wait_until("four lines", |lines| (lines.len() == 4).then(|| lines.to_vec()));
+        for opened in opened {
+            if format == "text" {
+                let (_, rest) = opened.split_once(' ').unwrap();
+                assert!(
+                    rest.starts_with("event=open client=203.0.113.7:51234 balancer="),
+                    "{opened}"
+                );
+                for key in ["from_client", "by", "why", "handoffs"] {
+                    assert!(!opened.contains(&format!(" {key}=")), "{opened}");
+                }
+                let id = value(&opened, "request_id");
+                let ended: Vec<_> =
+                    all[2..].iter().filter(|line| value(line, "request_id") == id).collect();
+                assert_eq!(ended.len(), 1, "{all:#?}");
+                for key in [
+                    "client",
+                    "balancer",
+                    "request",
+                    "status",
+                    "upstream",
+                    "host",
+                    "user_agent",
+                    "subprotocol",
+                ] {
+                    assert_eq!(value(&opened, key), value(ended[0], key), "{key}");
+                }
+            } else {
+                let parsed = |line: &String| serde_json::from_str::<Value>(line).unwrap();
+                let opened = parsed(&opened);
+                assert_eq!(opened["event"], "open");
+                let is_its_end = |line: &Value| line["request_id"] == opened["request_id"];
+                let ended: Vec<_> = all[2..].iter().map(parsed).filter(is_its_end).collect();
+                assert_eq!(ended.len(), 1, "{all:#?}");
+                assert_eq!(ended[0]["event"], Value::Null);
+                for key in [
+                    "client",
+                    "balancer",
+                    "request",
+                    "status",
+                    "upstream",
+                    "host",
+                    "user_agent",
+                    "subprotocol",
+                ] {
+                    assert_eq!(opened[key], ended[0][key], "{key}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn handshake_that_is_not_granted_opens_nothing() {
+    let upstream = Upstream::answering(OK);
+    let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG_OPEN", "on")]);
+    let mut client = Client::behind_balancer(elbows.address);
+    client.send(handshake("/ws"));
+    assert_eq!(client.read_response().status, 200);
+    assert_eq!(client.get("/plain").status, 200);
+    elbows.access_log.wait_for("/plain");
+    let lines = elbows.access_log.all();
+    assert!(lines.len() == 2 && !lines.concat().contains("event="), "{lines:#?}");
+}
+
 #[test]
 fn off_writes_nothing() {
     let upstream = Upstream::answering(OK);
@@ -307,6 +452,9 @@ byte_by_byte!({
     text_line_of_a_request_has_every_field,
     json_line_of_a_request_has_every_field,
     tunnel_has_one_line_when_it_ends_with_bytes_of_both_ways,
+    tunnel_says_who_asked_for_what_and_what_was_chosen,
+    tunnel_that_opens_has_a_line_that_joins_with_the_one_of_its_end,
+    handshake_that_is_not_granted_opens_nothing,
     off_writes_nothing,
     client_cannot_forge_a_line_or_a_field,
 } not {

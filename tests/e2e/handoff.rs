@@ -24,7 +24,9 @@ use std::process::Command;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use crate::client::{Client, handshake};
 use crate::proxy::{Elbows, free_port};
+use crate::upstream::{SWITCHING, Upstream};
 use crate::web_socket::{BINARY, Peer, TEXT, Tunnels, value};
 
 /// Processes that hand over to each other: one directory, one address.
@@ -142,4 +144,28 @@ fn tunnels_go_on_in_the_new_process_and_the_old_one_ends() {
     assert!(old.access_log.all().is_empty(), "no tunnel ended there");
     new.signal(Signal::TERM);
     assert_eq!(new.wait().code(), Some(0));
+}
+
+/// It has a line where it opened, and one where it ended.
+#[test]
+fn what_a_handshake_said_is_told_where_its_tunnel_ends() {
+    let chosen = "101 Switching Protocols\r\nSec-WebSocket-Protocol: chat";
+    let answer = String::from_utf8_lossy(SWITCHING).replace("101 Switching Protocols", chosen);
+    let upstream = Upstream::answering(answer);
+    let place = Place::new(upstream.address);
+    let settings = [("ACCESS_LOG_OPEN", "on"), ("TRACE_CONTEXT", "make")];
+    let mut old = place.start(&settings);
+    let mut client = Client::behind_balancer(old.address);
+    client.send(handshake("/ws").replace("\r\nConn", "\r\nUser-Agent: a \"b\"\r\nConn"));
+    assert_eq!(client.read_head().status, 101);
+    let opened = old.access_log.wait_for("event=open");
+    let new = place.hand_over(&mut old, &settings);
+    drop(client);
+    let ended = new.access_log.wait_for("GET /ws");
+    assert_eq!((value(&ended, "handoffs"), new.access_log.all().len()), ("1", 1), "{ended}");
+    for key in ["request_id", "host", "subprotocol", "trace_id"] {
+        assert_eq!(value(&opened, key), value(&ended, key), "{key}");
+    }
+    let told = r#" host="shop.example" user_agent="a \"b\"" subprotocol="chat" trace_id="#;
+    assert!(opened.contains(told) && ended.contains(told), "{opened}\n{ended}");
 }

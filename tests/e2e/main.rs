@@ -51,6 +51,8 @@ mod forwarding;
 mod names;
 /// One meaning or none: every rule of HTTP/1.1, and what nginx and `HAProxy` do.
 mod strictness;
+/// Whose trace a request is part of.
+mod trace_context;
 /// Upgrades and the tunnels that they open.
 mod upgrade;
 /// Upstreams that refuse, hang, break off or answer nonsense.

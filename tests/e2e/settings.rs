@@ -96,6 +96,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("HEALTH_LISTEN_ON", "x", "give a port"),
     ("FORWARDED", "add", "set, append"),
     ("FORWARDED_HEADER", "yes", "on, off"),
+    ("TRACE_CONTEXT", "on", "pass, make"),
     ("PROXY_HEADER_TIMEOUT", "0s", "must be from 10ms to 1day"),
     ("PROXY_HEADER_TIMEOUT", "10", "a time with its unit"),
     ("REQUEST_HEAD_TIMEOUT", "1ms", "must be from 10ms to 1day"),
@@ -185,6 +186,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("HANDOFF_DOWNGRADE", "yes", "on, off"),
     ("HANDOFF_STAY", "always", "on, off"),
     ("ACCESS_LOG", "xml", "text, json, off"),
+    ("ACCESS_LOG_OPEN", "yes", "on, off"),
     ("ACCESS_LOG_QUERY", "yes", "on, off"),
     ("LOG", "", "give error, warn"),
     ("LOG", "elbows=loud", "give error, warn"),
@@ -265,6 +267,7 @@ fn contradictions_name_both_settings() {
         ([("PROXY_PROTOCOL", "off"), ("PROXY_TLV_HEADERS", "ssl")], "only in PROXY headers"),
         ([("MISSING_ORIGIN", "refuse"), ("ALLOWED_ORIGINS", "any")], "list yours"),
         ([("MAX_FRAME_SIZE", "1025KiB"), ("MAX_MESSAGE_SIZE", "1MiB")], "part of a message"),
+        ([("ACCESS_LOG", "off"), ("ACCESS_LOG_OPEN", "on")], "there is no log"),
         ([("LISTEN_ON", "45400"), ("HEALTH_LISTEN_ON", "127.0.0.1:45400")], "a port of its own"),
         ([("LISTEN_ON", "45490"), ("DESTINATION_HOSTNAME", "localhost")], "on to itself"),
         ([("LISTEN_ON", "[::1]:45490"), ("DESTINATION_HOSTNAME", "::1")], "on to itself"),
@@ -378,7 +381,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 44);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 46);
 }
 
 #[test]
@@ -388,6 +391,40 @@ fn name_that_does_not_resolve_is_a_warning() {
     assert_eq!(output.status.code(), Some(0));
     let said = stderr(&output);
     assert!(said.contains("warning: nowhere.invalid does not resolve"), "{said}");
+}
+
+#[test]
+fn check_for_a_place_says_what_must_be_set_there_and_what_does_not_fit() {
+    // The defaults are for `docker stop`.
+    let docker = run(&["check", "--for", "docker"], &GOOD);
+    assert_eq!((docker.status.code(), stderr(&docker).as_str()), (Some(0), ""));
+    assert!(stdout(&docker).contains("= 9.3 s; killed\nafter 10 s (docker stop --time)\n"));
+
+    let slow = [&GOOD[..], &[("DRAIN_DELAY", "60s"), ("DRAIN_PERIOD", "300s")]].concat();
+    let nlb = run(&["check", "--for", "nlb"], &slow);
+    assert_eq!(nlb.status.code(), Some(78), "{}", stdout(&nlb));
+    let termination =
+        "set   target_health_state.unhealthy.connection_termination.enabled = false\n";
+    assert!(stdout(&nlb).contains(termination), "{}", stdout(&nlb));
+    let said = stderr(&nlb);
+    assert!(
+        said.starts_with("elbows: the drain takes 362.3 s, and TimeoutStopSec= kills"),
+        "{said}"
+    );
+    let told = run(&["check", "--for", "nlb", "--killed-after", "400s"], &slow);
+    assert_eq!((told.status.code(), stderr(&told).as_str()), (Some(0), ""));
+
+    let rare = [&slow[..], &[("PING_INTERVAL", "400s")]].concat();
+    let arguments = ["check", "--for=nlb", "--killed-after=400s"];
+    assert_eq!(run(&arguments, &rare).status.code(), Some(78));
+    let longer = [&arguments[..], &["--balancer-idle-timer=500s"]].concat();
+    assert_eq!(run(&longer, &rare).status.code(), Some(0));
+
+    // Settings that are wrong by themselves come first, and a place that is none is no command line.
+    assert_eq!(run(&["check", "--for", "nlb"], &GOOD[1..]).status.code(), Some(78));
+    for arguments in [&["check", "--for", "moon"][..], &["check", "--killed-after", "9s"]] {
+        assert_eq!(run(arguments, &GOOD).status.code(), Some(2), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use socket2::SockRef;
 use test_support::process::{anonymous_memory, memory, raise_descriptor_limit};
 
 use elbows::end::{End, Phase, Reason, Side};
-use elbows::tunnel::{Identity, Protocol, Tunnel};
+use elbows::tunnel::{Handshake, Identity, Protocol, Tunnel};
 use elbows::workers::{Options, Workers};
 
 mod frames;
@@ -716,7 +716,16 @@ fn tunnel_with(protocol: Protocol, from_client: Vec<u8>, from_upstream: Vec<u8>)
     let (client, client_end) = connection();
     let (upstream, upstream_end) = connection();
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let identity = Identity::new(nowhere, nowhere, nowhere, "GET / HTTP/1.1", "1", Instant::now());
+    let line = "GET /socket/websocket?... HTTP/1.1";
+    let id = "0c0b91f13484e8580000000000000000";
+    let identity = Identity::new(nowhere, nowhere, nowhere, line, id, Instant::now());
+    // As a browser's are.
+    let identity = identity.with(&Handshake {
+        host: "app.example.com",
+        user_agent: &"Mozilla/5.0 ".repeat(17)[..200],
+        subprotocol: "mqtt",
+        trace_id: None,
+    });
     let tunnel = Tunnel::new(protocol, (client, from_client), (upstream, from_upstream), identity);
     let ends = Ends { client: client_end, upstream: upstream_end };
     (tunnel, ends)

@@ -34,7 +34,7 @@ fn fields_for_upstream(lines: &[(&str, &str)], client: &Client, config: &Config)
     let mut reader = Reader::default();
     let (head, _) = reader.request(head.as_bytes(), &limits).unwrap().unwrap();
     let mut out = Vec::new();
-    let onward = Onward { client, request_id: "id-1", config, offer: None };
+    let onward = Onward { client, request_id: "id-1", config, offer: None, begun: None };
     request(&mut out, &head, &ConnectionOptions::of(&head.fields), &onward);
     let text = String::from_utf8(out).unwrap();
     let mut lines: Vec<_> = text.trim_end().lines().skip(1).map(str::to_owned).collect();

@@ -15,8 +15,9 @@ use crate::clock::{Stamp, TICK};
 use crate::encoding::CRITICAL;
 use crate::encoding::change::Change;
 use crate::end::{End, Phase, Reason, Side};
+use crate::http::trace_context::TraceId;
 use crate::peer::Peer;
-use crate::tunnel::Identity;
+use crate::tunnel::{Handshake, Identity};
 use crate::websocket::keepalive::Secret;
 use crate::websocket::scanner::Scanner;
 
@@ -91,10 +92,27 @@ fn identity(instant: Instant) -> impl Strategy<Value = Identity> {
         (any::<Ipv6Addr>(), any::<u16>()).prop_map(SocketAddr::from),
     ];
     let text = "[a-zé/ ]{0,150}";
-    (prop::array::uniform3(address), text, text, any::<u16>()).prop_map(
-        move |([client, balancer, upstream], line, id, age)| {
+    let id = prop_oneof!["[a-zé/ ]{0,150}", "[0-9a-f]{32}", "[0-9a-zA-F]{16}"];
+    let trace_id = prop::option::of(1..u128::MAX);
+    let addresses = prop::array::uniform3(address);
+    let handshake = (prop::array::uniform3(text), trace_id);
+    (addresses, text, id, any::<u16>(), handshake).prop_map(
+        move |(
+            [client, balancer, upstream],
+            line,
+            id,
+            age,
+            ([host, user_agent, subprotocol], trace_id),
+        )| {
             let started = instant.checked_sub(Duration::from_millis(age.into())).unwrap();
-            Identity::new(client, balancer, upstream, &line, &id, started)
+            let identity = Identity::new(client, balancer, upstream, &line, &id, started);
+            let trace_id = trace_id.map(|id| TraceId(id.to_be_bytes()));
+            let (host, user_agent, subprotocol) = (&*host, &*user_agent, &*subprotocol);
+            let handshake = Handshake { host, user_agent, subprotocol, trace_id };
+            let identity = identity.with(&handshake);
+            assert_eq!(identity.handshake(), handshake);
+            assert_eq!((identity.request_line(), &*identity.request_id()), (&*line, &*id));
+            identity
         },
     )
 }

@@ -16,6 +16,7 @@ const RELEASES: &[(&str, &[(&str, Make)])] = &[(
     "1",
     &[
         ("idle", idle),
+        ("told", told),
         ("mid_frame", mid_frame),
         ("close_handshake", close_handshake),
         ("half_closed", half_closed),
@@ -68,6 +69,19 @@ fn opened(protocol: Protocol, now: Now, instant: Instant, client: &[u8], upstrea
 pub(super) fn idle(now: Now, instant: Instant) -> State {
     let client = [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
     opened(Protocol::WebSocket, now, instant, &client, &[0x81, 2, b'h', b'i'])
+}
+
+/// Its handshake said all that one can say.
+fn told(now: Now, instant: Instant) -> State {
+    let mut state = idle(now, instant);
+    let handshake = Handshake {
+        host: "app.example:8443",
+        user_agent: "Mozilla/5.0 (X11; Linux x86_64)",
+        subprotocol: "graphql-transport-ws",
+        trace_id: Some(TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes())),
+    };
+    state.identity = state.identity.with(&handshake);
+    state
 }
 
 /// The client is in a frame head, held back since there is a limit; the upstream is in a large frame of a message, of
