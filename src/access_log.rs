@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::config::AccessLogFormat;
 use crate::end::{End, Phase};
 use crate::line_writer::{self, Lines, Writer};
+use crate::metrics::labels::Method;
 use crate::tunnel::{Identity, State, Tunnel};
 
 /// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for as long as it is
@@ -30,7 +31,8 @@ struct Open {
     json: bool,
     /// Request lines have their queries.
     queries: bool,
-    lines: Lines,
+    /// None: no line is written, and request lines are kept for whoever lists tunnels.
+    lines: Option<Lines>,
 }
 
 impl AccessLog {
@@ -49,22 +51,28 @@ impl AccessLog {
             AccessLogFormat::Text => false,
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
-        let open = Open { json, queries, lines };
+        let open = Open { json, queries, lines: Some(lines) };
         Ok((Self(Some(Arc::new(open))), writer))
+    }
+
+    /// A log that writes nothing, and keeps request lines as one that does: whoever lists tunnels is told of them.
+    #[must_use]
+    pub fn silent(queries: bool) -> Self {
+        Self(Some(Arc::new(Open { json: false, queries, lines: None })))
     }
 
     /// A log as JSON, without a writer, whose lines a test takes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn unwritten() -> (Self, Lines) {
         let lines = Lines::unwritten();
-        let open = Open { json: true, queries: true, lines: lines.clone() };
+        let open = Open { json: true, queries: true, lines: Some(lines.clone()) };
         (Self(Some(Arc::new(open))), lines)
     }
 
     /// Lines that were dropped because the reader was too slow, or gone.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |open| open.lines.dropped())
+        self.0.as_ref().and_then(|open| open.lines.as_ref()).map_or(0, Lines::dropped)
     }
 
     /// Writes the line of a request of `client` that ended at `now`.
@@ -126,8 +134,9 @@ impl Spoken {
 
 impl Open {
     fn write(&self, line: &Line<'_>) {
+        let Some(lines) = &self.lines else { return };
         let text = if self.json { line.json() } else { line.text() };
-        self.lines.send(text.as_bytes());
+        lines.send(text.as_bytes());
     }
 }
 
@@ -145,12 +154,14 @@ pub(crate) struct Entry {
     /// The phase that it is in.
     pub(crate) during: Phase,
     pub(crate) request_id: String,
+    pub(crate) method: Method,
 }
 
 impl Entry {
     /// The entry of a request that came at `now` with the line `request`, of which no more is kept than will be
     /// logged.
     pub(crate) fn new(log: &AccessLog, request: &[u8], request_id: String, now: Instant) -> Self {
+        let method = Method::of_line(request);
         let request = log.0.as_ref().map_or_else(String::new, |open| {
             let mut request = String::from_utf8_lossy(request).into_owned();
             if !open.queries {
@@ -168,6 +179,7 @@ impl Entry {
             upstream: None,
             during: Phase::Request,
             request_id,
+            method,
         }
     }
 

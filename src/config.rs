@@ -4,6 +4,7 @@
 //! is used ([`Config`]) in one place, [`Config::from_settings`]. It reports every fault at once, each
 //! with the variable, the value and the rule. After it nothing is checked again.
 
+mod admin;
 mod contradictions;
 pub mod fault;
 mod kind;
@@ -15,6 +16,9 @@ mod size;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use tracing_subscriber::filter::Targets;
+
+pub use self::admin::{AdminListenOn, AdminToken};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
 pub use self::rate::Rate;
@@ -65,6 +69,16 @@ impl Config {
         self.trusted_proxies.is_empty()
             || self.trusted_proxies.iter().any(|net| net.contains(&balancer))
     }
+}
+
+/// What `LOG` may be, for a log that runs already.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(crate) fn log_filter(text: &str) -> Result<Targets, String> {
+    let read = kind::Kind::read(&kind::Filter, text, "");
+    let rule = |wrong: Vec<(String, String)>| wrong.into_iter().map(|(_, rule)| rule).collect();
+    read.map_err(rule).map(|text| text.parse().unwrap_or_default())
 }
 
 /// A port to listen on, and perhaps the one address to listen at.

@@ -34,7 +34,7 @@ pub use flow::{Flow, Sink, Source};
 pub use identity::Identity;
 pub(crate) use moment::{Local, Moment, Next, SocketEvents, Transports};
 pub use rules::Options;
-pub use state::State;
+pub use state::{Condition, State};
 pub use waiting::Waiting;
 
 /// One upgraded connection.

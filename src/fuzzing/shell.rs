@@ -19,10 +19,12 @@ use crate::access_log::AccessLog;
 use crate::config::{Config, ProxyProtocol};
 use crate::connection::{Connection, Lifecycle, Switching};
 use crate::drain::Stage;
+use crate::feed::Feed;
 use crate::http::forwarded::RequestIds;
 use crate::limits::{Limits, Seat};
 use crate::line_writer::Lines;
 use crate::metrics::Counters;
+use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy};
 use crate::upstream::Addresses;
 use crate::warnings::Warnings;
@@ -198,6 +200,7 @@ impl Shell {
             limits: Limits::new(&config, now),
             addresses: Addresses::new(&config.destination(), RUNTIME.handle().clone()),
             warnings: Warnings::default(),
+            feed: Feed::default(),
             config,
         };
         let mut shell = Self {
@@ -283,6 +286,7 @@ impl Shell {
             stage: self.stage,
             proxy: &self.proxy,
             ids: &self.ids,
+            metrics: &WorkerMetrics::default(),
             spare: &Cell::default(),
             destination: &destination,
         };

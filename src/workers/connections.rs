@@ -34,6 +34,8 @@ use crate::clock::tick;
 use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
+use crate::metrics::families::REQUEST_TIMES;
+use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy};
 use crate::tunnel::Tunnel;
 
@@ -85,6 +87,7 @@ pub(super) struct Connections {
 struct Service {
     proxy: Arc<Proxy>,
     ids: RequestIds,
+    metrics: Arc<WorkerMetrics>,
 }
 
 /// A connection and its socket.
@@ -142,7 +145,8 @@ impl Connections {
 
     /// From now on connections can be served here.
     pub(super) fn serve(&mut self, proxy: Arc<Proxy>, ids: RequestIds) {
-        self.service = Some(Service { proxy, ids });
+        let metrics = Arc::clone(&self.door.metrics);
+        self.service = Some(Service { proxy, ids, metrics });
     }
 
     /// Begins to accept, on this worker.
@@ -317,7 +321,7 @@ impl Connections {
                 self.list(key);
                 self.arm(key, now);
             }
-            Ok(Outcome::Switched) => self.switch(key, registry),
+            Ok(Outcome::Switched) => self.switch(key, registry, now),
             Ok(Outcome::Over { with_reset }) => self.remove(key, with_reset, registry),
             Err(_) => self.remove(key, true, registry),
         }
@@ -406,7 +410,7 @@ impl Connections {
     }
 
     /// Makes a tunnel of a connection whose client has been told so.
-    fn switch(&mut self, key: usize, registry: &Registry) {
+    fn switch(&mut self, key: usize, registry: &Registry, now: Instant) {
         let Some(place) = self.take_out(key) else { return };
         let Place { connection, socket, ready, link, .. } = place;
         let Some((switching, seat)) = connection.into_switching() else { return };
@@ -416,6 +420,10 @@ impl Connections {
         };
         if let Some(service) = &self.service {
             service.proxy.counters.tunnels.add(1);
+            let entry = &switching.entry;
+            service.metrics.request(entry.method, entry.status);
+            let time = now.saturating_duration_since(entry.started);
+            service.metrics.handshake_times.observe_time(time, &REQUEST_TIMES);
         }
         // The tunnel's end gives it up.
         seat.keep();
@@ -425,6 +433,9 @@ impl Connections {
             (upstream, switching.upstream_early),
             switching.entry.into_identity(&switching.client, address),
         );
+        if let Some(service) = &self.service {
+            service.proxy.feed.opened(&tunnel.state.identity);
+        }
         let hears_client = ready.is_registered();
         self.opened.push(NewTunnel { tunnel, hears_client, hears_upstream });
     }
@@ -466,7 +477,8 @@ fn context<'a>(
     spare: &'a Cell<Vec<u8>>,
     destination: &'a dyn Fn() -> SocketAddr,
 ) -> Context<'a> {
-    Context { now, stage, proxy: &service.proxy, ids: &service.ids, spare, destination }
+    let Service { proxy, ids, metrics } = service;
+    Context { now, stage, proxy, ids, metrics, spare, destination }
 }
 
 /// The address of this machine that a socket is connected to. One that has none has lost its other end.
