@@ -17,6 +17,7 @@ use crate::end::{End, Phase};
 use crate::http::head::Request;
 use crate::http::trace_context::TraceId;
 use crate::line_writer::{self, Lines, Writer};
+use crate::metrics::labels::Method;
 use crate::tunnel::{Handshake, Identity, State, Tunnel};
 
 /// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for as long as it is
@@ -40,7 +41,8 @@ struct Open {
     queries: bool,
     /// Tunnels have a line when they open.
     opens: bool,
-    lines: Lines,
+    /// None: no line is written, and request lines are kept for whoever lists tunnels.
+    lines: Option<Lines>,
 }
 
 impl AccessLog {
@@ -56,22 +58,28 @@ impl AccessLog {
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
         let Config { access_log_query: queries, access_log_open: opens, .. } = *config;
-        let open = Open { json, queries, opens, lines };
+        let open = Open { json, queries, opens, lines: Some(lines) };
         Ok((Self(Some(Arc::new(open))), writer))
+    }
+
+    /// A log that writes nothing, and keeps request lines as one that does: whoever lists tunnels is told of them.
+    #[must_use]
+    pub fn silent(queries: bool) -> Self {
+        Self(Some(Arc::new(Open { json: false, queries, opens: false, lines: None })))
     }
 
     /// A log as JSON, without a writer, whose lines a test takes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn unwritten() -> (Self, Lines) {
         let lines = Lines::unwritten();
-        let open = Open { json: true, queries: true, opens: false, lines: lines.clone() };
+        let open = Open { json: true, queries: true, opens: false, lines: Some(lines.clone()) };
         (Self(Some(Arc::new(open))), lines)
     }
 
     /// Lines that were dropped because the reader was too slow, or gone.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |open| open.lines.dropped())
+        self.0.as_ref().and_then(|open| open.lines.as_ref()).map_or(0, Lines::dropped)
     }
 
     /// Writes the line of a request of `client` that ended at `now`.
@@ -109,8 +117,9 @@ impl AccessLog {
             request_id: &identity.request_id(),
             handshake: identity.handshake(),
         };
+        let Some(lines) = &open.lines else { return };
         let text = if open.json { line.json() } else { line.text() };
-        open.lines.send(text.as_bytes());
+        lines.send(text.as_bytes());
     }
 
     /// Writes the line of a tunnel that has ended.
@@ -155,8 +164,9 @@ impl Spoken {
 
 impl Open {
     fn write(&self, line: &Line<'_>) {
+        let Some(lines) = &self.lines else { return };
         let text = if self.json { line.json() } else { line.text() };
-        self.lines.send(text.as_bytes());
+        lines.send(text.as_bytes());
     }
 }
 
@@ -174,6 +184,7 @@ pub(crate) struct Entry {
     /// The phase that it is in.
     pub(crate) during: Phase,
     pub(crate) request_id: String,
+    pub(crate) method: Method,
     pub(crate) trace_id: Option<TraceId>,
     /// Of a handshake, where there is a log.
     handshake: Option<Box<Told>>,
@@ -191,6 +202,7 @@ impl Entry {
     /// The entry of a request that came at `now` with the line `request`, of which no more is kept than will be
     /// logged.
     pub(crate) fn new(log: &AccessLog, request: &[u8], request_id: String, now: Instant) -> Self {
+        let method = Method::of_line(request);
         let request = log.0.as_ref().map_or_else(String::new, |open| {
             let mut request = String::from_utf8_lossy(request).into_owned();
             if !open.queries {
@@ -208,6 +220,7 @@ impl Entry {
             upstream: None,
             during: Phase::Request,
             request_id,
+            method,
             trace_id: None,
             handshake: None,
         }

@@ -1,10 +1,13 @@
 //! What is asked of tunnels beside moving bytes, and the form in which workers use it.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{is_reached, ticks};
 use crate::metrics::Counters;
+use crate::metrics::worker::WorkerMetrics;
 use crate::websocket::keepalive::Times;
 use crate::websocket::scanner::Rules;
 
@@ -36,6 +39,8 @@ pub struct Options {
     pub grace: Duration,
     /// Where broken rules are counted.
     pub counters: Arc<Counters>,
+    /// Somebody may ask how long workers' rounds take.
+    pub times_rounds: bool,
 }
 
 impl Default for Options {
@@ -53,6 +58,7 @@ impl Default for Options {
             close_code: 1001,
             grace: Duration::from_secs(2),
             counters: Arc::default(),
+            times_rounds: false,
         }
     }
 }
@@ -88,6 +94,11 @@ pub(crate) struct Rulebook {
     /// When all close handshakes are over, once there is a drain.
     closed_by: Option<u32>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) times_rounds: bool,
+    /// Those of the worker that has these rules.
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Reasons of Closes that are to go out, by the tunnel's secret: hardly ever one, so that no tunnel has room for it.
+    pub(crate) reasons: RefCell<BTreeMap<u64, Box<str>>>,
 }
 
 impl Rulebook {
@@ -112,11 +123,19 @@ impl Rulebook {
                 .map(|interval| ticks(interval.saturating_add(options.pong_timeout))),
             closed_by: None,
             counters: Arc::clone(&options.counters),
+            times_rounds: options.times_rounds,
+            metrics: Arc::default(),
+            reasons: RefCell::default(),
         }
     }
 }
 
 impl Rulebook {
+    /// The same, with what their worker counts with.
+    pub(crate) fn with(self, metrics: Arc<WorkerMetrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
     /// A drain over `period` ticks begins at tick `now`.
     pub(crate) fn drains(&mut self, period: u32, now: u32) {
         let time = period.saturating_add(self.grace).saturating_add(ticks(LAST_ANSWER));
