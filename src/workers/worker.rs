@@ -11,6 +11,7 @@ mod delivery;
 mod draining;
 mod looks;
 mod moving;
+mod registration;
 mod rounds;
 #[cfg(test)]
 mod tests;
@@ -19,24 +20,21 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::mem;
-use std::net::TcpStream;
 use std::num::NonZeroU32;
-use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Poll, Token};
 use slab::Slab;
 use socket2::SockRef;
 
 use super::connections::{Connections, NewTunnel};
 use super::origin::{elapsed, start};
 use super::room;
-use super::slot::{Slot, from_token, to_token};
+use super::slot::{Slot, from_token};
 use super::sockets::Kernel;
 use super::user_agents::UserAgents;
 use super::wheel::Wheel;
@@ -46,15 +44,12 @@ use crate::end::{End, Phase, Reason, Side};
 use crate::metrics::traffic::{Ledger, Traffic};
 use crate::tunnel::flow::READ_BUFFER;
 use crate::tunnel::rules::Rulebook;
-use crate::tunnel::{Next, Peer, Tunnel};
+use crate::tunnel::{Next, Tunnel};
 use crate::websocket::keepalive::Secret;
 use delivery::Delivery;
 use moving::Cursor;
+use registration::{deregister, register};
 use rounds::Rounds;
-
-/// Everything that there is to hear of a tunnel's socket. An urgent byte stops a read short of what lies behind it;
-/// its event says so.
-const ALL: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
 /// How long connections that are no tunnels may keep a round: less where a tunnel may wait for its end. The same for
 /// tunnels whose turn was over.
@@ -470,33 +465,4 @@ impl Drop for Worker {
 /// What nobody else can know of a tunnel.
 fn secret(key: usize) -> Secret {
     Secret::new(RandomState::new().hash_one(key))
-}
-
-/// Once, for everything there is to hear: with an edge-triggered poll no message needs a change. What is
-/// registered already, for its connection, is heard anew all the same.
-fn register(registry: &Registry, opened: &NewTunnel, key: usize) -> io::Result<()> {
-    let NewTunnel { tunnel, hears_client, hears_upstream } = opened;
-    let hear = |socket: &TcpStream, side, is_heard| {
-        let (socket, token) = (socket.as_raw_fd(), to_token(key, side));
-        let socket = &mut SourceFd(&socket);
-        if is_heard {
-            registry.reregister(socket, token, ALL)
-        } else {
-            registry.register(socket, token, ALL)
-        }
-    };
-    let registered = hear(&tunnel.client, Peer::Client, *hears_client)
-        .and_then(|()| hear(&tunnel.upstream, Peer::Upstream, *hears_upstream));
-    if registered.is_err() {
-        deregister(registry, tunnel);
-    }
-    registered
-}
-
-/// Needed even where the sockets are closed next: a copy of a descriptor would keep it registered.
-fn deregister(registry: &Registry, tunnel: &Tunnel) {
-    for socket in [&tunnel.client, &tunnel.upstream] {
-        // Fails only on what is not registered.
-        drop(registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
-    }
 }

@@ -4,7 +4,8 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::mem;
 use std::time::Duration;
 
-use super::{Worker, deregister};
+use super::Worker;
+use super::registration::deregister;
 use crate::clock::{is_reached, ticks};
 use crate::metrics::traffic::Traffic;
 use crate::tunnel::Tunnel;
