@@ -51,21 +51,20 @@ impl AccessLog {
     /// # Errors
     /// The writer's thread could not be started.
     pub fn start(config: &Config, out: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
+        let Config { access_log_query: queries, access_log_open: opens, .. } = *config;
         let json = match config.access_log {
-            AccessLogFormat::Off => return Ok((Self(None), Writer::none())),
+            AccessLogFormat::Off => {
+                // Whoever lists tunnels is told their requests.
+                let is_kept = config.admin_listen_on.is_some();
+                let open = Open { json: false, queries, opens: false, lines: None };
+                return Ok((Self(is_kept.then(|| Arc::new(open))), Writer::none()));
+            }
             AccessLogFormat::Json => true,
             AccessLogFormat::Text => false,
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
-        let Config { access_log_query: queries, access_log_open: opens, .. } = *config;
         let open = Open { json, queries, opens, lines: Some(lines) };
         Ok((Self(Some(Arc::new(open))), writer))
-    }
-
-    /// A log that writes nothing, and keeps request lines as one that does: whoever lists tunnels is told of them.
-    #[must_use]
-    pub fn silent(queries: bool) -> Self {
-        Self(Some(Arc::new(Open { json: false, queries, opens: false, lines: None })))
     }
 
     /// A log as JSON, without a writer, whose lines a test takes.
@@ -107,6 +106,7 @@ impl AccessLog {
     /// Writes the line of a tunnel that opens, where that is wanted.
     pub(crate) fn opened(&self, identity: &Identity) {
         let Some(open) = self.0.as_ref().filter(|open| open.opens) else { return };
+        let Some(lines) = &open.lines else { return };
         let line = Opening {
             time: &humantime::format_rfc3339_millis(SystemTime::now()),
             client: identity.client(),
@@ -117,7 +117,6 @@ impl AccessLog {
             request_id: &identity.request_id(),
             handshake: identity.handshake(),
         };
-        let Some(lines) = &open.lines else { return };
         let text = if open.json { line.json() } else { line.text() };
         lines.send(text.as_bytes());
     }
@@ -184,8 +183,8 @@ pub(crate) struct Entry {
     /// The phase that it is in.
     pub(crate) during: Phase,
     pub(crate) request_id: String,
-    pub(crate) method: Method,
     pub(crate) trace_id: Option<TraceId>,
+    pub(crate) method: Method,
     /// Of a handshake, where there is a log.
     handshake: Option<Box<Told>>,
 }
@@ -220,8 +219,8 @@ impl Entry {
             upstream: None,
             during: Phase::Request,
             request_id,
-            method,
             trace_id: None,
+            method,
             handshake: None,
         }
     }

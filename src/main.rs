@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use elbows::access_log::AccessLog;
-use elbows::config::{AccessLogFormat, AdminListenOn, Config, Fault, Settings};
+use elbows::config::{AdminListenOn, Config, Fault, Settings};
 use elbows::control::{self, Activation, Order, Outcome, Start, StartError};
 use elbows::deployment::{self, Changed, Deployment};
 use elbows::handoff;
@@ -188,10 +188,6 @@ fn serve(settings: &Settings) -> ExitCode {
     let (access_log, writer) = match AccessLog::start(&config, Patient(io::stdout())) {
         Ok(started) => started,
         Err(error) => return failure(&format!("the access log cannot be started: {error}")),
-    };
-    let access_log = match (config.access_log, &config.admin_listen_on) {
-        (AccessLogFormat::Off, Some(_)) => AccessLog::silent(config.access_log_query),
-        _ => access_log,
     };
     let outcome = runtime.block_on(control::run(config, start, access_log, orders, notify));
     // Whatever still runs was cut, and its line was written.

@@ -302,8 +302,7 @@ fn set_level(query: &str) -> Result<Answer, Fault> {
     if name != "level" {
         return Err(Fault::parameter(name, value, "no such parameter; there is level"));
     }
-    log::set_level(value).map_err(|rule| Fault::parameter(name, value, &rule.to_string()))?;
-    tracing::info!(level = value, "the log has another level, as the admin port was told");
+    log::set_level(value).map_err(|fault| Fault::parameter(name, value, &fault.to_string()))?;
     Answer::json(200, &Level { level: value.clone() })
 }
 
