@@ -17,6 +17,7 @@ use crate::end::{End, Phase};
 use crate::http::head::Request;
 use crate::http::trace_context::TraceId;
 use crate::line_writer::{self, Lines, Writer};
+use crate::metrics::labels::Method;
 use crate::tunnel::{Handshake, Identity, State, Tunnel};
 
 /// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for as long as it is
@@ -40,7 +41,8 @@ struct Open {
     queries: bool,
     /// Tunnels have a line when they open.
     opens: bool,
-    lines: Lines,
+    /// None: no line is written, and request lines are kept for whoever lists tunnels.
+    lines: Option<Lines>,
 }
 
 impl AccessLog {
@@ -49,14 +51,19 @@ impl AccessLog {
     /// # Errors
     /// The writer's thread could not be started.
     pub fn start(config: &Config, out: impl Write + Send + 'static) -> io::Result<(Self, Writer)> {
+        let Config { access_log_query: queries, access_log_open: opens, .. } = *config;
         let json = match config.access_log {
-            AccessLogFormat::Off => return Ok((Self(None), Writer::none())),
+            AccessLogFormat::Off => {
+                // Whoever lists tunnels is told their requests.
+                let is_kept = config.admin_listen_on.is_some();
+                let open = Open { json: false, queries, opens: false, lines: None };
+                return Ok((Self(is_kept.then(|| Arc::new(open))), Writer::none()));
+            }
             AccessLogFormat::Json => true,
             AccessLogFormat::Text => false,
         };
         let (lines, writer) = line_writer::start("access-log", out)?;
-        let Config { access_log_query: queries, access_log_open: opens, .. } = *config;
-        let open = Open { json, queries, opens, lines };
+        let open = Open { json, queries, opens, lines: Some(lines) };
         Ok((Self(Some(Arc::new(open))), writer))
     }
 
@@ -64,14 +71,14 @@ impl AccessLog {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn unwritten() -> (Self, Lines) {
         let lines = Lines::unwritten();
-        let open = Open { json: true, queries: true, opens: false, lines: lines.clone() };
+        let open = Open { json: true, queries: true, opens: false, lines: Some(lines.clone()) };
         (Self(Some(Arc::new(open))), lines)
     }
 
     /// Lines that were dropped because the reader was too slow, or gone.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |open| open.lines.dropped())
+        self.0.as_ref().and_then(|open| open.lines.as_ref()).map_or(0, Lines::dropped)
     }
 
     /// Writes the line of a request of `client` that ended at `now`.
@@ -99,6 +106,7 @@ impl AccessLog {
     /// Writes the line of a tunnel that opens, where that is wanted.
     pub(crate) fn opened(&self, identity: &Identity) {
         let Some(open) = self.0.as_ref().filter(|open| open.opens) else { return };
+        let Some(lines) = &open.lines else { return };
         let line = Opening {
             time: &humantime::format_rfc3339_millis(SystemTime::now()),
             client: identity.client(),
@@ -110,7 +118,7 @@ impl AccessLog {
             handshake: identity.handshake(),
         };
         let text = if open.json { line.json() } else { line.text() };
-        open.lines.send(text.as_bytes());
+        lines.send(text.as_bytes());
     }
 
     /// Writes the line of a tunnel that has ended.
@@ -155,8 +163,9 @@ impl Spoken {
 
 impl Open {
     fn write(&self, line: &Line<'_>) {
+        let Some(lines) = &self.lines else { return };
         let text = if self.json { line.json() } else { line.text() };
-        self.lines.send(text.as_bytes());
+        lines.send(text.as_bytes());
     }
 }
 
@@ -175,6 +184,7 @@ pub(crate) struct Entry {
     pub(crate) during: Phase,
     pub(crate) request_id: String,
     pub(crate) trace_id: Option<TraceId>,
+    pub(crate) method: Method,
     /// Of a handshake, where there is a log.
     handshake: Option<Box<Told>>,
 }
@@ -191,6 +201,7 @@ impl Entry {
     /// The entry of a request that came at `now` with the line `request`, of which no more is kept than will be
     /// logged.
     pub(crate) fn new(log: &AccessLog, request: &[u8], request_id: String, now: Instant) -> Self {
+        let method = Method::of_line(request);
         let request = log.0.as_ref().map_or_else(String::new, |open| {
             let mut request = String::from_utf8_lossy(request).into_owned();
             if !open.queries {
@@ -209,6 +220,7 @@ impl Entry {
             during: Phase::Request,
             request_id,
             trace_id: None,
+            method,
             handshake: None,
         }
     }

@@ -4,6 +4,7 @@
 //! is used ([`Config`]) in one place, [`Config::from_settings`]. It reports every fault at once, each
 //! with the variable, the value and the rule. After it nothing is checked again.
 
+mod admin;
 mod contradictions;
 pub mod fault;
 mod kind;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tracing_subscriber::filter::Targets;
 
+pub use self::admin::{AdminListenOn, AdminToken};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
 pub use self::rate::Rate;

@@ -11,6 +11,7 @@
 //! tests and the demo run the very thing that the binary runs.
 
 mod activation;
+mod admin;
 mod handoff;
 mod health;
 mod listeners;
@@ -38,6 +39,7 @@ use crate::upstream;
 use crate::workers;
 
 pub use self::activation::{Activation, ActivationError};
+pub use self::admin::check_admin;
 pub use self::handoff::ArriveError;
 pub use self::listeners::{BindError, Listeners};
 
@@ -160,6 +162,9 @@ pub async fn run(
     let server = Server::start(config, access_log, sender)?;
     tokio::spawn(server.proxy.warnings.clone().run());
     tokio::spawn(warn_if_unresolved(Arc::clone(&server.proxy)));
+    if server.proxy.config.admin_listen_on.is_some() {
+        tokio::spawn(admin::run_events(Arc::clone(&server)));
+    }
     let orders = Orders {
         channel: orders,
         server: Arc::clone(&server),
@@ -412,6 +417,8 @@ impl Control {
         for tunnel in workers.take_all() {
             proxy.counters.cut.add(1);
             let end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
+            let state = &tunnel.state;
+            proxy.counters.ends.count(end, state.close(), state.identity.started().elapsed());
             proxy.access_log.tunnel(&tunnel, end);
             let (client, balancer) =
                 (tunnel.state.identity.client(), tunnel.state.identity.balancer());

@@ -35,7 +35,7 @@ pub(crate) async fn front(
     };
     let (access_log, _) = AccessLog::start(&config, io::sink())?;
     let (orders, told) = mpsc::channel(1);
-    let listeners = Listeners { main: listener, health: None, handoff: None };
+    let listeners = Listeners { main: listener, health: None, admin: None, handoff: None };
     let stopping = async {
         stop.asked().await;
         // An error means that the server has ended by itself.

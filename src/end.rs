@@ -74,6 +74,8 @@ words! {
         Stalled = "stalled",
         /// The drain period was over.
         PeriodOver = "period_over",
+        /// Whoever has the token of the admin port asked for it.
+        Ordered = "ordered",
         /// A mistake of elbows itself: see [`crate::panics`].
         Mistake = "mistake",
     }

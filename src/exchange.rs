@@ -271,6 +271,7 @@ impl Exchange {
         fault: Fault,
         context: &Context<'_>,
     ) -> Result<(), Stop> {
+        context.metrics.connect_failed(fault.failure());
         self.entry.upstream = fault.address();
         // What this machine has too little of is no fault of the address.
         if let (Some(address), false) = (fault.address(), matches!(fault, Fault::NoRoom { .. })) {
@@ -342,10 +343,11 @@ impl Exchange {
     /// Whether time has come to that.
     pub(crate) fn time(&mut self, out: &mut Vec<u8>, context: &Context<'_>) -> Result<(), Stop> {
         if let Some(fault) = self.link.overdue(context) {
-            return match fault.address() {
-                Some(_) => self.not_connected(fault, context),
-                None => Err(Self::no_addresses(fault)),
-            };
+            if fault.address().is_some() {
+                return self.not_connected(fault, context);
+            }
+            context.metrics.connect_failed(fault.failure());
+            return Err(Self::no_addresses(fault));
         }
         if !self.link.is_established() {
             return Ok(());

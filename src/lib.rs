@@ -55,9 +55,11 @@ mod websocket;
 
 mod drain;
 pub mod end;
+mod feed;
 pub mod handoff;
 
 pub mod access_log;
+mod admin;
 pub mod line_writer;
 pub mod log;
 pub mod metrics;

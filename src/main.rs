@@ -4,13 +4,12 @@ mod demo;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use elbows::access_log::AccessLog;
-use elbows::config::{Config, Fault, Settings};
+use elbows::config::{AdminListenOn, Config, Fault, Settings};
 use elbows::control::{self, Activation, Order, Outcome, Start, StartError};
 use elbows::deployment::{self, Changed, Deployment};
 use elbows::handoff;
@@ -128,8 +127,11 @@ fn check_for(deployment: Deployment, config: &Config, changed: Changed) -> ExitC
 /// The settings, checked as far as that can be done before anything starts.
 fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
     let config = Config::from_settings(settings)?;
-    handoff::check(&config).map_err(|fault| vec![fault])?;
-    Ok(config)
+    let faults: Vec<_> = [handoff::check(&config), control::check_admin(&config)]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 
 fn serve(settings: &Settings) -> ExitCode {
@@ -150,8 +152,10 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return failure(&format!("NOTIFY_SOCKET: {error}")),
     };
     // Before the first thread, since each has what its starter had.
-    let sockets = config.handoff_socket.as_deref().and_then(Path::parent);
-    let sandbox = match sandbox::enter(config.sandbox, sockets) {
+    let admin = config.admin_listen_on.as_ref().and_then(AdminListenOn::path);
+    let sockets: Vec<_> =
+        config.handoff_socket.iter().chain(admin).filter_map(|path| path.parent()).collect();
+    let sandbox = match sandbox::enter(config.sandbox, &sockets) {
         Ok(entered) => entered,
         Err(error) => return failure(&format!("SANDBOX={}: {error}", config.sandbox.as_str())),
     };

@@ -1,10 +1,26 @@
-//! Counters: what happened since the start. Read by the summary in the log; later by a scraper.
+//! What happened since the start, as numbers: for the summary in the log, and for a scrape.
+//!
+//! Counters here are the process's, added to by all threads: each is about a connection, a request or a tunnel, never
+//! about a message. What happens more often is counted by each worker alone (`worker`, `own`), and what passes in
+//! tunnels is in the tunnels, and added up when somebody asks (`workers/worker/traffic.rs`). `families` lists
+//! every metric, `exposition` gives each its numbers, `text` writes them.
+
+pub(crate) mod exposition;
+pub mod families;
+pub(crate) mod labels;
+pub(crate) mod own;
+pub(crate) mod process;
+pub(crate) mod text;
+pub(crate) mod traffic;
+pub(crate) mod tunnels;
+pub(crate) mod worker;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use self::tunnels::TunnelEnds;
 use crate::http::head;
 use crate::limits::Over;
 use crate::proxy_protocol;
@@ -12,24 +28,49 @@ use crate::websocket::frame;
 
 /// One number that only grows.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub struct Counter {
+    here: AtomicU64,
+    /// What processes before this one have counted: it is not to look as if it had just happened.
+    elsewhere: AtomicU64,
+}
 
 impl Counter {
     /// Nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
+        Self { here: AtomicU64::new(0), elsewhere: AtomicU64::new(0) }
     }
 
     /// Adds `number`.
     pub fn add(&self, number: u64) {
-        self.0.fetch_add(number, Ordering::Relaxed);
+        self.here.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// The number so far.
+    /// Adds what another process has counted.
+    fn add_elsewhere(&self, number: u64) {
+        self.elsewhere.fetch_add(number, Ordering::Relaxed);
+    }
+
+    /// The number so far, with what came by a handoff.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.here().wrapping_add(self.elsewhere.load(Ordering::Relaxed))
+    }
+
+    /// What this process has counted.
+    #[must_use]
+    pub fn here(&self) -> u64 {
+        self.here.load(Ordering::Relaxed)
+    }
+}
+
+impl own::Number for Counter {
+    fn add(&self, number: u64) {
+        self.add(number);
+    }
+
+    fn get(&self) -> u64 {
+        self.here()
     }
 }
 
@@ -164,33 +205,9 @@ impl ResponseFaults {
     }
 }
 
-/// What was counted by processes before this one, where that is not to look as if it had just happened.
-#[derive(Debug, Default)]
-pub struct Elsewhere {
-    /// Of [`Counters::connections`].
-    pub connections: Counter,
-    /// Of [`Counters::requests`].
-    pub requests: Counter,
-    /// Of [`Counters::tunnels`].
-    pub tunnels: Counter,
-}
-
-impl Elsewhere {
-    fn named(&self, name: &str) -> Option<&Counter> {
-        match name {
-            "connections" => Some(&self.connections),
-            "requests" => Some(&self.requests),
-            "tunnels" => Some(&self.tunnels),
-            _ => None,
-        }
-    }
-}
-
 /// The counters of one server.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// The part of some of them that came with a handoff.
-    pub elsewhere: Elsewhere,
     /// Connections accepted.
     pub connections: Counter,
     /// Connections that closed without a byte beyond a PROXY header: TCP health checks.
@@ -251,6 +268,8 @@ pub struct Counters {
     pub handoff_refused: Counter,
     /// Handoffs that were given up, whatever they had moved by then.
     pub handoff_aborted: Counter,
+    /// How tunnels ended here.
+    pub(crate) ends: TunnelEnds,
 }
 
 impl Counters {
@@ -281,11 +300,8 @@ impl Counters {
 
     /// Adds what another process has counted. False: no counter here has that name.
     pub fn add_named(&self, name: &str, number: u64) -> bool {
-        if let Some(elsewhere) = self.elsewhere.named(name) {
-            elsewhere.add(number);
-        }
         let counter = self.named().find(|(known, _)| known == name);
-        counter.inspect(|(_, counter)| counter.add(number)).is_some()
+        counter.inspect(|(_, counter)| counter.add_elsewhere(number)).is_some()
     }
 
     /// Those that are one number, in the order of the summary.
@@ -372,6 +388,7 @@ mod tests {
             assert!(new.add_named(&name, counter.get()), "{name}");
         }
         assert_eq!(new.requests.get(), old.requests.get() + 1_000);
+        assert_eq!((new.requests.here(), new.tunnels.here()), (1_000, 0));
         old.requests.add(1_000);
         assert_eq!(new.to_string(), old.to_string());
         for unknown in ["", "request", "http_faults", "http_faults.", "http_faults.nonsense"] {

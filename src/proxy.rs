@@ -8,10 +8,12 @@ use std::time::Instant;
 use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::drain::Stage;
+use crate::feed::Feed;
 use crate::http::forwarded::RequestIds;
 use crate::http::head;
 use crate::limits::Limits;
 use crate::metrics::Counters;
+use crate::metrics::worker::WorkerMetrics;
 use crate::upstream::Addresses;
 use crate::warnings::Warnings;
 
@@ -23,6 +25,7 @@ pub(crate) struct Proxy {
     pub(crate) limits: Limits,
     pub(crate) addresses: Addresses,
     pub(crate) warnings: Warnings,
+    pub(crate) feed: Feed,
 }
 
 impl Proxy {
@@ -42,6 +45,8 @@ pub(crate) struct Context<'a> {
     pub(crate) proxy: &'a Proxy,
     /// Those of this worker.
     pub(crate) ids: &'a RequestIds,
+    /// What this worker counts.
+    pub(crate) metrics: &'a WorkerMetrics,
     pub(crate) spare: &'a Spare,
     /// Gives a number that nobody can foresee.
     pub(crate) random: &'a dyn Fn() -> u64,

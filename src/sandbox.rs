@@ -50,12 +50,12 @@ pub enum Entered {
 
 /// Gives it all up, for this thread and those that it starts from now on: called before the first one.
 ///
-/// Under `sockets`, the directory of `HANDOFF_SOCKET`, sockets can be made and removed all the same: a process whose
-/// predecessor died while it handed over has to listen there itself.
+/// Under `sockets`, the directories of `HANDOFF_SOCKET` and `ADMIN_LISTEN_ON`, sockets can be made and removed all the
+/// same: a process whose predecessor died while it handed over has to listen there itself.
 ///
 /// # Errors
 /// `SANDBOX=required`, and the kernel does not do it.
-pub fn enter(sandbox: Sandbox, sockets: Option<&Path>) -> Result<Entered, RulesetError> {
+pub fn enter(sandbox: Sandbox, sockets: &[&Path]) -> Result<Entered, RulesetError> {
     let level = match sandbox {
         Sandbox::Off => return Ok(Entered::Off),
         Sandbox::Auto => CompatLevel::BestEffort,
@@ -107,13 +107,13 @@ mod tests {
 
     /// Landlock is a thread's own, so that a test can have it for one.
     fn inside(test: impl FnOnce() + Send + 'static) {
-        let there = thread::spawn(|| enter(Sandbox::Auto, None).unwrap()).join().unwrap();
+        let there = thread::spawn(|| enter(Sandbox::Auto, &[]).unwrap()).join().unwrap();
         if there == Entered::NotThere {
             test_support::left_out::left_out("this kernel has no Landlock");
             return;
         }
         thread::spawn(move || {
-            assert_ne!(enter(Sandbox::Required, None).unwrap(), Entered::NotThere);
+            assert_ne!(enter(Sandbox::Required, &[]).unwrap(), Entered::NotThere);
             test();
         })
         .join()
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn off_gives_nothing_up() {
         thread::spawn(|| {
-            assert_eq!(enter(Sandbox::Off, None).unwrap(), Entered::Off);
+            assert_eq!(enter(Sandbox::Off, &[]).unwrap(), Entered::Off);
             assert!(Command::new("/bin/true").status().unwrap().success());
         })
         .join()

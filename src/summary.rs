@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::log;
-use crate::metrics::{Counter, Counters};
+use crate::metrics::Counters;
 use crate::panics;
 use crate::proxy::Proxy;
 use crate::workers::Workers;
@@ -31,12 +31,10 @@ struct Totals {
 
 impl Totals {
     fn of(counters: &Counters) -> Self {
-        let elsewhere = &counters.elsewhere;
-        let here = |all: &Counter, elsewhere: &Counter| all.get().saturating_sub(elsewhere.get());
         Self {
-            connections: here(&counters.connections, &elsewhere.connections),
-            requests: here(&counters.requests, &elsewhere.requests),
-            tunnels: here(&counters.tunnels, &elsewhere.tunnels),
+            connections: counters.connections.here(),
+            requests: counters.requests.here(),
+            tunnels: counters.tunnels.here(),
         }
     }
 }

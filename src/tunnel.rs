@@ -35,7 +35,7 @@ pub(crate) use identity::UserAgent;
 pub use identity::{Handshake, Identity};
 pub(crate) use moment::{Local, Moment, Next, SocketEvents, Transports};
 pub use rules::Options;
-pub use state::State;
+pub use state::{Condition, State};
 pub use waiting::Waiting;
 
 /// One upgraded connection.

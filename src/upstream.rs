@@ -12,6 +12,7 @@ use std::time::Duration;
 pub(crate) use self::addresses::{Addresses, Resolution};
 use crate::config::Destination;
 use crate::end::Reason;
+use crate::metrics::labels::ConnectFailure;
 
 /// Why there is no connection to the upstream.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -67,6 +68,16 @@ impl Fault {
             Self::Unreachable { address, .. }
             | Self::Timeout { address, .. }
             | Self::NoRoom { address, .. } => Some(*address),
+        }
+    }
+
+    /// The word of its metric.
+    pub(crate) const fn failure(&self) -> ConnectFailure {
+        match self {
+            Self::Unresolved { .. } => ConnectFailure::Unresolved,
+            Self::Unreachable { .. } => ConnectFailure::Unreachable,
+            Self::Timeout { .. } => ConnectFailure::Timeout,
+            Self::NoRoom { .. } | Self::NoRoomToAsk { .. } => ConnectFailure::NoRoom,
         }
     }
 

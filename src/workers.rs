@@ -12,6 +12,7 @@ mod bulk;
 mod connections;
 pub mod handoff;
 mod links;
+pub(crate) mod looks;
 mod origin;
 mod readiness;
 mod room;
@@ -37,11 +38,13 @@ use tokio::sync::Notify;
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::forwarded::RequestIds;
+use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::Proxy;
 use crate::tunnel::Tunnel;
 use crate::tunnel::rules::Rulebook;
 
 use accept::{Listening, NewConnection};
+use looks::Look;
 use worker::Worker;
 
 pub use origin::{count_from, start};
@@ -90,6 +93,8 @@ struct Door {
     connections: AtomicUsize,
     /// Its thread is gone: no tunnel is sent there any more.
     is_gone: AtomicBool,
+    /// What its thread counts.
+    metrics: Arc<WorkerMetrics>,
 }
 
 /// What a thread is asked to do. It looks here only when it is woken, never for a message.
@@ -122,6 +127,8 @@ enum Order {
         number: u64,
     },
     TakeAll(mpsc::Sender<Vec<Tunnel>>),
+    /// Somebody asks what there is.
+    Look(Look),
     Drain(Duration),
     Stop,
 }
@@ -303,6 +310,7 @@ impl Door {
             open: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             is_gone: AtomicBool::new(false),
+            metrics: Arc::default(),
         }
     }
 

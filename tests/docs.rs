@@ -12,6 +12,7 @@ use elbows::config::settings::{self, Unset};
 use elbows::config::{Config, Settings};
 use elbows::deployment::{self, Changed, Deployment, Facts, Finding};
 use elbows::end::{Phase, Reason, Side};
+use elbows::metrics::families::{self, Family};
 
 fn document(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -166,6 +167,35 @@ fn defaults_for_tests_are_the_defaults() {
     let from_settings = with("LISTEN_ON", "127.0.0.1:45400").unwrap();
     let listen_on = "127.0.0.1:45400".parse().unwrap();
     assert_eq!(Config::for_destination(listen_on, "app", 45490), from_settings);
+}
+
+/// The table of docs/admin.md is the table of the code, row by row.
+#[test]
+fn every_metric_is_documented_with_its_type_labels_and_ranges() {
+    let rows: Vec<_> = families::ALL
+        .iter()
+        .map(|family| {
+            let Family { name, kind, unit, labels, ranges, help } = family;
+            let range = |bound: &u64| match *unit {
+                "seconds" => {
+                    let time = Duration::from_micros(*bound);
+                    humantime::format_duration(time).to_string().replace(' ', "")
+                }
+                _ => bound.to_string(),
+            };
+            let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+            [
+                format!("`{name}{}`", kind.suffix()),
+                kind.as_str().to_owned(),
+                labels.join(", "),
+                ranges.iter().map(range).collect::<Vec<_>>().join(", "),
+                (*help).to_owned(),
+            ]
+        })
+        .collect();
+    let documented = table(&document("docs/admin.md"), "metric");
+    let should_be: Vec<_> = rows.iter().map(|row| format!("| {} |", row.join(" | "))).collect();
+    assert_eq!(documented, rows, "the table is to be:\n{}", should_be.join("\n"));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::settings::Readings;
-use super::{AccessLogFormat, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings};
+use super::{
+    AccessLogFormat, AdminListenOn, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings,
+};
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
 pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<Fault>) {
@@ -59,13 +61,33 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             "there is no log in which a line could be",
         );
     }
-    if let (Some(traffic), Some(Some(health))) = (&readings.listen_on, &readings.health_listen_on)
-        && traffic.overlaps(health)
+    let admin = readings.admin_listen_on.iter().flatten().find_map(AdminListenOn::tcp);
+    let listeners = [
+        ("LISTEN_ON", readings.listen_on.as_ref()),
+        ("HEALTH_LISTEN_ON", readings.health_listen_on.iter().flatten().next()),
+        ("ADMIN_LISTEN_ON", admin.as_ref()),
+    ];
+    for (number, (one, at)) in listeners.iter().enumerate() {
+        for (other, there) in listeners.iter().skip(number + 1) {
+            if let (Some(at), Some(there)) = (at, there)
+                && at.overlaps(there)
+            {
+                contradict(
+                    format!("{one}={at}"),
+                    format!("{other}={there}"),
+                    "each listener needs a port of its own",
+                );
+            }
+        }
+    }
+    if let (Some(Some(admin)), Some(Some(handoff))) =
+        (&readings.admin_listen_on, &readings.handoff_socket)
+        && admin.path() == Some(handoff)
     {
         contradict(
-            format!("LISTEN_ON={traffic}"),
-            format!("HEALTH_LISTEN_ON={health}"),
-            "each listener needs a port of its own",
+            typed("ADMIN_LISTEN_ON"),
+            typed("HANDOFF_SOCKET"),
+            "each listener needs a path of its own",
         );
     }
     if let (Some(listen_on), Some(host), Some(port)) =

@@ -3,6 +3,7 @@
 //! Pure, but for the number of cores. A kind knows its bounds, so that the sentence about a fault and the
 //! documents name the same ones.
 
+mod admin;
 mod amount;
 mod place;
 
@@ -12,6 +13,7 @@ use std::str::FromStr;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+pub(super) use self::admin::*;
 pub(super) use self::amount::*;
 pub(super) use self::place::*;
 use super::{ListenOn, Origins, Rate, TlvHeader, origins};

@@ -15,13 +15,14 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use ipnet::IpNet;
 
 use super::kind::{
-    BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS, Host, Kind,
-    LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES, PONG_TIMES, Path,
-    Port, RateOf, SocketPath, SocketToListenOn, TUNNEL_TIMES, Threads, TlvHeaders, WordOf,
+    AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS,
+    Host, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES,
+    PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, TUNNEL_TIMES, Threads,
+    TlvHeaders, Token, WordOf,
 };
 use super::{
-    AccessLogFormat, Fault, Forwarded, FrameCheck, ListenOn, MissingOrigin, Origins, ProxyProtocol,
-    Rate, Sandbox, TlvHeader, TraceContext,
+    AccessLogFormat, AdminListenOn, AdminToken, Fault, Forwarded, FrameCheck, ListenOn,
+    MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, TlvHeader, TraceContext,
 };
 
 /// What holds where a setting is not given.
@@ -253,6 +254,12 @@ settings! {
     access_log_open: bool = "ACCESS_LOG_OPEN", "on|off", Unset::Default("off"), OnOff;
     /// Queries (behind the ?) in the access log, where they may be secrets: on or off
     access_log_query: bool = "ACCESS_LOG_QUERY", "on|off", Unset::Default("off"), OnOff;
+    /// Where metrics are scraped, tunnels listed and closed: a port of this machine's own address, an address and a
+    /// port, or the path of a UNIX socket; or off
+    admin_listen_on: Option<AdminListenOn> =
+        "ADMIN_LISTEN_ON", "[ADDRESS:]PORT|PATH", Unset::Default("off"), Or("off", AdminPlace);
+    /// What whoever changes something there has to have; with off nothing can be changed
+    admin_token: Option<AdminToken> = "ADMIN_TOKEN", "TOKEN", Unset::Default("off"), Or("off", Token);
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs
     log: String = "LOG", "FILTER", Unset::Default("info"), Filter;
     /// Give up writing files and starting programs: auto (where the kernel has Landlock), required or off
@@ -269,6 +276,8 @@ impl Args for Settings {
                 .env(setting.variable)
                 .value_name(setting.value)
                 .help(setting.help)
+                // Help shows what is set, and a token is nobody's to see.
+                .hide_env_values(setting.variable == "ADMIN_TOKEN")
                 // A value that begins with a dash is a fault that the check tells.
                 .allow_hyphen_values(true);
             match setting.unset {

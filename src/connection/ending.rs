@@ -99,7 +99,7 @@ impl Connection {
         let phase = std::mem::replace(&mut self.state, ConnectionState::Over { with_reset: false });
         self.release = Some(Release::Close);
         if let ConnectionState::Switching(switching) = phase {
-            context.proxy.access_log.request(&switching.entry, &switching.client, end, context.now);
+            tell(&switching.entry, Some(&switching.client), end, context);
         }
     }
 
@@ -136,8 +136,7 @@ impl Connection {
                     true
                 }
                 ConnectionState::Switching(switching) => {
-                    let Switching { entry, client, .. } = *switching;
-                    context.proxy.access_log.request(&entry, &client, end, context.now);
+                    tell(&switching.entry, Some(&switching.client), end, context);
                     true
                 }
                 _ => false,
@@ -147,8 +146,16 @@ impl Connection {
     }
 
     pub(super) fn log(&self, entry: &Entry, end: End, context: &Context<'_>) {
-        if let Some(client) = &self.client {
-            context.proxy.access_log.request(entry, client, end, context.now);
-        }
+        tell(entry, self.client.as_deref(), end, context);
+    }
+}
+
+/// Counts and logs a request that has ended without a tunnel.
+fn tell(entry: &Entry, client: Option<&Client>, end: End, context: &Context<'_>) {
+    let metrics = context.metrics;
+    metrics.request(entry.method, entry.status);
+    metrics.request_ended(context.now.saturating_duration_since(entry.started));
+    if let Some(client) = client {
+        context.proxy.access_log.request(entry, client, end, context.now);
     }
 }

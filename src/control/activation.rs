@@ -2,7 +2,7 @@
 //! `LISTEN_PID`, `sd_listen_fds(3)`).
 //!
 //! So a port is never closed, not even after a crash, and one under 1024 needs no capability. A listener is told by its
-//! address: it has to be where `LISTEN_ON` or `HEALTH_LISTEN_ON` says.
+//! address: it has to be where `LISTEN_ON`, `HEALTH_LISTEN_ON` or `ADMIN_LISTEN_ON` says.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,8 +10,8 @@ use std::net::{SocketAddr, TcpListener};
 use listenfd::ListenFd;
 use rustix::net::sockopt;
 
-use super::listeners::{HEALTH, MAIN, is_at};
-use crate::config::Config;
+use super::listeners::{ADMIN, HEALTH, MAIN, is_at};
+use crate::config::{AdminListenOn, Config};
 
 /// The listeners that were passed, by the setting that each is for.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Activation {
     pub(super) main: Option<TcpListener>,
     /// The one at `HEALTH_LISTEN_ON`.
     pub(super) health: Option<TcpListener>,
+    /// The one at `ADMIN_LISTEN_ON`.
+    pub(super) admin: Option<TcpListener>,
 }
 
 /// Something was passed that this process cannot listen with.
@@ -35,7 +37,7 @@ pub enum ActivationError {
     },
     /// A listener that nobody asked for: its connections would wait for ever.
     #[error(
-        "LISTEN_FDS: a listener at {address} was passed, and neither {MAIN} nor {HEALTH} is there"
+        "LISTEN_FDS: a listener at {address} was passed, and none of {MAIN}, {HEALTH} and {ADMIN} is there"
     )]
     NoSetting {
         /// Where it listens.
@@ -85,6 +87,8 @@ impl Activation {
                 (MAIN, &mut activation.main)
             } else if config.health_listen_on.as_ref().is_some_and(is_there) {
                 (HEALTH, &mut activation.health)
+            } else if config.admin_listen_on == Some(AdminListenOn::Tcp(address)) {
+                (ADMIN, &mut activation.admin)
             } else {
                 return Err(ActivationError::NoSetting { address });
             };

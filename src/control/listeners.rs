@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
 use super::activation::Activation;
-use crate::config::{Config, ListenOn};
+use crate::config::{AdminListenOn, Config, ListenOn};
 use crate::handoff::message::{Place, Places};
 use crate::handoff::socket;
 use crate::listener;
@@ -16,6 +17,7 @@ use crate::listener;
 /// The names of the settings, which is what a successor knows a listener by.
 pub(super) const MAIN: &str = "LISTEN_ON";
 pub(super) const HEALTH: &str = "HEALTH_LISTEN_ON";
+pub(super) const ADMIN: &str = "ADMIN_LISTEN_ON";
 const HANDOFF: &str = "HANDOFF_SOCKET";
 
 /// How long a process that was killed may take to close its listeners, and how often that is looked at.
@@ -29,8 +31,73 @@ pub struct Listeners {
     pub main: TcpListener,
     /// For health checks alone.
     pub health: Option<TcpListener>,
+    /// Where metrics are scraped, and tunnels listed.
+    pub admin: Option<AdminListener>,
     /// Where a successor connects.
     pub handoff: Option<OwnedFd>,
+}
+
+/// The listener of the admin port.
+#[derive(Debug)]
+pub enum AdminListener {
+    /// At a port.
+    Tcp(TcpListener),
+    /// At a path.
+    Unix(UnixListener),
+}
+
+impl AdminListener {
+    fn bind(listen_on: &AdminListenOn) -> Result<Self, BindError> {
+        match listen_on {
+            AdminListenOn::Tcp(address) => {
+                let at = ListenOn { address: Some(address.ip()), port: address.port() };
+                bind(ADMIN, &at).map(Self::Tcp)
+            }
+            AdminListenOn::Unix(path) => match socket::bind_stream(path) {
+                Ok(socket) => Ok(Self::Unix(socket.into())),
+                Err(source) => Err(BindError::Path { variable: ADMIN, source }),
+            },
+        }
+    }
+
+    /// The same listener once more.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener) => Self::Unix(listener.try_clone()?),
+        })
+    }
+
+    /// What came from another process, if it is where the setting says.
+    fn received(descriptor: OwnedFd, listen_on: &AdminListenOn) -> Option<Self> {
+        match listen_on {
+            AdminListenOn::Tcp(address) => {
+                let listener = TcpListener::from(descriptor);
+                (listener.local_addr().ok()? == *address).then_some(Self::Tcp(listener))
+            }
+            AdminListenOn::Unix(path) => {
+                let listener = UnixListener::from(descriptor);
+                let address = listener.local_addr().ok()?;
+                (address.as_pathname() == Some(path)).then_some(Self::Unix(listener))
+            }
+        }
+    }
+
+    fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl AsFd for AdminListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
 }
 
 /// Those that a successor brings along: it was passed them, or binds them, since its predecessor does not have them.
@@ -38,6 +105,7 @@ pub struct Listeners {
 pub(super) struct Added {
     main: Option<TcpListener>,
     health: Option<TcpListener>,
+    admin: Option<AdminListener>,
 }
 
 /// A listener could not be bound.
@@ -53,9 +121,14 @@ pub enum BindError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The socket of the handoff.
-    #[error("{HANDOFF}: {0}")]
-    Handoff(#[from] socket::BindError),
+    /// A UNIX socket.
+    #[error("{variable}: {source}")]
+    Path {
+        /// The setting.
+        variable: &'static str,
+        /// What is wrong with the path.
+        source: socket::BindError,
+    },
 }
 
 impl Listeners {
@@ -69,7 +142,7 @@ impl Listeners {
 
     /// Binds what the settings name and neither of the two has.
     fn complete(config: &Config, has: Added, handoff: Option<OwnedFd>) -> Result<Self, BindError> {
-        let Added { main, health } = has;
+        let Added { main, health, admin } = has;
         Ok(Self {
             main: match main {
                 Some(main) => main,
@@ -79,8 +152,15 @@ impl Listeners {
                 (Some(listen_on), None) => Some(bind(HEALTH, listen_on)?),
                 (_, health) => health,
             },
+            admin: match (&config.admin_listen_on, admin) {
+                (Some(listen_on), None) => Some(AdminListener::bind(listen_on)?),
+                (_, admin) => admin,
+            },
             handoff: match (&config.handoff_socket, handoff) {
-                (Some(path), None) => Some(socket::bind(path)?),
+                (Some(path), None) => Some(
+                    socket::bind(path)
+                        .map_err(|source| BindError::Path { variable: HANDOFF, source })?,
+                ),
                 (_, handoff) => handoff,
             },
         })
@@ -113,6 +193,9 @@ impl Listeners {
         if let Some(health) = &self.health {
             add(HEALTH, health.local_addr().ok(), health.as_fd());
         }
+        if let Some(admin) = &self.admin {
+            add(ADMIN, admin.tcp_address(), admin.as_fd());
+        }
         if let Some(handoff) = &self.handoff {
             add(HANDOFF, None, handoff.as_fd());
         }
@@ -122,13 +205,13 @@ impl Listeners {
 
 impl From<Activation> for Added {
     fn from(activation: Activation) -> Self {
-        let Activation { main, health } = activation;
-        for (setting, passed) in [(MAIN, &main), (HEALTH, &health)] {
+        let Activation { main, health, admin } = activation;
+        for (setting, passed) in [(MAIN, &main), (HEALTH, &health), (ADMIN, &admin)] {
             if let Some(Ok(address)) = passed.as_ref().map(TcpListener::local_addr) {
                 tracing::info!("{setting}: the listener at {address} was passed (LISTEN_FDS)");
             }
         }
-        Self { main, health }
+        Self { main, health, admin: admin.map(AdminListener::Tcp) }
     }
 }
 
@@ -136,7 +219,8 @@ impl Added {
     /// The same listeners once more.
     fn copy(&self) -> Self {
         let copy = |listener: &Option<TcpListener>| listener.as_ref()?.try_clone().ok();
-        Self { main: copy(&self.main), health: copy(&self.health) }
+        let admin = self.admin.as_ref().and_then(|admin| admin.try_clone().ok());
+        Self { main: copy(&self.main), health: copy(&self.health), admin }
     }
 
     /// Binds what the settings name, was not passed and is not one of `places`. Where a listener was passed and the
@@ -162,8 +246,16 @@ impl Added {
             }
             _ => Ok(None),
         };
-        let Self { main, health } = activation.into();
+        let Self { main, health, admin } = activation.into();
+        let admin = match &config.admin_listen_on {
+            Some(listen_on) if admin.is_none() && !has_admin(places, listen_on) => {
+                tracing::info!("{ADMIN}={listen_on}: listening there, too, from the handoff on");
+                Some(AdminListener::bind(listen_on)?)
+            }
+            _ => admin,
+        };
         Ok(Self {
+            admin,
             main: new(MAIN, Some(&config.listen_on), main)?,
             health: new(HEALTH, config.health_listen_on.as_ref(), health)?,
         })
@@ -187,6 +279,11 @@ impl Added {
                 HEALTH if config.health_listen_on.as_ref().is_some_and(is_at) => {
                     self.health = Some(descriptor.into());
                 }
+                ADMIN if config.admin_listen_on.is_some() => {
+                    let listen_on = config.admin_listen_on.as_ref();
+                    let received = listen_on.and_then(|at| AdminListener::received(descriptor, at));
+                    self.admin = received.or(self.admin);
+                }
                 HANDOFF => handoff = Some(descriptor),
                 setting => {
                     let at = place.address.map(|address| address.to_string()).unwrap_or_default();
@@ -196,6 +293,15 @@ impl Added {
         }
         Listeners::complete(config, self, handoff)
     }
+}
+
+/// Whether one of these is the admin port's. A path is not told: what comes is looked at.
+fn has_admin(places: &Places, listen_on: &AdminListenOn) -> bool {
+    let address = match listen_on {
+        AdminListenOn::Tcp(address) => Some(*address),
+        AdminListenOn::Unix(_) => None,
+    };
+    places.0.iter().any(|place| place.setting == ADMIN && place.address == address)
 }
 
 fn bind(variable: &'static str, listen_on: &ListenOn) -> Result<TcpListener, BindError> {

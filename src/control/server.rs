@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::admin::{self, Scrape};
 use super::handoff::{self, Door, Event, Later};
 use super::health;
 use super::listeners::Listeners;
@@ -19,6 +20,7 @@ use crate::access_log::AccessLog;
 use crate::config::{Config, FrameCheck};
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
+use crate::feed::Feed;
 use crate::handoff::ANSWER;
 use crate::limits::Limits;
 use crate::metrics::Counters;
@@ -46,7 +48,12 @@ pub(super) struct Server {
     /// What accepts on the listeners that are control's.
     tasks: Mutex<Vec<AbortHandle>>,
     /// What the port for health checks says.
-    is_healthy: Arc<AtomicBool>,
+    pub(super) is_healthy: Arc<AtomicBool>,
+    /// What the admin port reads.
+    pub(super) scrape: Scrape,
+    pub(super) started: Instant,
+    /// Another process has the listeners and serves.
+    pub(super) handed_on: watch::Sender<bool>,
     /// Tunnels that end from now on end in the drain.
     is_finishing: Arc<AtomicBool>,
     /// When the listeners close, once the process is told to stop.
@@ -64,10 +71,13 @@ impl Server {
         let counters = Arc::<Counters>::default();
         let limits = Limits::new(&config, Instant::now());
         let is_finishing = Arc::new(AtomicBool::new(false));
-        let workers = start_workers(&config, &access_log, &limits, &is_finishing, &counters)?;
+        let feed = Feed::default();
+        let workers =
+            start_workers(&config, &access_log, &limits, &is_finishing, &counters, &feed)?;
         let addresses = Addresses::new(&config.destination(), Handle::current());
         let warnings = Warnings::default();
-        let proxy = Arc::new(Proxy { config, access_log, counters, limits, addresses, warnings });
+        let proxy =
+            Arc::new(Proxy { config, access_log, counters, limits, addresses, warnings, feed });
         workers.serve(&proxy, RandomState::new().hash_one(0));
         Ok(Arc::new(Self {
             proxy,
@@ -78,6 +88,9 @@ impl Server {
             listeners: Mutex::default(),
             tasks: Mutex::default(),
             is_healthy: Arc::new(AtomicBool::new(true)),
+            scrape: Scrape::default(),
+            started: Instant::now(),
+            handed_on: watch::Sender::new(false),
             is_finishing,
             leaves_at: Mutex::default(),
             events,
@@ -99,6 +112,7 @@ impl Server {
 
     /// Accepts connections again, after [`Server::stop_listening`]; where there is no descriptor for it, as soon as there is.
     pub(super) fn listen_again(self: &Arc<Self>) {
+        self.handed_on.send_replace(false);
         // It may drain already, and be in the time before listeners close.
         let is_leaving = locked(&self.leaves_at).is_some();
         self.workers.stage(if is_leaving { Stage::Leaving } else { Stage::Serving });
@@ -123,6 +137,15 @@ impl Server {
             let health = tokio::net::TcpListener::from_std(health.try_clone()?)?;
             let (proxy, is_healthy) = (Arc::clone(&self.proxy), Arc::clone(&self.is_healthy));
             tasks.push(tokio::spawn(health::serve(health, proxy, is_healthy)).abort_handle());
+        }
+        if let Some(admin) = &listeners.admin {
+            let serve = admin::serve(admin.try_clone()?, Arc::clone(self));
+            let serve = async {
+                if let Err(error) = serve.await {
+                    tracing::error!(%error, "the admin port cannot be served");
+                }
+            };
+            tasks.push(tokio::spawn(serve).abort_handle());
         }
         if let Some(handoff) = &listeners.handoff {
             let handoff = handoff.as_fd().try_clone_to_owned()?;
@@ -160,6 +183,7 @@ impl Server {
     /// Another process has the listeners. What is under way here may finish.
     pub(super) fn make_way(&self) {
         self.workers.stage(Stage::Yielding);
+        self.handed_on.send_replace(true);
         self.later.send_replace(Later::HandedOn);
     }
 
@@ -201,7 +225,9 @@ fn start_workers(
     limits: &Limits,
     is_finishing: &Arc<AtomicBool>,
     counters: &Arc<Counters>,
+    feed: &Feed,
 ) -> io::Result<Workers> {
+    let feed = feed.clone();
     let (access_log, is_finishing) = (access_log.clone(), Arc::clone(is_finishing));
     let (limits, counters) = (limits.clone(), Arc::clone(counters));
     let options = workers::Options {
@@ -230,6 +256,9 @@ fn start_workers(
             }
             _ => {}
         }
+        let state = &tunnel.state;
+        counters.ends.count(end, state.close(), state.identity.started().elapsed());
+        feed.ended(state, end);
         access_log.tunnel(&tunnel, end);
         let (client, balancer) = (tunnel.state.identity.client(), tunnel.state.identity.balancer());
         // The sockets close before the tunnel is counted out.

@@ -18,10 +18,12 @@ use crate::access_log::AccessLog;
 use crate::config::{Config, ProxyProtocol};
 use crate::connection::{Connection, Lifecycle, Switching};
 use crate::drain::Stage;
+use crate::feed::Feed;
 use crate::http::forwarded::RequestIds;
 use crate::limits::{Limits, Seat};
 use crate::line_writer::Lines;
 use crate::metrics::Counters;
+use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
 use crate::upstream::Addresses;
 use crate::warnings::Warnings;
@@ -197,6 +199,7 @@ impl Shell {
             limits: Limits::new(&config, now),
             addresses: Addresses::new(&config.destination(), RUNTIME.handle().clone()),
             warnings: Warnings::default(),
+            feed: Feed::default(),
             config,
         };
         let mut shell = Self {
@@ -282,6 +285,7 @@ impl Shell {
             stage: self.stage,
             proxy: &self.proxy,
             ids: &self.ids,
+            metrics: &WorkerMetrics::default(),
             spare: &Spare::default(),
             random: &|| 0x0123_4567_89ab_cdef,
             destination: &destination,

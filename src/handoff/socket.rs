@@ -29,7 +29,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-pub use self::path::{BindError, MAX_PATH, bind, check};
+pub use self::path::{BindError, MAX_PATH, bind, bind_stream, check};
 
 /// The longest message, in bytes. What is larger goes in a [memfd](memfd_from).
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -47,7 +47,7 @@ const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 /// What connect(2) says: another kind of socket listens there, the process that listens does not keep up, or the path
 /// may not be used.
 pub fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let socket = new_socket()?;
+    let socket = new_socket(SocketType::SEQPACKET)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
@@ -55,9 +55,9 @@ pub fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-fn new_socket() -> io::Result<OwnedFd> {
+fn new_socket(kind: SocketType) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)?)
 }
 
 /// The listening end.
@@ -287,12 +287,12 @@ pub fn reserve_descriptors(more: u64) -> io::Result<()> {
     // The kernel has no higher numbers than this.
     let highest = i32::try_from(highest).unwrap_or(i32::MAX);
     // Taking a high number makes the table large enough, and it never gets smaller.
-    drop(rustix::io::fcntl_dupfd_cloexec(new_socket()?, highest)?);
+    drop(rustix::io::fcntl_dupfd_cloexec(new_socket(SocketType::SEQPACKET)?, highest)?);
     Ok(())
 }
 
 /// Those that are open and have a number below the limit.
-fn open_descriptors(limit: u64) -> io::Result<u64> {
+pub(crate) fn open_descriptors(limit: u64) -> io::Result<u64> {
     let mut open = 0;
     for entry in fs::read_dir("/proc/self/fd")? {
         let number = entry?.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
@@ -304,7 +304,8 @@ fn open_descriptors(limit: u64) -> io::Result<u64> {
 
 /// The highest number there is where none is free.
 fn lowest_free_descriptor() -> u64 {
-    new_socket().map_or(u64::MAX, |socket| u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX))
+    new_socket(SocketType::SEQPACKET)
+        .map_or(u64::MAX, |socket| u64::try_from(socket.as_raw_fd()).unwrap_or(u64::MAX))
 }
 
 /// The time of `CLOCK_MONOTONIC`, which all processes of a machine share.

@@ -67,6 +67,28 @@ impl CloseHandshake {
 impl Moment<'_> {
     /// Sends the client a Close, and lets everything before its answer pass.
     pub(super) fn close_towards_client(&mut self, end: End) {
+        self.close_towards_client_with(end, self.rules.close_code);
+    }
+
+    /// Ends it because somebody with the right to do so asked for it, with this code and reason. False: its end is under
+    /// way already.
+    pub(crate) fn close_by_order(&mut self, code: u16, reason: &str) -> bool {
+        let is_open = matches!(self.state.close_handshake, CloseHandshake::Open { .. });
+        if !is_open || self.state.close.is_some() {
+            return false;
+        }
+        if let Some(secret) = self.state.secret
+            && !reason.is_empty()
+            && self.state.can_send_close()
+        {
+            self.rules.reasons.borrow_mut().insert(secret.get(), reason.into());
+        }
+        let end = End::new(Side::Elbows, Phase::Relay, Reason::Ordered);
+        self.close_towards_client_with(end, code);
+        true
+    }
+
+    fn close_towards_client_with(&mut self, end: End, code: u16) {
         if !self.state.can_send_close() {
             // Nobody could tell where. Both streams end, as they do when a process ends.
             return self.close(end, None, None);
@@ -78,7 +100,6 @@ impl Moment<'_> {
             // They are closing already.
             return;
         }
-        let code = self.rules.close_code;
         let close = OwnFrame::Close { code, after_message: true, then: Passage::Discard };
         let (flow, mut context) = self.flow(Peer::Upstream);
         flow::put_in(flow, close, &mut context);
@@ -152,8 +173,11 @@ impl Moment<'_> {
         if upstream.passage == Passage::Discard {
             upstream.passage = Passage::Finish;
         }
-        let code = Some(self.rules.close_code);
-        self.close(end, code, code);
+        let code = match self.state.flows.upstream.own_frame {
+            OwnFrame::Close { code, .. } => code,
+            _ => self.rules.close_code,
+        };
+        self.close(end, Some(code), Some(code));
     }
 
     /// Looks at a tunnel whose end is under way, because of time alone.

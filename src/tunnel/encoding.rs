@@ -136,6 +136,7 @@ encode_variants!(Reason {
     15 Stalled,
     16 PeriodOver,
     17 Mistake,
+    18 Ordered,
 });
 
 /// The tick, then why.

@@ -1,10 +1,13 @@
 //! What is asked of tunnels beside moving bytes, and the form in which workers use it.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{is_reached, ticks};
 use crate::metrics::Counters;
+use crate::metrics::worker::WorkerMetrics;
 use crate::websocket::keepalive::Times;
 use crate::websocket::scanner::Rules;
 
@@ -88,6 +91,10 @@ pub(crate) struct Rulebook {
     /// When all close handshakes are over, once there is a drain.
     closed_by: Option<u32>,
     pub(crate) counters: Arc<Counters>,
+    /// Those of the worker that has these rules.
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Reasons of Closes that are to go out, by the tunnel's secret: hardly ever one, so that no tunnel has room for it.
+    pub(crate) reasons: RefCell<BTreeMap<u64, Box<str>>>,
 }
 
 impl Rulebook {
@@ -112,11 +119,18 @@ impl Rulebook {
                 .map(|interval| ticks(interval.saturating_add(options.pong_timeout))),
             closed_by: None,
             counters: Arc::clone(&options.counters),
+            metrics: Arc::default(),
+            reasons: RefCell::default(),
         }
     }
 }
 
 impl Rulebook {
+    /// The same, with what their worker counts with.
+    pub(crate) fn with(self, metrics: Arc<WorkerMetrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
     /// A drain over `period` ticks begins at tick `now`.
     pub(crate) fn drains(&mut self, period: u32, now: u32) {
         let time = period.saturating_add(self.grace).saturating_add(ticks(LAST_ANSWER));

@@ -11,6 +11,19 @@ use super::{Pair, Peer, Protocol};
 use crate::clock::Now;
 use crate::end::{End, Phase, Reason, Side};
 use crate::websocket::keepalive::{Keepalive, Secret};
+use crate::words::words;
+
+words! {
+    /// How far a tunnel has come.
+    pub enum Condition {
+        /// It is open both ways.
+        Open = "open",
+        /// One side has ended its stream.
+        HalfClosed = "half_closed",
+        /// Its end is under way: a Close has passed, or elbows ends it.
+        Closing = "closing",
+    }
+}
 
 /// All that must be known to go on with a tunnel.
 #[derive(Debug, PartialEq)]
@@ -116,6 +129,30 @@ impl State {
             [false, false] => (first, Reason::Closed),
         };
         End::new(side.into(), Phase::Relay, why)
+    }
+
+    /// What names it among the tunnels of its worker, without telling its secret. Another tunnel with the same place has
+    /// another name.
+    pub(crate) fn name(&self) -> u64 {
+        self.secret.unwrap_or_default().name()
+    }
+
+    /// What it keeps from everybody.
+    pub(crate) fn secret_number(&self) -> u64 {
+        self.secret.unwrap_or_default().get()
+    }
+
+    /// How far it has come.
+    pub(crate) fn condition(&self) -> Condition {
+        let flows = self.flows.both();
+        let is_open = matches!(self.close_handshake, CloseHandshake::Open { .. });
+        if !is_open || self.close.is_some() {
+            Condition::Closing
+        } else if flows.iter().any(|flow| flow.source != super::Source::Open) {
+            Condition::HalfClosed
+        } else {
+            Condition::Open
+        }
     }
 
     /// A Close could be sent to the client: it is known where its frames begin.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::close_handshake::CloseHandshake;
 use super::flow::{self, OwnFrame, Passage};
-use super::{Flow, Moment, Next, Pair, Peer, Sink, Source};
+use super::{Flow, Moment, Next, Pair, Peer, Sink, Source, State};
 use crate::clock::{is_reached, ticks};
 use crate::end::{End, Phase, Reason, Side};
 use crate::websocket::keepalive::{Due, Secret};
@@ -36,6 +36,29 @@ impl Mark {
         if count != self.seen {
             *self = Self { since: now, seen: count };
         }
+    }
+}
+
+impl State {
+    /// A number that changes with each piece of data that passes.
+    fn data(&self) -> u64 {
+        let data = |flow: &Flow| {
+            if !flow.scanner.is_on() {
+                return flow.delivered();
+            }
+            let counts = flow.scanner.counts();
+            // A frame that moves is no silence, and neither is an empty one.
+            counts.data_frames.wrapping_add(counts.payload)
+        };
+        let [client, upstream] = self.flows.both().map(data);
+        client.wrapping_add(upstream)
+    }
+
+    /// Ticks for which no data has passed, up to tick `now`: as far as is known from looks at it, which
+    /// come some seconds apart.
+    #[allow(clippy::cast_possible_truncation)] // Compared for change alone.
+    pub(crate) fn idle_for(&self, now: u32) -> u32 {
+        if self.data() as u32 == self.idle.seen { now.wrapping_sub(self.idle.since) } else { 0 }
     }
 }
 
@@ -167,21 +190,17 @@ impl Moment<'_> {
     }
 
     fn is_idle(&mut self) -> bool {
-        let Some(longest) = self.rules.idle.filter(|_| self.longest_quiet().is_none()) else {
+        if self.longest_quiet().is_some() {
             return false;
-        };
-        let data = |flow: &Flow| {
-            if !flow.scanner.is_on() {
-                return flow.delivered();
-            }
-            let counts = flow.scanner.counts();
-            // A frame that moves is no silence, and neither is an empty one.
-            counts.data_frames.wrapping_add(counts.payload)
-        };
-        let [client, upstream] = self.state.flows.both().map(data);
+        }
+        // Without a limit, too: whoever lists tunnels is told of it.
+        let data = self.state.data();
         let idle = &mut self.state.idle;
-        idle.look(client.wrapping_add(upstream), self.now.tick);
-        is_reached(idle.since.wrapping_add(longest), self.now.tick)
+        idle.look(data, self.now.tick);
+        let since = idle.since;
+        self.rules
+            .idle
+            .is_some_and(|longest| is_reached(since.wrapping_add(longest), self.now.tick))
     }
 
     /// The side that takes nothing while something waits for it.
@@ -233,7 +252,10 @@ impl Moment<'_> {
             // One of ours may be among what waits.
             Due::Ping if alive.is_unanswered() && !flow.waiting.is_empty() => {}
             Due::Ping => flow::put_in(flow, OwnFrame::Ping, &mut context),
-            Due::End => self.give_up(side, Reason::Timeout),
+            Due::End => {
+                self.rules.metrics.pings_unanswered.add(1);
+                self.give_up(side, Reason::Timeout);
+            }
         }
     }
 }

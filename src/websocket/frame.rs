@@ -14,6 +14,9 @@ pub(crate) const MAX_HEAD: usize = 14;
 /// The most payload that a control frame may have (RFC 6455, section 5.5).
 pub(crate) const MAX_CONTROL_PAYLOAD: u64 = 125;
 
+/// The longest reason of a Close, in bytes: what its code leaves.
+pub(crate) const MAX_REASON: usize = 123;
+
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
 /// Values of the 7-bit length that announce a longer one (RFC 6455, section 5.2).
@@ -222,6 +225,23 @@ impl ControlFrame {
     /// A Close with a code and no reason. For `mask` see [`ControlFrame::ping`].
     pub(crate) fn close(code: u16, mask: Option<[u8; 4]>) -> Self {
         Self::new(Opcode::Close, code.to_be_bytes(), mask)
+    }
+
+    /// A Close with a code and a reason, of which no more than fits goes with it (RFC 6455, section 5.5.1).
+    pub(crate) fn close_with_reason(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
+        let mut end = reason.len().min(MAX_REASON);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let reason = reason.get(..end).unwrap_or_default();
+        let payload = code.to_be_bytes().into_iter().chain(reason.bytes());
+        let length = u8::try_from(2 + reason.len()).unwrap_or(2);
+        let mask_bit = if mask.is_some() { MASK } else { 0 };
+        let mut frame = vec![FIN | Opcode::Close as u8, mask_bit | length];
+        frame.extend(mask.iter().flatten());
+        let key = mask.unwrap_or_default();
+        frame.extend(payload.zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+        frame
     }
 
     fn new<const N: usize>(opcode: Opcode, payload: [u8; N], mask: Option<[u8; 4]>) -> Self {

@@ -200,6 +200,11 @@ impl Secret {
         self.hash("share")
     }
 
+    /// What names this tunnel, and tells nothing of the number itself.
+    pub(crate) fn name(self) -> u64 {
+        u64::from(self.hash("name")) << 32 | u64::from(self.hash("name, second half"))
+    }
+
     fn payload(self, sent: Stamp) -> [u8; 8] {
         let tag = self.hash(("ping", sent.0));
         (u64::from(sent.0) << 32 | u64::from(tag)).to_be_bytes()

@@ -360,6 +360,9 @@ impl Scanner {
             }
 
             tally.count(fault);
+            if head.fin && head.opcode.is_of_message() {
+                tally.count_message(self.message.saturating_add(head.length));
+            }
             self.begin(&head);
             at = self.skip(bytes, at + used, head.length, !head.opcode.is_of_message());
             if is_first_close {

@@ -34,6 +34,8 @@ use crate::clock::tick;
 use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
+use crate::metrics::families::REQUEST_TIMES;
+use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
 use crate::tunnel::Tunnel;
 
@@ -85,6 +87,7 @@ pub(super) struct Connections {
 struct Service {
     proxy: Arc<Proxy>,
     ids: RequestIds,
+    metrics: Arc<WorkerMetrics>,
 }
 
 /// A connection and its socket.
@@ -142,7 +145,8 @@ impl Connections {
 
     /// From now on connections can be served here.
     pub(super) fn serve(&mut self, proxy: Arc<Proxy>, ids: RequestIds) {
-        self.service = Some(Service { proxy, ids });
+        let metrics = Arc::clone(&self.door.metrics);
+        self.service = Some(Service { proxy, ids, metrics });
     }
 
     /// Begins to accept, on this worker.
@@ -317,7 +321,7 @@ impl Connections {
                 self.list(key);
                 self.arm(key, now);
             }
-            Ok(Outcome::Switched) => self.switch(key),
+            Ok(Outcome::Switched) => self.switch(key, now),
             Ok(Outcome::Over { with_reset }) => self.remove(key, with_reset, registry),
             Err(_) => self.remove(key, true, registry),
         }
@@ -409,7 +413,7 @@ impl Connections {
     }
 
     /// Makes a tunnel of a connection whose client has been told so.
-    fn switch(&mut self, key: usize) {
+    fn switch(&mut self, key: usize, now: Instant) {
         let Some(place) = self.take_out(key) else { return };
         let Place { connection, socket, ready, link, .. } = place;
         let Some((switching, seat)) = connection.into_switching() else { return };
@@ -417,10 +421,14 @@ impl Connections {
         let (Some((upstream, hears_upstream)), Some(address)) = (link, switching.upstream) else {
             return;
         };
+        let (method, status) = (switching.entry.method, switching.entry.status);
+        let time = now.saturating_duration_since(switching.entry.started);
         let identity = switching.entry.into_identity(&switching.client, address);
         if let Some(service) = &self.service {
             service.proxy.counters.tunnels.add(1);
             service.proxy.access_log.opened(&identity);
+            service.metrics.request(method, status);
+            service.metrics.handshake_times.observe_time(time, &REQUEST_TIMES);
         }
         // The tunnel's end gives it up.
         seat.keep();
@@ -430,6 +438,9 @@ impl Connections {
             (upstream, switching.upstream_early),
             identity,
         );
+        if let Some(service) = &self.service {
+            service.proxy.feed.opened(&tunnel.state.identity);
+        }
         let hears_client = ready.is_registered();
         self.opened.push(NewTunnel { tunnel, hears_client, hears_upstream });
     }
@@ -471,8 +482,8 @@ fn context<'a>(
     spare: &'a Spare,
     destination: &'a dyn Fn() -> SocketAddr,
 ) -> Context<'a> {
-    let Service { proxy, ids } = service;
-    Context { now, stage, proxy, ids, random: &random, spare, destination }
+    let Service { proxy, ids, metrics } = service;
+    Context { now, stage, proxy, ids, metrics, random: &random, spare, destination }
 }
 
 /// A number that nobody can foresee.

@@ -137,6 +137,11 @@ impl Links {
         }
     }
 
+    /// How many are idle.
+    pub(super) const fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
     /// Ends all that are idle.
     pub(super) fn close_idle(&mut self, registry: &Registry) {
         for Idle { key, .. } in std::mem::take(&mut self.idle) {

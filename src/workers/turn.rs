@@ -134,6 +134,7 @@ impl Turn<'_> {
                     }));
                 }
                 Resolution::Fault(fault) => {
+                    context.metrics.connect_failed(fault.failure());
                     self.connection.see(Err(Exchange::no_addresses(fault)), context);
                 }
             },
@@ -144,6 +145,9 @@ impl Turn<'_> {
                 let idle =
                     if is_fresh { None } else { self.links.take(address, self.key, self.registry) };
                 let is_reused = idle.is_some();
+                if is_reused {
+                    context.metrics.links_reused.add(1);
+                }
                 let stall_timeout = context.proxy.config.stall_timeout;
                 let link =
                     idle.map_or_else(|| self.links.connect(address, self.key, stall_timeout), Ok);

@@ -9,7 +9,9 @@
 
 mod delivery;
 mod draining;
+mod looks;
 mod moving;
+mod rounds;
 #[cfg(test)]
 mod tests;
 
@@ -41,12 +43,14 @@ use super::wheel::Wheel;
 use super::{Door, OnEnd, Order, STOPPED};
 use crate::clock::{Now, until};
 use crate::end::{End, Phase, Reason, Side};
+use crate::metrics::traffic::{Ledger, Traffic};
 use crate::tunnel::flow::READ_BUFFER;
 use crate::tunnel::rules::Rulebook;
 use crate::tunnel::{Next, Peer, Tunnel};
 use crate::websocket::keepalive::Secret;
 use delivery::Delivery;
 use moving::Cursor;
+use rounds::Rounds;
 
 /// Everything that there is to hear of a tunnel's socket. An urgent byte stops a read short of what lies behind it;
 /// its event says so.
@@ -96,10 +100,14 @@ pub(super) struct Worker {
     now: Now,
     /// When the period of the drain is over, once there is one.
     drained_at: Option<u32>,
+    /// What passed in tunnels here.
+    ledger: Ledger,
+    rounds: Rounds,
 }
 
 impl Worker {
     pub(super) fn new(poll: Poll, door: Arc<Door>, on_end: Arc<OnEnd>, rulebook: Rulebook) -> Self {
+        let rulebook = rulebook.with(Arc::clone(&door.metrics));
         let woken_at = elapsed();
         let now = Now::at(woken_at);
         Self {
@@ -121,6 +129,8 @@ impl Worker {
             again: VecDeque::new(),
             deliveries: VecDeque::new(),
             deliveries_begun: NonZeroU32::MIN,
+            ledger: Ledger::default(),
+            rounds: Rounds::default(),
         }
     }
 
@@ -137,8 +147,7 @@ impl Worker {
                 tracing::error!(%fault, "a worker cannot poll and ends its tunnels");
                 return;
             }
-            self.woken_at = elapsed();
-            self.now = Now::at(self.woken_at);
+            self.begin_round();
             let mut woken = false;
             let begun = self.again.len();
             for event in &events {
@@ -155,6 +164,7 @@ impl Worker {
             self.see_to_connections();
             self.look_at_due();
             next_delivery = self.end_deliveries();
+            self.end_round();
         }
     }
 
@@ -174,6 +184,7 @@ impl Worker {
         if !self.connections.wants_turns(self.woken_at) {
             return;
         }
+        self.rounds.is_timed = true;
         let served = elapsed().saturating_sub(self.woken_at);
         let budget = if self.slots.is_empty() { ROUND } else { served.max(ROUND_BESIDE_TUNNELS) };
         self.connections.go_on(budget, self.poll.registry(), Instant::now, &mut self.buffer);
@@ -262,6 +273,7 @@ impl Worker {
     }
 
     fn follow(&mut self, key: usize, next: Next) {
+        self.rounds.is_timed = true;
         match next {
             Next::Wait => self.rearm(key),
             Next::Again => {
@@ -284,6 +296,7 @@ impl Worker {
 
     /// Whether to go on.
     fn carry_out_orders(&mut self) -> bool {
+        self.rounds.is_timed = true;
         let mut goes_on = true;
         for order in self.door.take_orders() {
             match order {
@@ -306,6 +319,7 @@ impl Worker {
                     // Nobody may be waiting any more; then the tunnels close.
                     drop(to.send(self.take_all()));
                 }
+                Order::Look(look) => self.answer(look),
                 Order::Drain(period) => self.drain(period),
                 Order::Stop => goes_on = false,
             }
@@ -336,6 +350,7 @@ impl Worker {
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
         let (rulebook, now) = (&self.rulebook, self.now);
+        self.ledger.came(key, Traffic::of(&new.tunnel.state));
         let slot = entry.insert(Slot::new(new.tunnel));
         let next = guarded(|| {
             begin(slot, rulebook, now, secret(key));
@@ -360,6 +375,8 @@ impl Worker {
     fn remove(&mut self, key: usize) -> Option<Slot> {
         let slot = self.slots.try_remove(key)?;
         self.wheel.remove(key);
+        self.ledger.left(key, Traffic::of(&slot.tunnel.state));
+        self.forget_reason(&slot);
         deregister(self.poll.registry(), &slot.tunnel);
         if self.slots.is_empty() && self.reach > KEPT {
             self.give_back();
@@ -432,6 +449,7 @@ impl Drop for Worker {
                 // Whoever waits hears from the closed channel that there are none.
                 Order::Take(_)
                 | Order::TakeAll(_)
+                | Order::Look(_)
                 | Order::StopListening
                 | Order::Drain(_)
                 | Order::Enter(_)

@@ -82,6 +82,9 @@ mod tunnel_drain;
 /// elbows under that load, and whether the load would notice.
 mod under_load;
 
+/// The port for operators: what it tells, what it does, and what comes to it.
+mod admin;
+
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;
 /// What the process gives up, who it runs as, and what it never says.

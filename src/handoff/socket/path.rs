@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::net::SocketAddrUnix;
+use rustix::net::{SocketAddrUnix, SocketType};
 use rustix::process::getuid;
 
 use super::{connect, new_socket};
@@ -126,6 +126,18 @@ fn check_directory(directory: &Path, found: &Metadata, own: u32) -> Result<(), B
 /// See [`BindError`]. Of two processes that do this at once one gets [`BindError::InUse`], and can connect to the other
 /// a moment later.
 pub fn bind(path: &Path) -> Result<OwnedFd, BindError> {
+    bind_as(path, SocketType::SEQPACKET)
+}
+
+/// The same for a stream, as HTTP has one.
+///
+/// # Errors
+/// See [`bind`].
+pub fn bind_stream(path: &Path) -> Result<OwnedFd, BindError> {
+    bind_as(path, SocketType::STREAM)
+}
+
+fn bind_as(path: &Path, kind: SocketType) -> Result<OwnedFd, BindError> {
     check(path)?;
     let refused = |step| {
         let path = path.to_owned();
@@ -140,7 +152,7 @@ pub fn bind(path: &Path) -> Result<OwnedFd, BindError> {
     }
     remove_stale(path)?;
     let address = SocketAddrUnix::new(path).map_err(|fault| refused("name")(fault.into()))?;
-    let socket = new_socket().map_err(refused("socket"))?;
+    let socket = new_socket(kind).map_err(refused("socket"))?;
     rustix::net::bind(&socket, &address).map_err(|fault| refused("bind")(fault.into()))?;
     // Nobody can connect before it listens.
     let mode = fs::Permissions::from_mode(0o600);

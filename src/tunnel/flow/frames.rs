@@ -7,6 +7,7 @@ use super::pass::write_or_wait;
 use super::{Flow, OwnFrame, Passage, Sink};
 use crate::clock::Now;
 use crate::end::{Reason, Side};
+use crate::metrics::families::ROUND_TRIP_TIMES;
 use crate::tunnel::Peer;
 use crate::tunnel::close_handshake::Close;
 use crate::tunnel::rules::Rulebook;
@@ -96,6 +97,7 @@ fn follow(
     let mut tally = Tally::default();
     let followed = follow_all(flow, bytes, context, &mut tally, put);
     context.rules.counters.frame_faults.add_all(&tally.faults);
+    context.rules.metrics.large_messages(context.source, &tally.large_messages);
     followed.map(|()| tally.frames)
 }
 
@@ -135,7 +137,14 @@ fn follow_all(
                 context.close.get_or_insert(Close { by: context.source.into(), code });
                 *context.rearm = true;
             }
-            Then::OwnPong { length } => bytes = bytes.get(length.into()..).unwrap_or_default(),
+            Then::OwnPong { length } => {
+                let trips = context.source_alive.as_deref().and_then(Keepalive::round_trips);
+                if let (Peer::Client, Some(trips)) = (context.source, trips) {
+                    let times = &context.rules.metrics.ping_times;
+                    times.observe_time(trips.last, &ROUND_TRIP_TIMES);
+                }
+                bytes = bytes.get(length.into()..).unwrap_or_default();
+            }
             Then::OverLimit(_) => return Err(Stop::Refused(Reason::TooBig)),
             Then::Fault(fault) => {
                 context.rules.counters.frame_faults.add(fault);
@@ -155,6 +164,7 @@ pub(super) fn put_own_frame(flow: &mut Flow, context: &mut Context<'_>) {
     }
     let is_masked = flow.scanner.masking() == Masking::Required;
     let mask = is_masked.then(|| context.secret.mask(flow.own, context.now.stamp));
+    let (with_reason, without);
     let frame = match flow.own_frame {
         OwnFrame::None => return,
         OwnFrame::Ping => {
@@ -162,17 +172,25 @@ pub(super) fn put_own_frame(flow: &mut Flow, context: &mut Context<'_>) {
                 flow.own_frame = OwnFrame::None;
                 return;
             };
-            ControlFrame::ping(alive.ping(context.now, context.secret), mask)
+            without = ControlFrame::ping(alive.ping(context.now, context.secret), mask);
+            without.as_bytes()
         }
         OwnFrame::Close { after_message: true, .. } if flow.scanner.in_message() => return,
         OwnFrame::Close { code, then, .. } => {
             flow.passage = then;
             context.close.get_or_insert(Close { by: Side::Elbows, code });
-            ControlFrame::close(code, mask)
+            let reason = context.rules.reasons.borrow_mut().remove(&context.secret.get());
+            if let Some(reason) = reason {
+                with_reason = ControlFrame::close_with_reason(code, &reason, mask);
+                &with_reason
+            } else {
+                without = ControlFrame::close(code, mask);
+                without.as_bytes()
+            }
         }
     };
     flow.own_frame = OwnFrame::None;
-    flow.waiting.push(frame.as_bytes());
-    flow.own = flow.own.saturating_add(u32::try_from(frame.as_bytes().len()).unwrap_or(u32::MAX));
+    flow.waiting.push(frame);
+    flow.own = flow.own.saturating_add(u32::try_from(frame.len()).unwrap_or(u32::MAX));
     *context.rearm = true;
 }

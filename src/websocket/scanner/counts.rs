@@ -1,6 +1,7 @@
 //! What passed in one direction, as numbers.
 
 use super::{Position, Scanner};
+use crate::metrics::traffic::Passed;
 
 /// What passed in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,19 @@ impl Scanner {
             data_frames: messages.wrapping_add(self.fragments.into()),
             pings: self.pings,
             pongs: self.pongs,
+        }
+    }
+
+    /// What a sum over tunnels is made of. No number of it ever gets smaller.
+    pub(crate) fn passed(&self) -> Passed {
+        let left = match self.position {
+            Position::Payload { left, is_control: false } => left,
+            _ => 0,
+        };
+        Passed {
+            messages: self.messages,
+            sizes: self.payload.wrapping_sub(self.message),
+            payload: self.payload.wrapping_sub(left),
         }
     }
 }

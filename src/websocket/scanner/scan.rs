@@ -1,6 +1,7 @@
 //! What a scan is asked for, and what it says.
 
 use super::rules::Limit;
+use crate::metrics::worker::{LARGE_SIZES, large_range};
 use crate::websocket::frame::Fault;
 
 /// What a scan met on its way, for the caller to add up.
@@ -10,6 +11,8 @@ pub(crate) struct Tally {
     pub(crate) frames: u32,
     /// Rules that were broken by frames that pass all the same, by [`Fault::index`].
     pub(crate) faults: [u32; Fault::COUNT],
+    /// Messages whose last frame begins here, by [`large_range`]; those of the first range are not counted.
+    pub(crate) large_messages: [u32; LARGE_SIZES],
 }
 
 /// How a scan went.
@@ -62,6 +65,14 @@ impl Tally {
     pub(super) fn count(&mut self, fault: Option<Fault>) {
         self.frames += 1;
         if let Some(count) = fault.and_then(|fault| self.faults.get_mut(fault.index())) {
+            *count += 1;
+        }
+    }
+
+    /// Counts a message of so many bytes.
+    pub(super) fn count_message(&mut self, size: u64) {
+        let range = large_range(size).and_then(|range| self.large_messages.get_mut(range));
+        if let Some(count) = range {
             *count += 1;
         }
     }

@@ -27,6 +27,11 @@ impl Connections {
         wait
     }
 
+    /// Connections to the upstream that are idle.
+    pub(in crate::workers) const fn idle_links(&self) -> usize {
+        self.links.idle()
+    }
+
     /// Whether somebody waits for a turn, or may be accepted.
     fn has_work(&self) -> bool {
         !self.ready.is_empty() || self.listening.as_ref().is_some_and(Listening::is_ready)

@@ -14,6 +14,7 @@ use super::*;
 use crate::access_log::AccessLog;
 use crate::config::{Config, ProxyProtocol};
 use crate::drain::Stage;
+use crate::feed::Feed;
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::proxy::Proxy;
@@ -41,6 +42,7 @@ impl Process {
             limits: Limits::new(&config, Instant::now()),
             addresses: Addresses::new(&config.destination(), runtime.handle().clone()),
             warnings: Warnings::default(),
+            feed: Feed::default(),
             config,
         });
         let threads = NonZeroUsize::new(2).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Worker, deregister};
 use crate::clock::{is_reached, ticks};
+use crate::metrics::traffic::Traffic;
 use crate::tunnel::Tunnel;
 
 impl Worker {
@@ -55,7 +56,8 @@ impl Worker {
         let slots = mem::take(&mut self.slots);
         self.give_back();
         let mut taken = Vec::with_capacity(slots.len());
-        for (_, slot) in slots {
+        for (key, slot) in slots {
+            self.ledger.left(key, Traffic::of(&slot.tunnel.state));
             deregister(self.poll.registry(), &slot.tunnel);
             self.left();
             if slot.is_closing() {

@@ -1,0 +1,192 @@
+//! Who may ask, and who may change something. Pure.
+//!
+//! A page of any site can have a browser send requests to an address of its user's own machine or network, and, where
+//! the site's name is made to resolve to that address (DNS rebinding), can read the answers. It cannot choose `Host`,
+//! `Origin` and `Sec-Fetch-Site`, which tell of it.
+
+use std::net::IpAddr;
+
+use subtle::ConstantTimeEq;
+
+use super::fault::Fault;
+use crate::config::AdminToken;
+
+/// What a request says of where it comes from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asker<'a> {
+    pub(crate) host: Option<&'a str>,
+    pub(crate) origin: Option<&'a str>,
+    /// `Sec-Fetch-Site`, which browsers send.
+    pub(crate) fetch_site: Option<&'a str>,
+    pub(crate) authorization: Option<&'a str>,
+    /// It came over a UNIX socket, where no browser is.
+    pub(crate) is_local: bool,
+}
+
+impl Asker<'_> {
+    /// Whether it may ask: its `Host` can be none that somebody made resolve to this machine.
+    ///
+    /// That takes a name of a public domain, which has a dot. An address, `localhost`, and a name of one label, as
+    /// container networks have them, are none.
+    pub(crate) fn may_ask(&self) -> Result<(), Fault> {
+        if self.is_local {
+            return Ok(());
+        }
+        let host = self.host.unwrap_or_default();
+        if is_address_or_label(name_of(host)) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            403,
+            format!(
+                "Host {host:?}: ask by an IP address, localhost or a name without dots, so that no page can \
+                 do so by a name that it has resolve to this machine"
+            ),
+        ))
+    }
+
+    /// Whether it may change something.
+    pub(crate) fn may_change(&self, token: Option<&AdminToken>) -> Result<(), Fault> {
+        if let Some(site) = self.fetch_site.filter(|site| !matches!(*site, "same-origin" | "none"))
+        {
+            return Err(Fault::new(
+                403,
+                format!("Sec-Fetch-Site {site:?}: a page of another site changes nothing here"),
+            ));
+        }
+        let own = self.host.map(|host| format!("http://{host}"));
+        if let Some(origin) = self.origin.filter(|origin| own.as_deref() != Some(*origin)) {
+            return Err(Fault::new(
+                403,
+                format!("Origin {origin:?}: a page of another site changes nothing here"),
+            ));
+        }
+        let Some(token) = token else {
+            return Err(Fault::new(
+                403,
+                "ADMIN_TOKEN is not set: without it nothing can be changed here",
+            ));
+        };
+        let Some(given) = self.authorization.and_then(bearer) else {
+            return Err(Fault::new(
+                401,
+                "Authorization: what changes something needs ADMIN_TOKEN, as Bearer (RFC 6750)",
+            ));
+        };
+        // A token of another length is none, which tells that length and no more.
+        if bool::from(token.as_bytes().ct_eq(given.as_bytes())) {
+            Ok(())
+        } else {
+            Err(Fault::new(401, "Authorization: this is not the token that ADMIN_TOKEN has"))
+        }
+    }
+}
+
+/// The name in `Host`, without the port.
+fn name_of(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, _)) => name,
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+fn is_address_or_label(name: &str) -> bool {
+    let is_label = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    is_label || name.parse::<IpAddr>().is_ok()
+}
+
+fn bearer(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef-token";
+
+    fn change(asker: Asker<'_>) -> Result<(), u16> {
+        asker.may_change(Some(&AdminToken::new(TOKEN))).map_err(|fault| {
+            assert!(!fault.message.contains(TOKEN));
+            fault.status
+        })
+    }
+
+    fn asker<'a>() -> Asker<'a> {
+        Asker {
+            host: Some("127.0.0.1:9145"),
+            authorization: Some("Bearer 0123456789abcdef-token"),
+            ..Asker::default()
+        }
+    }
+
+    #[test]
+    fn host_is_an_address_or_a_name_without_dots() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9145",
+            "[::1]:9145",
+            "[::1]",
+            "10.0.0.5:9145",
+            "localhost:9145",
+            "elbows:9145",
+            "elbows_1",
+            "LOCALHOST",
+        ] {
+            assert_eq!(Asker { host: Some(host), ..asker() }.may_ask(), Ok(()), "{host}");
+        }
+        for host in [
+            "",
+            "rebind.attacker.example",
+            "rebind.attacker.example:9145",
+            "127.0.0.1.nip.io:9145",
+            "localhost.",
+            "a b",
+            "[::1",
+            "user@localhost",
+        ] {
+            let fault = Asker { host: Some(host), ..asker() }.may_ask().unwrap_err();
+            assert!(fault.status == 403 && fault.message.contains(&format!("{host:?}")), "{host}");
+        }
+        assert!(Asker { host: None, ..asker() }.may_ask().is_err());
+        assert!(Asker { host: None, is_local: true, ..asker() }.may_ask().is_ok());
+    }
+
+    #[test]
+    fn token_is_the_whole_one_and_nothing_else() {
+        assert_eq!(change(asker()), Ok(()));
+        for authorization in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer 0123456789abcdef-toke"),
+            Some("Bearer 0123456789abcdef-tokenn"),
+            Some("Bearer 0123456789ABCDEF-TOKEN"),
+            Some("Basic 0123456789abcdef-token"),
+            Some("0123456789abcdef-token"),
+        ] {
+            assert_eq!(change(Asker { authorization, ..asker() }), Err(401), "{authorization:?}");
+        }
+        let fault = asker().may_change(None).unwrap_err();
+        assert!(fault.status == 403 && fault.message.contains("ADMIN_TOKEN"));
+    }
+
+    #[test]
+    fn page_of_another_site_changes_nothing_even_with_the_token() {
+        for origin in
+            ["https://attacker.example", "http://127.0.0.1:9146", "null", "http://127.0.0.1"]
+        {
+            assert_eq!(change(Asker { origin: Some(origin), ..asker() }), Err(403), "{origin}");
+        }
+        assert_eq!(change(Asker { origin: Some("http://127.0.0.1:9145"), ..asker() }), Ok(()));
+        for fetch_site in ["cross-site", "same-site", "nonsense"] {
+            assert_eq!(change(Asker { fetch_site: Some(fetch_site), ..asker() }), Err(403));
+        }
+        for fetch_site in ["same-origin", "none"] {
+            assert_eq!(change(Asker { fetch_site: Some(fetch_site), ..asker() }), Ok(()));
+        }
+    }
+}

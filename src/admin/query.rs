@@ -1,0 +1,240 @@
+//! What a request asks for behind its `?`: which tunnels, in which order, how many. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::fault::Fault;
+use super::sorting::{Place, Sorting};
+use super::view::{self, Moment};
+use crate::tunnel::{Condition, State};
+
+/// The most tunnels that one answer lists.
+const MOST: usize = 1_000;
+
+/// How many it lists where nobody says.
+const USUAL: usize = 100;
+
+/// Which tunnels are asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Query {
+    client: Option<Network>,
+    upstream: Option<Network>,
+    path: Option<String>,
+    older: Option<Duration>,
+    idle: Option<Duration>,
+    state: Option<Condition>,
+    pub(crate) sorting: Sorting,
+    pub(crate) limit: usize,
+    pub(crate) behind: Option<Place>,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self {
+            client: None,
+            upstream: None,
+            path: None,
+            older: None,
+            idle: None,
+            state: None,
+            sorting: Sorting::BY_PLACE,
+            limit: USUAL,
+            behind: None,
+        }
+    }
+}
+
+/// Addresses that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    Socket(SocketAddr),
+    Net(IpNet),
+}
+
+impl Network {
+    fn read(text: &str) -> Option<Self> {
+        if let Ok(address) = text.parse() {
+            return Some(Self::Socket(address));
+        }
+        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.ok().map(Self::Net)
+    }
+
+    fn contains(self, address: SocketAddr) -> bool {
+        match self {
+            Self::Socket(one) => one == address,
+            Self::Net(net) => net.contains(&address.ip()),
+        }
+    }
+}
+
+/// The parameters of a query, their escapes undone. One that comes twice is a fault of its own.
+pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Fault> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if all.iter().any(|(known, _)| *known == name) {
+            return Err(Fault::parameter(&name, &value, "a parameter is given once"));
+        }
+        all.push((name.into_owned(), value.into_owned()));
+    }
+    Ok(all)
+}
+
+impl Query {
+    /// Reads a query.
+    pub(crate) fn read(query: &str) -> Result<Self, Fault> {
+        let mut read = Self::default();
+        for (name, value) in parameters(query)? {
+            let wrong = |rule: &str| Fault::parameter(&name, &value, rule);
+            let address = || {
+                Network::read(&value).ok_or_else(|| {
+                    wrong("give an address, as 203.0.113.7 or 203.0.113.7:51234, or a network, as 10.0.0.0/8")
+                })
+            };
+            let time = || {
+                humantime::parse_duration(&value)
+                    .map_err(|_| wrong("give a time with its unit, as 500ms, 50s or 2h"))
+            };
+            match name.as_str() {
+                "client" => read.client = Some(address()?),
+                "upstream" => read.upstream = Some(address()?),
+                "path" => read.path = Some(value.clone()),
+                "older" => read.older = Some(time()?),
+                "idle" => read.idle = Some(time()?),
+                "state" => {
+                    let state = Condition::ALL.into_iter().find(|one| one.as_str() == value);
+                    let rule = "must be one of open, half_closed, closing";
+                    read.state = Some(state.ok_or_else(|| wrong(rule))?);
+                }
+                "sort" => {
+                    let rule = "must be one of id, client, upstream, path, age, idle, messages, bytes, \
+                                waiting, ping_rtt, perhaps behind a '-'";
+                    read.sorting = Sorting::read(&value).ok_or_else(|| wrong(rule))?;
+                }
+                "limit" => {
+                    let number = value.parse().ok().filter(|number| (1..=MOST).contains(number));
+                    read.limit = number.ok_or_else(|| wrong("must be a number from 1 to 1000"))?;
+                }
+                "cursor" => {
+                    let rule =
+                        "must be the `next` of the answer before, which this one goes on from";
+                    read.behind = Some(Place::read(&value).ok_or_else(|| wrong(rule))?);
+                }
+                _ => {
+                    return Err(wrong(
+                        "no such parameter; there are client, upstream, path, older, idle, state, sort, \
+                         limit and cursor",
+                    ));
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Whether a tunnel is one of them.
+    pub(crate) fn is_met(&self, state: &State, is_closing: bool, at: Moment) -> bool {
+        let identity = &state.identity;
+        let condition = || if is_closing { Condition::Closing } else { state.condition() };
+        self.client.is_none_or(|net| net.contains(identity.client()))
+            && self.upstream.is_none_or(|net| net.contains(identity.upstream()))
+            && self.older.is_none_or(|time| view::age(state, at) >= time)
+            && self.idle.is_none_or(|time| view::idle(state, at) >= time)
+            && self.state.is_none_or(|wanted| wanted == condition())
+            && self.path.as_ref().is_none_or(|part| view::path(state).contains(part.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Now;
+    use crate::tunnel::{Identity, Pair, Protocol};
+
+    fn read(query: &str) -> Query {
+        Query::read(query).unwrap_or_else(|fault| panic!("{query}: {fault:?}"))
+    }
+
+    #[test]
+    fn each_parameter_is_read_with_its_escapes_undone() {
+        let query =
+            read("client=2001%3Adb8%3A%3A%2F32&path=%2Fa+b%26c&older=2h&limit=7&sort=-idle");
+        assert_eq!(query.client, Some(Network::Net("2001:db8::/32".parse().unwrap())));
+        assert_eq!(query.path.as_deref(), Some("/a b&c"));
+        assert_eq!(query.older, Some(Duration::from_secs(7_200)));
+        assert_eq!((query.limit, query.sorting), (7, Sorting::read("-idle").unwrap()));
+        assert_eq!(read(""), Query::default());
+    }
+
+    #[test]
+    fn fault_names_parameter_value_and_rule() {
+        for (query, parts) in [
+            ("limit=0", ["limit=\"0\"", "from 1 to 1000"]),
+            ("limit=1001", ["limit=\"1001\"", "from 1 to 1000"]),
+            ("older=5", ["older=\"5\"", "unit"]),
+            ("client=example.com", ["client=\"example.com\"", "address"]),
+            ("state=shut", ["state=\"shut\"", "half_closed"]),
+            ("sort=size", ["sort=\"size\"", "messages"]),
+            ("cursor=zz", ["cursor=\"zz\"", "next"]),
+            ("order=age", ["order=\"age\"", "no such parameter"]),
+            ("limit=1&limit=2", ["limit=\"2\"", "once"]),
+        ] {
+            let fault = Query::read(query).unwrap_err();
+            assert_eq!(fault.status, 400);
+            assert!(parts.iter().all(|part| fault.message.contains(part)), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn tunnels_are_those_that_meet_all_that_is_asked() {
+        let start = crate::workers::start();
+        let address = |text: &str| text.parse().unwrap();
+        let identity = Identity::new(
+            address("203.0.113.7:51234"),
+            address("192.0.2.1:80"),
+            address("10.0.0.5:45490"),
+            "GET /chat/rooms?... HTTP/1.1",
+            "id",
+            start,
+        );
+        let state = State::new(Protocol::WebSocket, Pair::default(), identity);
+        let elapsed = Duration::from_secs(100);
+        let at = Moment { now: Now::at(elapsed), instant: start + elapsed };
+        let meets = |query: &str| read(query).is_met(&state, false, at);
+        for query in [
+            "",
+            "client=203.0.113.7",
+            "client=203.0.113.0/24&upstream=10.0.0.5:45490",
+            "path=chat",
+            "path=%2Fchat%2Frooms",
+            "older=100s",
+            "state=open",
+        ] {
+            assert!(meets(query), "{query}");
+        }
+        for query in [
+            "client=203.0.113.8",
+            "client=203.0.113.7:1",
+            "upstream=10.0.0.5:1",
+            "path=Chat",
+            "older=101s",
+            "state=closing",
+            "client=203.0.113.7&path=none",
+        ] {
+            assert!(!meets(query), "{query}");
+        }
+        assert!(read("state=closing").is_met(&state, true, at));
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_read_or_refused(query in ".{0,80}") {
+            if let Ok(read) = Query::read(&query) {
+                prop_assert!((1..=MOST).contains(&read.limit));
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The numbers of each metric, from those who count them. Pure.
+
+use super::families::{self as all, Family};
+use super::labels::{ConnectFailure, Method, Status};
+use super::own::{Distribution, Own};
+use super::process::Process;
+use super::text::{Form, Text};
+use super::traffic::Traffic;
+use super::worker::WorkerMetrics;
+use super::{Counter, Counters};
+use crate::peer::Peer;
+
+/// All that a scrape tells, at one moment.
+pub(crate) struct Snapshot<'s> {
+    pub(crate) counters: &'s Counters,
+    pub(crate) workers: &'s [&'s WorkerMetrics],
+    pub(crate) traffic: Traffic,
+    pub(crate) connections_open: usize,
+    pub(crate) tunnels_open: usize,
+    pub(crate) is_draining: bool,
+    pub(crate) lines_dropped: u64,
+    pub(crate) process: Process,
+}
+
+/// Counters that are part of others: what they count is counted by its rule, too.
+const PARTS: [&str; 2] = ["refused_heads", "large_heads"];
+
+/// Counters of what was refused or broke a rule, beside those that are one for each rule.
+const RULES: [&str; 8] = [
+    "slow_heads",
+    "large_bodies",
+    "refused_origins",
+    "over_connections",
+    "over_connections_per_client",
+    "over_handshake_rate",
+    "proxy_headers_cut",
+    "proxy_header_timeouts",
+];
+
+impl Snapshot<'_> {
+    /// The text of the scrape.
+    pub(crate) fn write(&self, form: Form) -> String {
+        let mut out = Text::new(form);
+        let out = &mut out;
+        let one = |out: &mut Text, family: &Family, value: u64| {
+            out.family(family);
+            out.number(family, &[], value);
+        };
+        out.family(&all::BUILD);
+        out.number(&all::BUILD, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        self.requests(out);
+        one(out, &all::TUNNELS_OPENED, self.counters.tunnels.here());
+        one(out, &all::TUNNELS_OPEN, self.tunnels_open as u64);
+        self.ends(out);
+        self.messages(out);
+        self.pings(out);
+        self.rejections(out);
+        self.upstream(out);
+        one(out, &all::DRAINING, self.is_draining.into());
+        let Counters { drained, unanswered, cut, .. } = self.counters;
+        out.family(&all::DRAIN_CLOSES);
+        for (result, counter) in [("answered", drained), ("unanswered", unanswered), ("cut", cut)] {
+            out.number(&all::DRAIN_CLOSES, &[("result", result)], counter.here());
+        }
+        out.family(&all::ROUND);
+        let rounds = self.sum(|worker| worker.round_times.distribution());
+        out.histogram(&all::ROUND, &[], &rounds);
+        one(out, &all::LINES_DROPPED, self.lines_dropped);
+        self.process(out);
+        std::mem::replace(out, Text::new(form)).end()
+    }
+
+    fn sum(&self, of: impl Fn(&WorkerMetrics) -> Distribution) -> Distribution {
+        Distribution::of(self.workers.iter().map(|worker| of(worker)))
+    }
+
+    fn total(&self, of: impl Fn(&WorkerMetrics) -> &Own) -> u64 {
+        self.workers.iter().map(|worker| of(worker).get()).fold(0, u64::wrapping_add)
+    }
+
+    fn requests(&self, out: &mut Text) {
+        out.family(&all::CONNECTIONS);
+        out.number(&all::CONNECTIONS, &[], self.counters.connections.here());
+        out.family(&all::CONNECTIONS_OPEN);
+        out.number(&all::CONNECTIONS_OPEN, &[], self.connections_open as u64);
+        out.family(&all::REQUESTS);
+        let mut sums = vec![[0_u64; Status::COUNT]; Method::COUNT];
+        for (method, status, number) in self.workers.iter().flat_map(|worker| worker.requests()) {
+            let sum = sums.get_mut(method.index()).and_then(|all| all.get_mut(status.index()));
+            if let Some(sum) = sum {
+                *sum = sum.wrapping_add(number);
+            }
+        }
+        for (method, sums) in Method::ALL.into_iter().zip(&sums) {
+            for (status, sum) in Status::all().zip(sums).filter(|(_, sum)| **sum > 0) {
+                let labels = [("method", method.as_str()), ("code", &*status.text())];
+                out.number(&all::REQUESTS, &labels, *sum);
+            }
+        }
+        out.family(&all::REQUEST_DURATION);
+        let times = self.sum(|worker| worker.request_times.distribution());
+        out.histogram(&all::REQUEST_DURATION, &[], &times);
+        out.family(&all::HANDSHAKE_DURATION);
+        let times = self.sum(|worker| worker.handshake_times.distribution());
+        out.histogram(&all::HANDSHAKE_DURATION, &[], &times);
+    }
+
+    fn ends(&self, out: &mut Text) {
+        let ends = &self.counters.ends;
+        out.family(&all::TUNNELS_CLOSED);
+        for (end, number) in ends.closed() {
+            let labels = [
+                ("by", end.by.as_str()),
+                ("during", end.during.as_str()),
+                ("why", end.why.as_str()),
+            ];
+            out.number(&all::TUNNELS_CLOSED, &labels, number);
+        }
+        out.family(&all::CLOSES);
+        for (code, by, number) in ends.closes() {
+            let labels = [("code", &*code.text()), ("by", by.as_str())];
+            out.number(&all::CLOSES, &labels, number);
+        }
+        out.family(&all::TUNNEL_DURATION);
+        out.histogram(&all::TUNNEL_DURATION, &[], &ends.durations.distribution());
+    }
+
+    fn messages(&self, out: &mut Text) {
+        let from = |peer: Peer| [("from", crate::end::Side::from(peer).as_str())];
+        let passed = &self.traffic.0;
+        out.family(&all::MESSAGES);
+        for peer in Peer::BOTH {
+            out.number(&all::MESSAGES, &from(peer), passed[peer].messages);
+        }
+        out.family(&all::MESSAGE_SIZE);
+        for peer in Peer::BOTH {
+            let large = self.workers.iter().map(|worker| Distribution {
+                counts: worker.large_message_counts()[peer].to_vec(),
+                sum: 0,
+            });
+            let Distribution { counts: large, .. } = Distribution::of(large);
+            // A message may have come between the two looks.
+            let small = passed[peer].messages.saturating_sub(large.iter().sum());
+            let counts = std::iter::once(small).chain(large).collect();
+            let distribution = Distribution { counts, sum: passed[peer].sizes };
+            out.histogram(&all::MESSAGE_SIZE, &from(peer), &distribution);
+        }
+        out.family(&all::PAYLOAD);
+        for peer in Peer::BOTH {
+            out.number(&all::PAYLOAD, &from(peer), passed[peer].payload);
+        }
+    }
+
+    fn pings(&self, out: &mut Text) {
+        out.family(&all::PING_RTT);
+        let times = self.sum(|worker| worker.ping_times.distribution());
+        out.histogram(&all::PING_RTT, &[], &times);
+        out.family(&all::PINGS_UNANSWERED);
+        out.number(&all::PINGS_UNANSWERED, &[], self.total(|worker| &worker.pings_unanswered));
+    }
+
+    fn rejections(&self, out: &mut Text) {
+        out.family(&all::REJECTED);
+        for (name, counter) in self.counters.named() {
+            let is_rule = name.contains('.') || RULES.contains(&&*name);
+            let number = Counter::here(counter);
+            if is_rule && number > 0 && !PARTS.contains(&&*name) {
+                out.number(&all::REJECTED, &[("rule", &name)], number);
+            }
+        }
+    }
+
+    fn upstream(&self, out: &mut Text) {
+        out.family(&all::CONNECT_FAILURES);
+        for reason in ConnectFailure::ALL {
+            let failures = self.workers.iter().flat_map(|worker| worker.connect_failures());
+            let number = failures.filter(|(why, _)| *why == reason).map(|(_, number)| number).sum();
+            out.number(&all::CONNECT_FAILURES, &[("reason", reason.as_str())], number);
+        }
+        out.family(&all::LINKS_REUSED);
+        out.number(&all::LINKS_REUSED, &[], self.total(|worker| &worker.links_reused));
+        out.family(&all::POOL_IDLE);
+        out.number(&all::POOL_IDLE, &[], self.total(|worker| &worker.links_idle));
+    }
+
+    fn process(&self, out: &mut Text) {
+        let Process { cpu, open_descriptors, most_descriptors, resident, virtual_size, started } =
+            self.process;
+        let descriptors = |out: &mut Text, open: &Family, most: &Family| {
+            out.family(open);
+            out.number(open, &[], open_descriptors);
+            out.family(most);
+            match most_descriptors {
+                Some(number) => out.number(most, &[], number),
+                None => out.text(most, "+Inf"),
+            }
+        };
+        descriptors(out, &all::OPEN_FDS, &all::MAX_FDS);
+        out.family(&all::PROCESS_CPU);
+        out.fraction(&all::PROCESS_CPU, &[], cpu.as_secs_f64());
+        descriptors(out, &all::PROCESS_OPEN_FDS, &all::PROCESS_MAX_FDS);
+        out.family(&all::PROCESS_RESIDENT);
+        out.number(&all::PROCESS_RESIDENT, &[], resident);
+        out.family(&all::PROCESS_VIRTUAL);
+        out.number(&all::PROCESS_VIRTUAL, &[], virtual_size);
+        out.family(&all::PROCESS_START);
+        out.fraction(&all::PROCESS_START, &[], started.as_secs_f64());
+    }
+}

@@ -1,0 +1,118 @@
+//! A worker answers what control asks of its tunnels, a part of them in a round.
+
+use std::cmp::Ordering;
+use std::time::Instant;
+
+use super::{Slot, Worker, guarded};
+use crate::admin::sorting::Place;
+use crate::admin::view::{Id, Moment, View};
+use crate::metrics::traffic::Traffic;
+use crate::workers::looks::{Closed, Look, PLACES, Part, TunnelsLook, VIEWS};
+
+impl Worker {
+    /// Answers a question. Nobody may be waiting any more.
+    pub(super) fn answer(&mut self, look: Look) {
+        match look {
+            Look::IsThere(answer) => {
+                let _ = answer.send(());
+            }
+            Look::Traffic { begins, answer } => drop(answer.send(self.add_up(begins))),
+            Look::Tunnels(look) => {
+                let part = self.part(&look);
+                drop(look.answer.send(part));
+            }
+            Look::Tunnel { id, answer } => {
+                let at = self.moment();
+                let slot = self.named(id);
+                let view = slot.map(|slot| View::of(id, &slot.tunnel.state, slot.is_closing(), at));
+                drop(answer.send(view));
+            }
+            Look::Close { id, close, answer } => {
+                let is_there = self.named(id).is_some();
+                let closed = is_there.then(|| self.close(id.key, close.code, &close.reason));
+                let _ = answer.send(closed);
+            }
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, instant: Instant::now() }
+    }
+
+    /// The place of the tunnel with this id, and of no other that was there before or came after it.
+    fn named(&self, id: Id) -> Option<&Slot> {
+        self.slots.get(id.key).filter(|slot| slot.tunnel.state.name() == id.name)
+    }
+
+    /// Adds up what passed, a part of the tunnels at a time.
+    fn add_up(&mut self, begins: bool) -> Option<Traffic> {
+        if begins {
+            self.ledger.begin();
+            self.rulebook.metrics.links_idle.set(self.connections.idle_links() as u64);
+        }
+        for _ in 0..PLACES {
+            let key = self.ledger.next();
+            if key >= self.reach {
+                return Some(self.ledger.end());
+            }
+            let slot = self.slots.get(key);
+            self.ledger.look(slot.map(|slot| Traffic::of(&slot.tunnel.state)));
+        }
+        None
+    }
+
+    /// Looks at a part of the tunnels.
+    fn part(&self, look: &TunnelsLook) -> Part {
+        let TunnelsLook { worker, from, query, last, .. } = look;
+        let at = self.moment();
+        let sorting = query.sorting;
+        let mut part = Part::default();
+        let end = from.saturating_add(PLACES).min(self.reach);
+        for key in *from..end {
+            let Some(slot) = self.slots.get(key) else { continue };
+            let state = &slot.tunnel.state;
+            if !query.is_met(state, slot.is_closing(), at) {
+                continue;
+            }
+            part.matched += 1;
+            let id = Id { worker: *worker, key, name: state.name() };
+            let place = Place { value: sorting.value(state, at), id };
+            let is_behind = query
+                .behind
+                .as_ref()
+                .is_none_or(|behind| sorting.compare(behind, &place) == Ordering::Less);
+            let is_needed =
+                last.as_ref().is_none_or(|last| sorting.compare(&place, last) == Ordering::Less);
+            if is_behind && is_needed {
+                part.views.push((place, View::of(id, state, slot.is_closing(), at)));
+                if part.views.len() >= VIEWS {
+                    part.next = Some(key + 1);
+                    return part;
+                }
+            }
+        }
+        part.next = (end < self.reach).then_some(end);
+        part
+    }
+
+    /// Closes a tunnel.
+    fn close(&mut self, key: usize, code: u16, reason: &str) -> Closed {
+        let Some(slot) = self.slots.get_mut(key) else { return Closed::Already };
+        let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+        let (rulebook, now) = (&self.rulebook, self.now);
+        if slot.is_closing() || !slot.at(rulebook, now).close_by_order(code, reason) {
+            return Closed::Already;
+        }
+        let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
+        self.follow(key, next);
+        Closed::Begun
+    }
+
+    /// The tunnel leaves: a reason that is to go out with its Close does not any more.
+    pub(super) fn forget_reason(&self, slot: &Slot) {
+        let mut reasons = self.rulebook.reasons.borrow_mut();
+        if !reasons.is_empty() {
+            reasons.remove(&slot.tunnel.state.secret_number());
+        }
+    }
+}
