@@ -45,15 +45,21 @@ impl Asker<'_> {
         ))
     }
 
+    /// Whether it is no page of another site, as far as its browser tells. Such a page cannot read the answers, but it
+    /// could take the places of others.
+    pub(crate) fn is_of_this_site(&self) -> Result<(), Fault> {
+        match self.fetch_site {
+            None | Some("same-origin" | "none") => Ok(()),
+            Some(site) => Err(Fault::new(
+                403,
+                format!("Sec-Fetch-Site {site:?}: a page of another site gets nothing here"),
+            )),
+        }
+    }
+
     /// Whether it may change something.
     pub(crate) fn may_change(&self, token: Option<&AdminToken>) -> Result<(), Fault> {
-        if let Some(site) = self.fetch_site.filter(|site| !matches!(*site, "same-origin" | "none"))
-        {
-            return Err(Fault::new(
-                403,
-                format!("Sec-Fetch-Site {site:?}: a page of another site changes nothing here"),
-            ));
-        }
+        self.is_of_this_site()?;
         let own = self.host.map(|host| format!("http://{host}"));
         if let Some(origin) = self.origin.filter(|origin| own.as_deref() != Some(*origin)) {
             return Err(Fault::new(

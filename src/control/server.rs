@@ -243,6 +243,7 @@ fn start_workers(
         close_code: config.drain_close_code,
         grace: config.drain_grace,
         counters: Arc::clone(&counters),
+        times_rounds: config.admin_listen_on.is_some(),
     };
     Workers::start(config.threads, &options, move |tunnel, mut end| {
         if is_finishing.load(Ordering::Relaxed) && end.during == Phase::Relay {

@@ -192,7 +192,7 @@ families! {
     POOL_IDLE: Gauge, "elbows_pool_idle", unit "", labels [], ranges [];
     /// 1 from the order to stop on
     DRAINING: Gauge, "elbows_draining", unit "", labels [], ranges [];
-    /// Tunnels that the drain closed: their client answered, did not in time, or was cut
+    /// What the drain ended: tunnels whose client answered its Close, or did not in time, and tunnels and requests that were cut
     DRAIN_CLOSES: Counter, "elbows_drain_closes", unit "", labels ["result"], ranges [];
     /// Rounds of workers: the first of each 20 ms, and each that did more than pass messages
     ROUND: Histogram, "elbows_worker_round_seconds", unit "seconds", labels [], ranges ROUND_TIMES;

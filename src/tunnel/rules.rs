@@ -39,6 +39,8 @@ pub struct Options {
     pub grace: Duration,
     /// Where broken rules are counted.
     pub counters: Arc<Counters>,
+    /// Somebody may ask how long workers' rounds take.
+    pub times_rounds: bool,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             close_code: 1001,
             grace: Duration::from_secs(2),
             counters: Arc::default(),
+            times_rounds: false,
         }
     }
 }
@@ -91,6 +94,7 @@ pub(crate) struct Rulebook {
     /// When all close handshakes are over, once there is a drain.
     closed_by: Option<u32>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) times_rounds: bool,
     /// Those of the worker that has these rules.
     pub(crate) metrics: Arc<WorkerMetrics>,
     /// Reasons of Closes that are to go out, by the tunnel's secret: hardly ever one, so that no tunnel has room for it.
@@ -119,6 +123,7 @@ impl Rulebook {
                 .map(|interval| ticks(interval.saturating_add(options.pong_timeout))),
             closed_by: None,
             counters: Arc::clone(&options.counters),
+            times_rounds: options.times_rounds,
             metrics: Arc::default(),
             reasons: RefCell::default(),
         }

@@ -200,14 +200,14 @@ impl Connections {
     /// a round, so that none of those is taken for one of a connection that comes in here.
     ///
     /// One turn, and as many more as fit into `budget`, by `clock`: others wait for no more than that, however many
-    /// come.
+    /// come. Says when they had had them.
     pub(super) fn go_on(
         &mut self,
         budget: Duration,
         registry: &Registry,
         clock: impl Fn() -> Instant,
         buffer: &mut [u8],
-    ) {
+    ) -> Instant {
         let begun = clock();
         let mut now = begun;
         loop {
@@ -218,7 +218,7 @@ impl Connections {
             now = clock();
             if !(had_turn || accepted || was_due) || now.saturating_duration_since(begun) >= budget
             {
-                return;
+                return now;
             }
         }
     }

@@ -184,10 +184,11 @@ impl Worker {
         if !self.connections.wants_turns(self.woken_at) {
             return;
         }
-        self.rounds.is_timed = true;
         let served = elapsed().saturating_sub(self.woken_at);
         let budget = if self.slots.is_empty() { ROUND } else { served.max(ROUND_BESIDE_TUNNELS) };
-        self.connections.go_on(budget, self.poll.registry(), Instant::now, &mut self.buffer);
+        let registry = self.poll.registry();
+        let ended = self.connections.go_on(budget, registry, Instant::now, &mut self.buffer);
+        self.end_turns(ended);
         while let Some(opened) = self.connections.opened() {
             self.door.open.fetch_add(1, Ordering::Relaxed);
             self.take_in(opened, Slot::begin);
@@ -273,7 +274,7 @@ impl Worker {
     }
 
     fn follow(&mut self, key: usize, next: Next) {
-        self.rounds.is_timed = true;
+        self.rounds.goes_on();
         match next {
             Next::Wait => self.rearm(key),
             Next::Again => {
@@ -296,7 +297,7 @@ impl Worker {
 
     /// Whether to go on.
     fn carry_out_orders(&mut self) -> bool {
-        self.rounds.is_timed = true;
+        self.rounds.goes_on();
         let mut goes_on = true;
         for order in self.door.take_orders() {
             match order {

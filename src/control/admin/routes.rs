@@ -182,6 +182,9 @@ async fn route(
     };
     asker.may_ask()?;
     let path = request.uri().path();
+    if path.starts_with("/api/") {
+        asker.is_of_this_site()?;
+    }
     let query = request.uri().query().unwrap_or_default();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match path {

@@ -77,6 +77,17 @@ fn name_that_is_made_to_resolve_here_is_refused() {
         client.send(format!("GET /live HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(client.read_response().status, 200, "{host}");
     }
+    for target in ["/api/events", "/api/tunnels", "/api/summary"] {
+        for site in ["cross-site", "same-site"] {
+            let response = admin.ask("GET", target, &format!("Sec-Fetch-Site: {site}\r\n"));
+            assert_eq!(response.status, 403, "{target} {site}");
+        }
+        let mut client = Client::plain(admin.address);
+        client.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\n\r\n"
+        ));
+        assert_eq!(client.read_head().status, 200, "{target}");
+    }
     let mut client = Client::plain(admin.address);
     client.send("GET /live HTTP/1.1\r\n\r\n");
     assert_eq!(client.read_response().status, 403, "no Host at all");

@@ -1,8 +1,11 @@
 //! The admin port goes to the new process with the others.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -13,24 +16,77 @@ use crate::programs::wait_until;
 use crate::proxy::{Elbows, free_port};
 use crate::web_socket::Tunnels;
 
+/// Processes that hand over to each other, with an admin port at these places in turn.
+struct Processes {
+    application: Tunnels,
+    directory: tempfile::TempDir,
+    main: SocketAddr,
+}
+
+impl Processes {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let main = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        Self { application: Tunnels::start(), directory, main }
+    }
+
+    fn start(&self, admin: &str) -> Elbows {
+        let (mut command, _) = Elbows::prepare(Elbows::command(), self.application.address, &[]);
+        command
+            .env("LISTEN_ON", self.main.to_string())
+            .env("ADMIN_LISTEN_ON", admin)
+            .env("HANDOFF_SOCKET", self.directory.path().join("handoff.sock"));
+        Elbows::spawn(command, self.main)
+    }
+
+    fn take_over(&self, old: &mut Elbows, admin: &str) -> Elbows {
+        let new = self.start(admin);
+        new.log.wait_for("handoff from=");
+        assert_eq!(old.wait().code(), Some(0));
+        new
+    }
+}
+
+/// The process that answers at a UNIX socket.
+fn pid_at(path: &Path) -> Option<u64> {
+    let mut socket = UnixStream::connect(path).ok()?;
+    let request = b"GET /api/summary HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    socket.write_all(request).ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str::<serde_json::Value>(body).ok()?["pid"].as_u64()
+}
+
+fn pid(elbows: &Elbows) -> Option<u64> {
+    elbows.pid().as_raw_nonzero().get().try_into().ok()
+}
+
+#[test]
+fn socket_at_a_path_moves_and_another_path_is_another_socket() {
+    let processes = Processes::new();
+    let path = |name: &str| processes.directory.path().join(name);
+    let (one, other) = (path("one.sock"), path("other.sock"));
+    let mut first = processes.start(one.to_str().unwrap());
+    wait_until("the first answers", || pid_at(&one) == pid(&first));
+    let mut second = processes.take_over(&mut first, one.to_str().unwrap());
+    assert_eq!(pid_at(&one), pid(&second));
+    // Another setting, none, and one again, inside of the sandbox each.
+    let mut third = processes.take_over(&mut second, other.to_str().unwrap());
+    assert_eq!((pid_at(&one), pid_at(&other)), (None, pid(&third)));
+    let mut fourth = processes.take_over(&mut third, "off");
+    assert_eq!((pid_at(&one), pid_at(&other)), (None, None));
+    let fifth = processes.take_over(&mut fourth, one.to_str().unwrap());
+    assert_eq!(pid_at(&one), pid(&fifth));
+}
+
 #[test]
 fn port_is_never_closed_and_the_new_process_tells_of_the_tunnels() {
-    let application = Tunnels::start();
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
-    let socket = directory.path().join("handoff.sock");
+    let processes = Processes::new();
     let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let main = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-    let start = || {
-        let (mut command, _) = Elbows::prepare(Elbows::command(), application.address, &[]);
-        command
-            .env("LISTEN_ON", main.to_string())
-            .env("ADMIN_LISTEN_ON", admin.to_string())
-            .env("HANDOFF_SOCKET", &socket);
-        Elbows::spawn(command, main)
-    };
-    let mut old = start();
-    let mut pair = application.open(&old);
+    let mut old = processes.start(&admin.to_string());
+    let mut pair = processes.application.open(&old);
     talk(&mut pair, b"before");
     let tunnels = |address| json(&ask(address, "GET", "/api/tunnels", ""));
     let before = tunnels(admin)["tunnels"][0].clone();
@@ -49,9 +105,7 @@ fn port_is_never_closed_and_the_new_process_tells_of_the_tunnels() {
             }
         }
     });
-    let new = start();
-    new.log.wait_for("listening on");
-    assert_eq!(old.wait().code(), Some(0));
+    let _new = processes.take_over(&mut old, &admin.to_string());
     is_over.store(true, Ordering::Relaxed);
     knocking.join().unwrap();
     assert!(!refused.load(Ordering::Relaxed), "the port was closed");
