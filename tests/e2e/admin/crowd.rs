@@ -24,6 +24,9 @@ fn thousand_that_say_nothing_are_few_and_keep_nobody_out() {
             if number % 100 == 0 {
                 tunnel.echoes();
                 assert_eq!(admin.ask("GET", "/live", "").status, 200, "{number}");
+                // All before that one were accepted, and lost their places then, not some time later.
+                let open = open_descriptors(admin.elbows.pid()).len();
+                assert!(open <= before + 80, "{open} descriptors after {number}");
             }
             TcpStream::connect(admin.address).unwrap()
         })

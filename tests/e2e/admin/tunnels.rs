@@ -72,6 +72,7 @@ fn list_goes_on_and_leaves_out_and_repeats_nothing_while_others_come_and_go() {
                 None => break,
             }
             assert_eq!(tunnels.len(), 17);
+            assert!(seen.len() <= 120, "{sort}: it does not end");
         }
         let unique: HashSet<_> = seen.iter().collect();
         assert_eq!((seen.len(), unique.len()), (120, 120), "{sort}");
