@@ -41,7 +41,7 @@ use super::sockets::Kernel;
 use super::user_agents::UserAgents;
 use super::wheel::Wheel;
 use super::{Door, OnEnd, Order, STOPPED};
-use crate::clock::{Now, until};
+use crate::clock::Now;
 use crate::end::{End, Phase, Reason, Side};
 use crate::metrics::traffic::{Ledger, Traffic};
 use crate::tunnel::flow::READ_BUFFER;
@@ -166,17 +166,6 @@ impl Worker {
             next_delivery = self.end_deliveries();
             self.end_round();
         }
-    }
-
-    /// How long to wait for events at most.
-    fn timeout(&mut self, next_delivery: Option<Duration>) -> Option<Duration> {
-        if !self.again.is_empty() {
-            return Some(Duration::ZERO);
-        }
-        // Too long by what this round took, which is far less than a tick.
-        let next_look = self.wheel.next_tick().map(|at| until(at, self.woken_at));
-        let connections = self.connections.timeout(self.woken_at);
-        [next_delivery, next_look, connections].into_iter().flatten().min()
     }
 
     fn see_to_connections(&mut self) {

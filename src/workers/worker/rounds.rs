@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::Worker;
-use crate::clock::Now;
+use crate::clock::{Now, until};
 use crate::metrics::families::ROUND_TIMES;
 use crate::workers::origin::{elapsed, start};
 
@@ -29,6 +29,17 @@ impl Rounds {
 }
 
 impl Worker {
+    /// How long to wait for events at most.
+    pub(super) fn timeout(&mut self, next_delivery: Option<Duration>) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        // Too long by what this round took, which is far less than a tick.
+        let next_look = self.wheel.next_tick().map(|at| until(at, self.woken_at));
+        let connections = self.connections.timeout(self.woken_at);
+        [next_delivery, next_look, connections].into_iter().flatten().min()
+    }
+
     pub(super) fn begin_round(&mut self) {
         self.woken_at = elapsed();
         let now = Now::at(self.woken_at);
