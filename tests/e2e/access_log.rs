@@ -1,15 +1,17 @@
 //! What the access log says, and what its reader can do to elbows: nothing.
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 
 use rustix::process::Signal;
 use serde_json::Value;
 use test_support::log_line::{number, value};
 
+use crate::admin::ask;
 use crate::client::{CLIENT, Client, PROXY_V1, handshake};
 use crate::programs::wait_until;
-use crate::proxy::{Elbows, Lines};
+use crate::proxy::{Elbows, Lines, free_port};
 use crate::upstream::{SWITCHING, Upstream, read_head};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -423,15 +425,29 @@ fn blocked_standard_output_costs_lines_and_holds_up_nobody() {
 #[test]
 fn blocked_standard_error_holds_up_nobody() {
     let upstream = Upstream::answering(OK);
-    let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &[]);
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let settings = [("ADMIN_LISTEN_ON", &*admin.port().to_string())];
+    let (command, address) = Elbows::prepare(Elbows::command(), upstream.address, &settings);
     let (reader, writer) = std::io::pipe().unwrap();
     let mut elbows = Elbows::spawn_to(command, address, Stdio::piped(), writer);
     // 2 MiB wait, as much again may be on its way out, a pipe holds 64 KiB. A summary is 1 KB and more; of
-    // two signals at once one counts.
+    // two signals at once one counts, so that it takes as long as it takes until lines are lost.
     let mut client = Client::behind_balancer(elbows.address);
-    for _ in 0..10_000 {
-        elbows.signal(Signal::USR1);
-        assert_eq!(client.get("/").status, 200);
+    let is_lost = || {
+        let metrics = ask(admin, "GET", "/metrics", "").text();
+        let mut lines = metrics.lines();
+        let number = lines.find_map(|line| line.strip_prefix("elbows_log_lines_dropped_total "));
+        number.expect("how many lines were dropped").parse::<u64>().unwrap() > 0
+    };
+    for round in 0.. {
+        assert!(round < 100, "no line is lost");
+        for _ in 0..1_000 {
+            elbows.signal(Signal::USR1);
+            assert_eq!(client.get("/").status, 200);
+        }
+        if is_lost() {
+            break;
+        }
     }
     // Who reads on finds out that lines are missing.
     elbows.log = Lines::follow(reader);

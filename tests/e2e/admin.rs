@@ -64,7 +64,7 @@ impl Admin {
     }
 }
 
-fn ask(address: SocketAddr, method: &str, target: &str, fields: &str) -> Response {
+pub(crate) fn ask(address: SocketAddr, method: &str, target: &str, fields: &str) -> Response {
     let mut client = Client::plain(address);
     client.send(format!(
         "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{fields}\r\n"
