@@ -150,6 +150,8 @@ fn the_old_process_goes_on_where_the_new_one_dies() {
     let mut kept = connect(address);
     assert!(is_kept_after_ping(&mut kept));
     old.workers.stop_listening();
+    // Its worker carries out orders before it serves what comes behind them.
+    assert!(is_kept_after_ping(&mut kept));
     new.workers.listen(listener.try_clone().unwrap());
     old.workers.stage(Stage::Yielding);
     let mut lost = connect(address);
