@@ -352,7 +352,8 @@ impl Control {
     /// again, and that would take the tunnels back.
     async fn stay(&mut self) {
         if !self.stays() {
-            return;
+            // Said before, unless the order has come since.
+            return self.notify.stopping("handed over");
         }
         tracing::info!("handed over, and stays idle until it is told to stop (HANDOFF_STAY)");
         self.notify.status("handed over; idle until it is told to stop");

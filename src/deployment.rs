@@ -297,7 +297,16 @@ fn killed_too_early(
     killed_after: Duration,
 ) -> Option<Finding> {
     let by = facts.killed_by;
-    if let Some(longest) = facts.longest.filter(|longest| killed_after.max(all) > *longest) {
+    if let Some(longest) =
+        facts.longest.filter(|longest| killed_after > *longest && all <= *longest)
+    {
+        return Some(Finding::Contradiction(format!(
+            "--killed-after={}: {by} is {} at most",
+            Seconds(killed_after),
+            Seconds(longest),
+        )));
+    }
+    if let Some(longest) = facts.longest.filter(|longest| all > *longest) {
         return Some(Finding::Contradiction(format!(
             "{by} is {} at most, and the drain takes {}: {}",
             Seconds(longest),

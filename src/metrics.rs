@@ -2,7 +2,7 @@
 //!
 //! Counters here are the process's, added to by all threads: each is about a connection, a request or a tunnel, never
 //! about a message. What happens more often is counted by each worker alone (`worker`, `own`), and what passes in
-//! tunnels is in the tunnels, and added up when somebody asks (`workers/worker/traffic.rs`). `families` lists
+//! tunnels is in the tunnels, and added up when somebody asks (`traffic`, `workers/worker/looks.rs`). `families` lists
 //! every metric, `exposition` gives each its numbers, `text` writes them.
 
 pub(crate) mod exposition;

@@ -71,6 +71,8 @@ struct Shared {
     next: AtomicUsize,
     /// Told when a worker ends.
     gone: Arc<Notify>,
+    /// Held by whoever has a worker look at its tunnels, until it has answered.
+    asks: tokio::sync::Mutex<()>,
 }
 
 /// Tells that a worker has ended, whatever ended it.
@@ -179,6 +181,7 @@ impl Workers {
                 on_end,
                 next: AtomicUsize::new(0),
                 gone,
+                asks: tokio::sync::Mutex::default(),
             }),
         };
         if let Err(fault) = started {

@@ -70,10 +70,16 @@ impl Network {
     }
 }
 
-/// The parameters of a query, their escapes undone. One that comes twice is a fault of its own.
+/// Parameters of one query at most: more than there are. Each is compared with those before it.
+const MOST_PARAMETERS: usize = 16;
+
+/// The parameters of a query, their escapes undone. One that comes twice is a fault of its own, and so is one too many.
 pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Fault> {
     let mut all: Vec<(String, String)> = Vec::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if all.len() == MOST_PARAMETERS {
+            return Err(Fault::parameter(&name, &value, "a query has 16 parameters at most"));
+        }
         if all.iter().any(|(known, _)| *known == name) {
             return Err(Fault::parameter(&name, &value, "a parameter is given once"));
         }
@@ -173,6 +179,7 @@ mod tests {
     fn fault_names_parameter_value_and_rule() {
         for (query, parts) in [
             ("limit=0", ["limit=\"0\"", "from 1 to 1000"]),
+            ("a&b&c&d&e&f&g&h&i&j&k&l&m&n&o&p&q=1", ["q=\"1\"", "16 parameters at most"]),
             ("limit=1001", ["limit=\"1001\"", "from 1 to 1000"]),
             ("older=5", ["older=\"5\"", "unit"]),
             ("client=example.com", ["client=\"example.com\"", "address"]),

@@ -12,6 +12,7 @@ mod scrape;
 mod summary;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,16 +97,25 @@ fn connect(
     };
     let (server, of_connection) = (Arc::clone(server), Arc::clone(places));
     let task = tokio::spawn(async move {
+        let mut leaves = server.handed_on.subscribe();
         let service = service_fn(|request| {
             let (server, places) = (Arc::clone(&server), Arc::clone(&of_connection));
             async move { routes::answer(request, is_local, &server, places.busy(number)).await }
         });
-        let outcome = http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .max_buf_size(LARGEST_HEAD)
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
+            .serve_connection(TokioIo::new(socket), service);
+        let mut connection = pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            // Whoever asks again is to ask the process that has the tunnels.
+            () = async { drop(leaves.wait_for(|has_left| *has_left).await) } => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection of the admin port broke");
         }

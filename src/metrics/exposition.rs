@@ -22,9 +22,6 @@ pub(crate) struct Snapshot<'s> {
     pub(crate) process: Process,
 }
 
-/// Counters that are part of others: what they count is counted by its rule, too.
-const PARTS: [&str; 2] = ["refused_heads", "large_heads"];
-
 /// Counters of what was refused or broke a rule, beside those that are one for each rule.
 const RULES: [&str; 8] = [
     "slow_heads",
@@ -164,7 +161,7 @@ impl Snapshot<'_> {
         for (name, counter) in self.counters.named() {
             let is_rule = name.contains('.') || RULES.contains(&&*name);
             let number = Counter::here(counter);
-            if is_rule && number > 0 && !PARTS.contains(&&*name) {
+            if is_rule && number > 0 {
                 out.number(&all::REJECTED, &[("rule", &name)], number);
             }
         }

@@ -104,7 +104,17 @@ impl Workers {
         self.shared.doors.len()
     }
 
+    /// Asks when whoever asked before has the answer: a worker has one part to do in a round at most.
     async fn ask<T>(
+        &self,
+        worker: usize,
+        look: impl FnOnce(oneshot::Sender<T>) -> Look,
+    ) -> Result<T, NoAnswer> {
+        let _turn = self.shared.asks.lock().await;
+        self.ask_at_once(worker, look).await
+    }
+
+    async fn ask_at_once<T>(
         &self,
         worker: usize,
         look: impl FnOnce(oneshot::Sender<T>) -> Look,
@@ -122,7 +132,7 @@ impl Workers {
 
     /// Whether a worker answers.
     pub(crate) async fn is_there(&self, worker: usize) -> Result<(), NoAnswer> {
-        self.ask(worker, Look::IsThere).await
+        self.ask_at_once(worker, Look::IsThere).await
     }
 
     /// What passed in the tunnels of a worker. One walk at a time: a second one would end the first.
@@ -141,7 +151,7 @@ impl Workers {
         let query = Arc::new(query);
         let behind = query.behind.as_ref().map(|place| place.id);
         let (first, key) = match behind {
-            Some(id) if query.sorting.is_by_place() => (id.worker, id.key + 1),
+            Some(id) if query.sorting.is_by_place() => (id.worker, id.key.saturating_add(1)),
             _ => (0, 0),
         };
         let mut found = Vec::new();

@@ -185,6 +185,7 @@ impl Worker {
         let ended = self.connections.go_on(budget, registry, Instant::now, &mut self.buffer);
         self.end_turns(ended);
         while let Some(opened) = self.connections.opened() {
+            self.rounds.goes_on();
             self.door.open.fetch_add(1, Ordering::Relaxed);
             self.take_in(opened, Slot::begin);
         }

@@ -32,7 +32,12 @@ impl Processes {
     }
 
     fn start(&self, admin: &str) -> Elbows {
-        let (mut command, _) = Elbows::prepare(Elbows::command(), self.application.address, &[]);
+        self.start_with(admin, &[])
+    }
+
+    fn start_with(&self, admin: &str, settings: &[(&str, &str)]) -> Elbows {
+        let (mut command, _) =
+            Elbows::prepare(Elbows::command(), self.application.address, settings);
         command
             .env("LISTEN_ON", self.main.to_string())
             .env("ADMIN_LISTEN_ON", admin)
@@ -127,4 +132,22 @@ fn port_is_never_closed_and_the_new_process_tells_of_the_tunnels() {
     assert_eq!(messages(), (1, 5));
     let summary = json(&ask(admin, "GET", "/api/summary", ""));
     assert_eq!((number(&summary, "handed_in"), number(&summary, "connections")), (1, 0));
+}
+
+#[test]
+fn who_keeps_a_connection_to_a_process_that_stays_is_sent_to_the_new_one() {
+    let stays = [("HANDOFF_STAY", "on")];
+    let processes = Processes::new();
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let old = processes.start_with(&admin.to_string(), &stays);
+    wait_until("the admin port listens", || TcpStream::connect(admin).is_ok());
+    let mut kept = Client::plain(admin);
+    kept.send(format!("GET /live HTTP/1.1\r\nHost: {admin}\r\n\r\n"));
+    assert_eq!(kept.read_response().status, 200);
+    let new = processes.start_with(&admin.to_string(), &stays);
+    new.log.wait_for("handoff from=");
+    old.log.wait_for("stays idle until it is told to stop");
+    assert_eq!(kept.read_to_end().unwrap(), b"");
+    let summary = json(&ask(admin, "GET", "/api/summary", ""));
+    assert_eq!(Some(number(&summary, "pid")), pid(&new));
 }
