@@ -26,6 +26,10 @@ fn taking_five() -> Upstream {
     })
 }
 
+/// What the line of a tunnel that opens and the line of its end say alike.
+const OF_BOTH_LINES: [&str; 8] =
+    ["client", "balancer", "request", "status", "upstream", "host", "user_agent", "subprotocol"];
+
 const POST: &str = "POST /a/b?c=d HTTP/1.1\r\nHost: a\r\nX-Request-Id: id-1\r\n\
                     Content-Length: 5\r\n\r\nhello";
 
@@ -260,16 +264,7 @@ fn tunnel_that_opens_has_a_line_that_joins_with_the_one_of_its_end() {
                 let ended: Vec<_> =
                     all[2..].iter().filter(|line| value(line, "request_id") == id).collect();
                 assert_eq!(ended.len(), 1, "{all:#?}");
-                for key in [
-                    "client",
-                    "balancer",
-                    "request",
-                    "status",
-                    "upstream",
-                    "host",
-                    "user_agent",
-                    "subprotocol",
-                ] {
+                for key in OF_BOTH_LINES {
                     assert_eq!(value(&opened, key), value(ended[0], key), "{key}");
                 }
             } else {
@@ -280,16 +275,7 @@ fn tunnel_that_opens_has_a_line_that_joins_with_the_one_of_its_end() {
                 let ended: Vec<_> = all[2..].iter().map(parsed).filter(is_its_end).collect();
                 assert_eq!(ended.len(), 1, "{all:#?}");
                 assert_eq!(ended[0]["event"], Value::Null);
-                for key in [
-                    "client",
-                    "balancer",
-                    "request",
-                    "status",
-                    "upstream",
-                    "host",
-                    "user_agent",
-                    "subprotocol",
-                ] {
+                for key in OF_BOTH_LINES {
                     assert_eq!(opened[key], ended[0][key], "{key}");
                 }
             }

@@ -16,7 +16,7 @@ use crate::client::{Client, Response};
 use crate::programs::{Program, python, wait_until};
 use crate::proxy::{Elbows, free_port};
 use crate::upstream::Upstream;
-use crate::web_socket::{Peer, TEXT, Tunnels};
+use crate::web_socket::{Tunnels, talk};
 
 const TOKEN: &str = "s3cret-token-0123456789";
 
@@ -83,13 +83,6 @@ fn text<'v>(value: &'v Value, name: &str) -> &'v str {
 
 fn number(value: &Value, name: &str) -> u64 {
     value[name].as_u64().unwrap_or_else(|| panic!("no {name} in {value}"))
-}
-
-fn talk((client, application): &mut (Peer, Peer), payload: &[u8]) {
-    client.send_frame(TEXT, payload);
-    application.expect(TEXT, payload);
-    application.send_frame(TEXT, payload);
-    client.expect(TEXT, payload);
 }
 
 #[test]

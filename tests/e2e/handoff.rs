@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use crate::client::{Client, handshake};
 use crate::proxy::{Elbows, free_port};
 use crate::upstream::{SWITCHING, Upstream};
-use crate::web_socket::{BINARY, Peer, TEXT, Tunnels, value};
+use crate::web_socket::{Tunnels, talk, value};
 
 /// Processes that hand over to each other: one directory, one address.
 struct Place {
@@ -101,13 +101,6 @@ fn number(line: &str, name: &str) -> u64 {
     value(line, name).parse().unwrap_or_else(|_| panic!("{name} in {line}"))
 }
 
-fn talks((client, application): &mut (Peer, Peer), text: &str) {
-    client.send_frame(TEXT, text);
-    application.expect(TEXT, text);
-    application.send_frame(BINARY, text);
-    client.expect(BINARY, text);
-}
-
 #[test]
 fn tunnels_go_on_in_the_new_process_and_the_old_one_ends() {
     let application = Tunnels::start();
@@ -115,7 +108,7 @@ fn tunnels_go_on_in_the_new_process_and_the_old_one_ends() {
     let mut old = place.start(&[]);
     let mut tunnels: Vec<_> = (0..100).map(|_| application.open(&old)).collect();
     for (number, tunnel) in tunnels.iter_mut().enumerate() {
-        talks(tunnel, &format!("before {number}"));
+        talk(tunnel, format!("before {number}"));
     }
     let mut new = place.take_over(&[]);
     let line = new.log.wait_for("handoff from=");
@@ -124,7 +117,7 @@ fn tunnels_go_on_in_the_new_process_and_the_old_one_ends() {
     let line = old.log.wait_for("handoff to=");
     assert_eq!((number(&line, "moved"), number(&line, "refused")), (100, 0));
     for (number, tunnel) in tunnels.iter_mut().enumerate() {
-        talks(tunnel, &format!("after {number}"));
+        talk(tunnel, format!("after {number}"));
     }
     tunnels.push(application.open(&new));
     for (mut client, mut application) in tunnels {

@@ -249,3 +249,12 @@ impl Asked {
         Peer { socket: self.socket.into_stream(), pieces, unread: Vec::new(), is_client: false }
     }
 }
+
+/// Both ends of a tunnel say this to each other, as a text and as a binary message.
+pub fn talk((client, application): &mut (Peer, Peer), payload: impl AsRef<[u8]>) {
+    let payload = payload.as_ref();
+    client.send_frame(TEXT, payload);
+    application.expect(TEXT, payload);
+    application.send_frame(BINARY, payload);
+    client.expect(BINARY, payload);
+}

@@ -122,7 +122,7 @@ fn numbers_are_what_the_clients_counted() {
     let mut pairs: Vec<_> = (0..3).map(|_| application.open(&admin.elbows)).collect();
     for pair in &mut pairs {
         for (size, _) in SIZES {
-            talk(pair, &vec![b'x'; size]);
+            talk(pair, vec![b'x'; size]);
         }
     }
     let sum: u64 = SIZES.iter().map(|(size, _)| *size as u64).sum();

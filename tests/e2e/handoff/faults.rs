@@ -11,7 +11,7 @@ use super::relay::{
     BATCH, BYE, COUNTERS, HELLO, LIMITS, LISTENERS, LISTENING, Moment, OFFER, PREPARED, Relay,
     TAKEN, Verdict, YOURS,
 };
-use super::{Place, has_ended, talks};
+use super::{Place, has_ended, talk};
 use crate::client::Client;
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, Lines};
@@ -72,7 +72,7 @@ impl Handoff {
         let old = place.start(&settings);
         let mut tunnels: Vec<_> = (0..TUNNELS).map(|_| application.open(&old)).collect();
         for tunnel in &mut tunnels {
-            talks(tunnel, "before");
+            talk(tunnel, "before");
         }
         let old_pid = old.pid();
         let new_pid: Arc<Mutex<Option<Pid>>> = Arc::default();

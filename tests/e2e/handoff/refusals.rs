@@ -16,7 +16,7 @@ use super::relay::{
     BATCH, BYE, COUNTERS, HELLO, LIMITS, LISTENERS, LISTENING, Moment, OFFER, PREPARED, Relay,
     TAKEN, Verdict, YOURS,
 };
-use super::{Place, number, talks};
+use super::{Place, number, talk};
 use crate::client::Client;
 use crate::programs::wait_until;
 use crate::proxy::Elbows;
@@ -54,9 +54,9 @@ impl Served {
     /// All tunnels go on, and new ones are served.
     fn goes_on(&mut self) {
         for tunnel in &mut self.tunnels {
-            talks(tunnel, "as if nothing had been");
+            talk(tunnel, "as if nothing had been");
         }
-        talks(&mut self.application.open_at(self.place.address), "new");
+        talk(&mut self.application.open_at(self.place.address), "new");
     }
 
     /// Another process takes over everything.
@@ -374,7 +374,7 @@ fn a_drain_that_sends_closes_is_not_taken_over() {
     let mut new = served.successor(&[]);
     assert_eq!(new.wait().code(), Some(1));
     new.log.wait_for("does not hand over: draining: it is ending its connections");
-    talks(&mut served.tunnels[0], "still here");
+    talk(&mut served.tunnels[0], "still here");
 }
 
 #[test]
@@ -470,5 +470,5 @@ fn a_process_of_another_user_gets_nothing_and_gives_nothing() {
     let mut new = Elbows::spawn_unready(place.command(&[]), place.address);
     assert_eq!(new.wait().code(), Some(1));
     new.log.wait_for("the process that listens at HANDOFF_SOCKET is not of the same user");
-    talks(&mut tunnel, "as if nothing had been");
+    talk(&mut tunnel, "as if nothing had been");
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use test_support::left_out::left_out;
 
-use super::{Place, number, talks};
+use super::{Place, number, talk};
 use crate::client::{Client, handshake};
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, free_port};
@@ -43,14 +43,14 @@ fn listeners_are_those_of_the_new_settings() {
     new.log.wait_for(&format!("HEALTH_LISTEN_ON={health}: listening there, too, from the handoff"));
     assert!(is_refused(first));
     assert!(is_healthy(second) && is_healthy(health));
-    talks(&mut tunnel, "first");
-    talks(&mut application.open(&new), "new");
+    talk(&mut tunnel, "first");
+    talk(&mut application.open(&new), "new");
     // One less.
     old = new;
     let new = place.hand_over(&mut old, &[]);
     new.log.wait_for(&format!("HEALTH_LISTEN_ON={health}: no longer a setting, and closed"));
     assert!(is_refused(health) && is_healthy(second));
-    talks(&mut tunnel, "second");
+    talk(&mut tunnel, "second");
     // One that cannot be had: nothing has happened.
     let taken = std::net::TcpListener::bind(health).unwrap();
     let mut wrong =
@@ -58,7 +58,7 @@ fn listeners_are_those_of_the_new_settings() {
     assert_eq!(wrong.wait().code(), Some(1));
     wrong.log.wait_for(&format!("HEALTH_LISTEN_ON={health}: cannot listen there"));
     drop(taken);
-    talks(&mut tunnel, "third");
+    talk(&mut tunnel, "third");
     assert!(is_healthy(second));
 }
 
@@ -134,7 +134,7 @@ fn old_tunnels_keep_their_application_and_new_ones_get_the_new_one() {
     let _new = place.hand_over(&mut old, &[("THREADS", "2")]);
     of_one.push(one.open_at(place.address));
     for tunnel in of_one.iter_mut().chain(&mut of_other) {
-        talks(tunnel, "to whom it has always talked");
+        talk(tunnel, "to whom it has always talked");
     }
 }
 
@@ -175,7 +175,7 @@ fn limits_count_those_that_moved_and_refuse_none_of_them() {
         // And with the same limit once more.
         old = place.hand_over(&mut old, &[(limit, "2")]);
         for tunnel in &mut open {
-            talks(tunnel, limit);
+            talk(tunnel, limit);
         }
         old.wait_for_report("counted=3");
         let (refused, _) = status(&application, &place);
@@ -185,7 +185,7 @@ fn limits_count_those_that_moved_and_refuse_none_of_them() {
         let (accepted, _tunnel) = status(&application, &place);
         assert_eq!(accepted, 101, "{limit}");
         for tunnel in &mut open {
-            talks(tunnel, limit);
+            talk(tunnel, limit);
         }
     }
 }
@@ -289,7 +289,7 @@ fn health_checks_are_answered_all_along() {
         is_over.store(true, Ordering::Relaxed);
     });
     for tunnel in &mut tunnels {
-        talks(tunnel, "all along");
+        talk(tunnel, "all along");
     }
 }
 
@@ -304,7 +304,7 @@ fn wrong_settings_end_the_new_process_before_the_old_one_hears_of_it() {
         assert_eq!(new.wait().code(), Some(78), "{setting}");
         new.log.wait_for(&format!("{setting}="));
     }
-    talks(&mut tunnel, "as if nothing had been");
+    talk(&mut tunnel, "as if nothing had been");
     let log = old.log.all();
     assert!(!log.iter().any(|line| line.contains("handoff")), "{log:?}");
 }
@@ -325,7 +325,7 @@ fn the_sandbox_holds_on_both_sides() {
     for round in ["first", "second"] {
         let new = place.hand_over(&mut old, &settings);
         new.log.wait_for("sandbox: on");
-        talks(&mut tunnel, round);
+        talk(&mut tunnel, round);
         old = new;
     }
     old.signal(Signal::TERM);

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use rustix::process::Signal;
 
 use super::relay::{BATCH, Moment, Relay, Verdict};
-use super::{Place, talks};
+use super::{Place, talk};
 use crate::proxy::Elbows;
 use crate::web_socket::{Peer, Tunnels};
 
@@ -45,9 +45,9 @@ impl Still {
 
     fn goes_on(&mut self) {
         for tunnel in &mut self.tunnels {
-            talks(tunnel, "as if nothing had been");
+            talk(tunnel, "as if nothing had been");
         }
-        talks(&mut self.application.open_at(self.place.address), "new");
+        talk(&mut self.application.open_at(self.place.address), "new");
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use test_support::left_out::left_out;
 
 use super::states::{Half, cuts};
-use super::{Place, number, talks};
+use super::{Place, number, talk};
 use crate::client::{Client, other_handshake};
 use crate::proxy::Elbows;
 use crate::upstream::Upstream;
@@ -170,7 +170,7 @@ fn tunnels_go_to_and_fro_between_the_releases() {
     let mut tunnels: Vec<_> = (0..TUNNELS).map(|_| application.open(&old)).collect();
     for handoff in 0..HANDOFFS {
         for tunnel in &mut tunnels {
-            talks(tunnel, &handoff.to_string());
+            talk(tunnel, handoff.to_string());
         }
         let build = if handoff % 2 == 0 { Build::This } else { Build::Before };
         old = releases.hand_over(&place, &mut old, build, &[]);
@@ -226,5 +226,5 @@ fn the_release_before_is_refused_where_nobody_meant_to_go_back() {
     let mut new = Elbows::spawn_unready(command, place.address);
     assert_eq!(new.wait().code(), Some(1));
     old.log.wait_for("refused why=downgrade");
-    talks(&mut tunnel, "as if nothing had been");
+    talk(&mut tunnel, "as if nothing had been");
 }

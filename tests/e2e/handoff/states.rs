@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Place, number, talks};
+use super::{Place, number, talk};
 use crate::client::{Client, other_handshake};
 use crate::programs::wait_until;
 use crate::upstream::handed_over;
@@ -198,7 +198,7 @@ fn full_buffers_both_ways_go_on_byte_for_byte() {
                 scope.spawn(|| direction.arrives());
             }
         });
-        talks(&mut (client, upstream), "all came");
+        talk(&mut (client, upstream), "all came");
     }
     let lines =
         old.access_log.wait_until("2 lines", |lines| (lines.len() == 2).then(|| lines.to_vec()));
@@ -241,7 +241,7 @@ fn a_ping_that_is_under_way_is_known_in_the_new_process() {
         let after = answered.elapsed();
         assert!(after >= Duration::from_millis(900), "{after:?}");
     }
-    talks(&mut (client, upstream), "that was all");
+    talk(&mut (client, upstream), "that was all");
     let line = old.access_log.wait_for("status=101");
     let trip: f64 = value(&line, "ping_rtt").parse().unwrap();
     assert!(trip >= under_way && trip <= start.elapsed().as_secs_f64(), "{under_way}: {line}");

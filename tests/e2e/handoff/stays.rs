@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 
-use super::{Place, number, talks};
+use super::{Place, number, talk};
 use crate::client::Client;
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, PATIENCE};
@@ -29,19 +29,19 @@ fn a_process_that_stays_has_nothing_and_is_in_nobodys_way() {
     let mut first = place.start(&STAYS);
     let mut tunnel = application.open(&first);
     let mut second = take_over(&place, &first);
-    talks(&mut tunnel, "second");
-    talks(&mut application.open(&second), "new");
+    talk(&mut tunnel, "second");
+    talk(&mut application.open(&second), "new");
     let report = first.wait_for_report("open=0");
     assert_eq!(number(&report, "tunnels_open"), 0);
     // Each of the two containers of a pod is replaced in turn: the idle one first, by one that takes over.
     let mut third = take_over(&place, &second);
-    talks(&mut tunnel, "third");
+    talk(&mut tunnel, "third");
     assert!(!first.has_ended() && !second.has_ended());
     for idle in [&mut first, &mut second] {
         idle.signal(Signal::TERM);
         assert_eq!(idle.wait().code(), Some(0));
     }
-    talks(&mut tunnel, "still there");
+    talk(&mut tunnel, "still there");
     // A port that an idle process had kept would still take connections, until its queue is full.
     let fourth = take_over(&place, &third);
     fourth.signal(Signal::KILL);
@@ -52,7 +52,7 @@ fn a_process_that_stays_has_nothing_and_is_in_nobodys_way() {
     assert!(!third.has_ended());
     // Nor is it in the way of one that is started anew.
     let fifth = place.start(&STAYS);
-    talks(&mut application.open(&fifth), "anew");
+    talk(&mut application.open(&fifth), "anew");
     third.signal(Signal::TERM);
     assert_eq!(third.wait().code(), Some(0));
 }

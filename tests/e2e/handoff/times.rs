@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::relay::{Relay, Verdict, YOURS};
-use super::{Place, talks};
+use super::{Place, talk};
 use crate::proxy::Lines;
 use crate::web_socket::{CLOSE, PING, PONG, Peer, TEXT, Tunnels, value};
 
@@ -174,5 +174,5 @@ fn an_answer_that_comes_in_the_pause_is_one() {
     new.log.wait_for("handoff from=");
     // The next Ping, and not the end, which would come because nobody has heard of the answer.
     assert_eq!(client.read_frame().opcode, PING);
-    talks(&mut (client, application), "here");
+    talk(&mut (client, application), "here");
 }

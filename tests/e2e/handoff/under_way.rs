@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::{Place, number, talks};
+use super::{Place, number, talk};
 use crate::client::{Client, handshake};
 use crate::programs::wait_until;
 use crate::upstream::{Upstream, handed_over, read_head, try_read_head};
@@ -29,8 +29,8 @@ fn a_handshake_that_waits_for_its_answer_becomes_a_tunnel_and_moves() {
     let new = place.take_over(&PATIENT);
     // Served by the new one already, while the old one waits.
     let mut fresh = application.open(&new);
-    talks(&mut early, "early");
-    talks(&mut fresh, "fresh");
+    talk(&mut early, "early");
+    talk(&mut fresh, "fresh");
     assert!(!old.has_ended());
     let upstream = asked.accept_with(crate::web_socket::unmasked(0x81, b"welcome"));
     assert_eq!(client.read_head().status, 101);
@@ -39,7 +39,7 @@ fn a_handshake_that_waits_for_its_answer_becomes_a_tunnel_and_moves() {
     assert_eq!(old.wait().code(), Some(0));
     let line = new.log.wait_for("handoff from=");
     assert_eq!((number(&line, "moved"), number(&line, "refused")), (2, 0), "{line}");
-    talks(&mut late, "late");
+    talk(&mut late, "late");
     drop((early, late, fresh));
     let lines =
         new.access_log.wait_until("3 lines", |lines| (lines.len() == 3).then(|| lines.to_vec()));
