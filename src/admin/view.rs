@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::{Now, TICK};
 use crate::end::Side;
-use crate::tunnel::{Condition, State};
+use crate::tunnel::{Condition, Handshake, State};
 
 /// What names a tunnel in this process, for as long as it is there: its place, and what no other tunnel has that is at
 /// the same place before or after it.
@@ -53,6 +53,9 @@ pub(crate) struct View {
     request: String,
     pub(crate) path: String,
     request_id: String,
+    host: Option<String>,
+    user_agent: Option<String>,
+    subprotocol: Option<String>,
     protocol: &'static str,
     pub(crate) state: &'static str,
     #[serde(serialize_with = "seconds")]
@@ -105,6 +108,9 @@ impl View {
         let (from_client, from_upstream) = (client.scanner.counts(), upstream.scanner.counts());
         let condition = if is_closing { Condition::Closing } else { state.condition() };
         let trips = state.ping_round_trips();
+        let Handshake { host, user_agent, subprotocol, trace_id: _ } = identity.handshake();
+        let [host, user_agent, subprotocol] =
+            [host, user_agent, subprotocol].map(|text| (!text.is_empty()).then(|| text.to_owned()));
         Self {
             id,
             client: identity.client(),
@@ -113,6 +119,9 @@ impl View {
             request: identity.request_line().to_owned(),
             path: path(state).to_owned(),
             request_id: identity.request_id().into_owned(),
+            host,
+            user_agent,
+            subprotocol,
             protocol: if state.is_websocket() { "websocket" } else { "other" },
             state: condition.as_str(),
             age: age(state, at),

@@ -1,7 +1,7 @@
 # Installs the Debian packages named by the arguments. It runs as root, with `sh -c`.
 #
-# Debian starts a service as soon as it is installed, and at each boot. The tests run haproxy and
-# nginx themselves, so here neither is to happen: while apt-get works, a policy-rc.d (the file that
+# Debian starts a service as soon as it is installed, and at each boot. The tests run haproxy,
+# nginx and prometheus themselves, so here neither is to happen: while apt-get works, a policy-rc.d (the file that
 # Debian asks before it starts a service) says no, and services that came new are disabled after.
 # A service that was there before is left as it is; so is a policy-rc.d.
 set -eu
@@ -9,7 +9,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 policy=/usr/sbin/policy-rc.d
 new=
-for service in haproxy nginx; do
+for service in haproxy nginx prometheus; do
     status=$(dpkg-query --show --showformat '${db:Status-Status}' "$service" 2>/dev/null || true)
     [ "$status" = installed ] || new="$new $service"
 done

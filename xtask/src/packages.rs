@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::process::{self, program};
 
-/// The packages that the tests need. `nginx` and `haproxy` are also the names of services.
+/// The packages that the tests need. `haproxy`, `nginx` and `prometheus` are also the names of services.
 const NEEDED: &[&str] = &[
     "haproxy",
     "iproute2",
@@ -22,11 +22,13 @@ const NEEDED: &[&str] = &[
     "nodejs",
     "node-ws",
     "openssl",
+    "prometheus",
     "python3",
     "python3-venv",
     "python3-yaml",
     "strace",
     "systemd",
+    "tmux",
     "valgrind",
 ];
 
