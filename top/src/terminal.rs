@@ -1,0 +1,163 @@
+//! The terminal and the tasks around the model: keys, answers and the time go in, what is to be done comes out.
+//!
+//! The terminal is as it was before on every way out: at the end, at a fault, by a signal and in a panic.
+
+use std::env;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::client::Client;
+use crate::model::{Input, Key, Model, Output};
+use crate::view::{self, Theme};
+
+/// How often an elbows is looked at.
+const EACH: Duration = Duration::from_secs(1);
+
+/// How many keys wait while something is drawn.
+const KEYS: usize = 64;
+
+/// The terminal while it is ours. A panic restores it before its message is written: ratatui's own hook does.
+struct Screen(DefaultTerminal);
+
+impl Screen {
+    fn open() -> io::Result<Self> {
+        match ratatui::try_init() {
+            Ok(terminal) => Ok(Self(terminal)),
+            Err(error) => {
+                // Half of it may have been done.
+                let _ = ratatui::try_restore();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Where the terminal is gone there is nothing to restore.
+        let _ = ratatui::try_restore();
+    }
+}
+
+/// Shows the model, and what becomes of it, until somebody quits or a signal ends it.
+pub(crate) async fn run(mut model: Model, client: Client) -> io::Result<()> {
+    let mut signals = Signals::new()?;
+    let theme = Theme { has_colours: env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) };
+    let start = Instant::now();
+    let (ask, mut answers) = answering(client);
+    let mut screen = Screen::open()?;
+    let mut keys = reading();
+    let mut each = interval(EACH);
+    each.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        screen.0.draw(|frame| view::draw(frame, &mut model, theme))?;
+        let input = tokio::select! {
+            () = signals.any() => return Ok(()),
+            key = keys.recv() => match key {
+                Some(Ok(Event::Key(key))) => match read(key) {
+                    Some(key) => Input::Key(key),
+                    None => continue,
+                },
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            },
+            Some(answer) = answers.recv() => answer,
+            _ = each.tick() => Input::Second,
+        };
+        match model.update(input, start.elapsed()) {
+            Output::Nothing => {}
+            Output::Quit => return Ok(()),
+            // One at a time is asked, and an order is given by hand: there is room.
+            output => drop(ask.try_send(output)),
+        }
+    }
+}
+
+/// Asks what it is told to, one thing after the other, so that keys do not wait for answers.
+fn answering(mut client: Client) -> (mpsc::Sender<Output>, mpsc::Receiver<Input>) {
+    let (ask, mut asked) = mpsc::channel(KEYS);
+    let (answer, answers) = mpsc::channel(KEYS);
+    tokio::spawn(async move {
+        while let Some(output) = asked.recv().await {
+            let input = match output {
+                Output::Ask(question) => Input::Looked(client.look(&question).await.map(Box::new)),
+                Output::Close(close) => {
+                    let closed = client.close(&close).await;
+                    Input::Closed(close, closed)
+                }
+                Output::Nothing | Output::Quit => continue,
+            };
+            if answer.send(input).await.is_err() {
+                return;
+            }
+        }
+    });
+    (ask, answers)
+}
+
+/// Reads what the terminal sends, on a thread that the end of the process ends.
+fn reading() -> mpsc::Receiver<io::Result<Event>> {
+    let (sender, receiver) = mpsc::channel(KEYS);
+    thread::spawn(move || {
+        loop {
+            let read = event::read();
+            let is_over = read.is_err();
+            if sender.blocking_send(read).is_err() || is_over {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn read(key: KeyEvent) -> Option<Key> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+    Some(match key.code {
+        KeyCode::Char('c') if is_control => Key::Interrupt,
+        KeyCode::Char('u') if is_control => Key::Clear,
+        KeyCode::Char(one) if !is_control => Key::Char(one),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Escape,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        _ => return None,
+    })
+}
+
+/// Signals that end it. Ctrl-C is a key as long as the terminal is ours.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let [terminate, interrupt, hang_up] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self([terminate?, interrupt?, hang_up?]))
+    }
+
+    async fn any(&mut self) {
+        let [terminate, interrupt, hang_up] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    }
+}
