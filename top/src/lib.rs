@@ -20,6 +20,8 @@ mod json;
 mod model;
 mod place;
 mod plain;
+#[cfg(test)]
+mod sample;
 mod terminal;
 mod text;
 mod units;

@@ -399,3 +399,6 @@ impl Tunnel {
         self.request_id == other.request_id && self.client == other.client
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,9 +29,10 @@ const HELP: [&str; 21] = [
     "Up, Down, j, k  choose a tunnel; PgUp, PgDn, Home, End go further",
     "Enter           all that is known of the chosen tunnel; Esc goes back",
     "Left, Right     the columns that do not fit",
-    "s, S            sort by the next field, or the one before",
+    "s, S            sort by the next field, or by the one before",
     "r               reverse the order",
-    "/               filter: TEXT in the path, client= upstream= path= older= idle= state=",
+    "/               filter by TEXT in the path, and by",
+    "                client= upstream= path= older= idle= state=",
     "c               close the chosen tunnel, with a code and a reason; asks first",
     "t               all ends, Closes and endpoints",
     "p, space        pause, and go on",
@@ -40,11 +41,10 @@ const HELP: [&str; 21] = [
     "m/s and B/s are messages and bytes per second, msg and B all of them.",
     "wait>c are bytes that the client has not taken yet, wait>u the upstream.",
     "ping is the last round trip of a Ping to the client.",
-    "k, M, G are thousands, millions and so on. - is not known.",
-    "A sign \u{fffd} stands where text of a client has a character that is no text.",
-    "",
-    "Only who has ADMIN_TOKEN in the environment can close a tunnel.",
+    "k, M, G are thousands, millions and so on. - is not known, or not there.",
+    "\u{fffd} stands for what clients sent and a terminal would obey or not show.",
     "Rates are known from the second look on, a second after the first.",
+    "Who closes a tunnel needs ADMIN_TOKEN in the environment.",
     "elbows top --help has the flags; --once and --json are for scripts.",
 ];
 
@@ -259,3 +259,6 @@ fn keys(model: &Model, wide: usize) -> Line<'static> {
     });
     spans.collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use crate::text::{cut, is_harmless};
 const LONGEST: usize = 200;
 
 /// The most that is said of a tunnel, in columns.
-const LONGEST_NAME: usize = 38;
+const LONGEST_NAME: usize = 34;
 
 /// A tunnel that is to be closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Prompt {
     pub(crate) const fn help(&self) -> &'static str {
         match self {
             Self::Filter(_) => {
-                "TEXT in the path, client= upstream= state= older= idle=; Enter, Esc"
+                "TEXT in the path, client= upstream= path= older= idle= state=; Enter, Esc"
             }
             Self::Code { .. } => {
                 "1000 to 1003, 1007 to 1014, 3000 to 4999; Enter goes on, Esc leaves"

@@ -75,7 +75,7 @@ pub(super) fn lines(look: &Look, rates: &Rates, wide: usize, theme: Theme) -> Ve
     lines.push(line(
         "process",
         format!(
-            "cpu {}  memory {}B  descriptors {}{most}  workers {}  connections {}",
+            "cpu {}  memory {}B  fds {}{most}  workers {}  connections {}",
             percent(rates.cpu),
             short(of.resident_memory_bytes),
             short(of.open_fds),
