@@ -161,6 +161,10 @@ mod tests {
             (order.moved(1).text(), order.moved(9).text()),
             ("-age".into(), "upstream".into())
         );
-        assert_eq!(order.moved(8).text(), "client");
+        // What is a name comes from its beginning, what is a quantity from its greatest.
+        assert_eq!(
+            (order.moved(8).text(), order.moved(10).text()),
+            ("client".into(), "path".into())
+        );
     }
 }

@@ -241,6 +241,7 @@ impl Model {
         if !is_same && old.pid != 0 {
             let took = match new.handed_in {
                 0 => String::new(),
+                1 => String::from(" and took over 1 tunnel"),
                 number => format!(" and took over {number} tunnels"),
             };
             self.say(&format!("pid {} answers now{took}; before, it was pid {}", new.pid, old.pid));

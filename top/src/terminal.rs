@@ -53,30 +53,30 @@ pub(crate) async fn run(mut model: Model, client: Client) -> io::Result<()> {
     let start = Instant::now();
     let (ask, mut answers) = answering(client);
     let mut screen = Screen::open()?;
-    let mut keys = reading();
+    let mut events = reading();
     let mut each = interval(EACH);
     each.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         screen.0.draw(|frame| view::draw(frame, &mut model, theme))?;
-        let input = tokio::select! {
+        let inputs = tokio::select! {
             () = signals.any() => return Ok(()),
-            key = keys.recv() => match key {
-                Some(Ok(Event::Key(key))) => match read(key) {
-                    Some(key) => Input::Key(key),
-                    None => continue,
-                },
+            event = events.recv() => match event {
+                Some(Ok(Event::Key(key))) => keys(key).into_iter().map(Input::Key).collect(),
+                // It has another size.
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
-            Some(answer) = answers.recv() => answer,
-            _ = each.tick() => Input::Second,
+            Some(answer) = answers.recv() => vec![answer],
+            _ = each.tick() => vec![Input::Second],
         };
-        match model.update(input, start.elapsed()) {
-            Output::Nothing => {}
-            Output::Quit => return Ok(()),
-            // One at a time is asked, and an order is given by hand: there is room.
-            output => drop(ask.try_send(output)),
+        for input in inputs {
+            match model.update(input, start.elapsed()) {
+                Output::Nothing => {}
+                Output::Quit => return Ok(()),
+                // One at a time is asked, and an order is given by hand: there is room.
+                output => drop(ask.try_send(output)),
+            }
         }
     }
 }
@@ -118,10 +118,17 @@ fn reading() -> mpsc::Receiver<io::Result<Event>> {
     receiver
 }
 
-fn read(key: KeyEvent) -> Option<Key> {
+/// The keys that were pressed. Escape and a key at once are what a terminal sends for Alt and that key, and what a line
+/// that is slow makes of one after the other: they are two.
+fn keys(key: KeyEvent) -> Vec<Key> {
     if key.kind == KeyEventKind::Release {
-        return None;
+        return Vec::new();
     }
+    let escape = key.modifiers.contains(KeyModifiers::ALT).then_some(Key::Escape);
+    escape.into_iter().chain(read(key)).collect()
+}
+
+fn read(key: KeyEvent) -> Option<Key> {
     let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
     Some(match key.code {
         KeyCode::Char('c') if is_control => Key::Interrupt,
@@ -159,5 +166,23 @@ impl Signals {
             _ = interrupt.recv() => {}
             _ = hang_up.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_and_a_key_at_once_are_two_keys() {
+        let pressed = |code, modifiers| keys(KeyEvent::new(code, modifiers));
+        let c = KeyCode::Char('c');
+        assert_eq!(pressed(c, KeyModifiers::NONE), [Key::Char('c')]);
+        assert_eq!(pressed(c, KeyModifiers::ALT), [Key::Escape, Key::Char('c')]);
+        assert_eq!(pressed(c, KeyModifiers::CONTROL), [Key::Interrupt]);
+        assert_eq!(pressed(KeyCode::Char('C'), KeyModifiers::SHIFT), [Key::Char('C')]);
+        assert_eq!(pressed(KeyCode::F(1), KeyModifiers::NONE), []);
+        let release = KeyEvent::new_with_kind(c, KeyModifiers::NONE, KeyEventKind::Release);
+        assert_eq!(keys(release), []);
     }
 }

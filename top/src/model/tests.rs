@@ -279,6 +279,7 @@ fn one_tunnel_is_followed_to_its_end_and_into_another_process() {
         "pid 8 answers now and took over 3 tunnels; before, it was pid 7"
     );
     assert_eq!(model.question.one.as_deref(), Some("1-5-00000000000000cd"));
+    assert!(matches!(model.screen, Screen::One { has_ended: false, .. }));
     assert_eq!((model.rates.opened, model.rows[0].messages[0]), (None, Some(0.0)));
     see(&mut model, sample::look(summary, &moved[1..], None));
     assert!(matches!(model.screen, Screen::One { has_ended: true, .. }));

@@ -26,8 +26,8 @@ pub(super) fn lines(look: &Look, rates: &Rates, wide: usize, theme: Theme) -> Ve
     let mut lines = Vec::new();
     if of.draining {
         let drain = of.drain;
-        let done = drain.answered + drain.unanswered + drain.cut;
-        let share = share(done, done + of.tunnels_open);
+        let done = drain.answered.saturating_add(drain.unanswered).saturating_add(drain.cut);
+        let share = share(done, done.saturating_add(of.tunnels_open));
         let text = format!(
             "[{}] {}  {} open  {} answered  {} unanswered  {} cut",
             bar(share),

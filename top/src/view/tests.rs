@@ -298,6 +298,35 @@ fn drain_shows_how_far_it_is() {
     );
 }
 
+/// Whatever numbers are answered: as large as there are, and no numbers of this world.
+#[test]
+fn no_number_is_too_large() {
+    let most = |value: &mut Value| {
+        for (name, value) in value.as_object_mut().unwrap() {
+            if value.is_u64() && name != "pid" {
+                *value = json!(u64::MAX);
+            } else if value.is_f64() {
+                *value = json!(-1e308);
+            }
+        }
+    };
+    let (mut summary, mut tunnel) = (sample::summary(1, 1), sample::tunnel(1, "/x"));
+    most(&mut summary);
+    most(&mut tunnel);
+    summary["drain"] = json!({ "answered": u64::MAX, "unanswered": u64::MAX, "cut": 1 });
+    summary["draining"] = json!(true);
+    for keys in [&[][..], &[Key::Enter], &[Key::Char('t')]] {
+        let mut model = model_of(sample::look(sample::summary(1, 1), &[], None));
+        for seconds in [1, 2] {
+            let tunnels = std::slice::from_ref(&tunnel);
+            let look = sample::look(summary.clone(), tunnels, Some(tunnel.clone()));
+            let _ = model.update(Input::Looked(Ok(Box::new(look))), seconds * SECOND);
+            let _ = press(&mut model, keys);
+            assert!(screen(&mut model, 200, 24).contains("DRAINING"));
+        }
+    }
+}
+
 #[test]
 fn totals_help_prompts_and_faults_have_their_places() {
     let mut model = model();
