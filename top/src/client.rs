@@ -64,8 +64,9 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 impl Client {
-    /// A token that no field of a request can have is none.
+    /// A token that no field of a request can have is none, as `off` is none.
     pub(crate) fn new(place: Place, token: Option<&str>) -> Self {
+        let token = token.filter(|token| !token.is_empty() && *token != "off");
         let token = token.and_then(|token| HeaderValue::from_str(&format!("Bearer {token}")).ok());
         let token = token.map(|mut value| {
             value.set_sensitive(true);
@@ -236,4 +237,18 @@ fn system(error: &io::Error) -> String {
     let text = error.to_string();
     let (text, _) = text.split_once(" (os error").unwrap_or((&text, ""));
     text.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_is_what_a_request_can_have_and_off_is_none() {
+        let has = |token| Client::new(Place::Tcp(String::new()), token).has_token();
+        assert!(has(Some("0123456789abcdef-token")));
+        for token in [None, Some(""), Some("off"), Some("a\r\nb")] {
+            assert!(!has(token), "{token:?}");
+        }
+    }
 }

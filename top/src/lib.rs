@@ -146,3 +146,29 @@ fn say(text: &str) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use clap::{Args as _, Command};
+
+    use super::*;
+
+    #[test]
+    fn every_flag_is_documented() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/admin.md");
+        let document = std::fs::read_to_string(document).unwrap();
+        let rows = document.lines().skip_while(|line| !line.starts_with("| flag |")).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let first = rows.filter_map(|row| row.trim_matches('|').split('|').next());
+        let documented: BTreeSet<_> = first
+            .flat_map(|cell| cell.split('`').filter_map(|word| word.strip_prefix("--")))
+            .collect();
+        let command = Options::augment_args(Command::new("top"));
+        let taken: BTreeSet<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        assert_eq!(documented, taken);
+    }
+}

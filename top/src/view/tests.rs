@@ -105,6 +105,37 @@ client            path             state      age   idle m/s c>u m/s u>c B/s c>u
     assert_eq!(screen(&mut model(), 80, 24), format!("{expected}{}{foot}", "\n".repeat(8)));
 }
 
+/// The example of docs/admin.md is what is drawn.
+#[test]
+fn documented_screen_is_what_is_seen() {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/admin.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let all = ["/chat/lobby", "/prices?...", "/chat/support", "/prices?..."];
+    let mut tunnels: Vec<_> = all
+        .iter()
+        .zip([7, 24, 91, 102])
+        .map(|(path, number)| sample::tunnel(number, path))
+        .collect();
+    // As many are open as were opened and have not ended.
+    let summary = |uptime: u64| {
+        let mut summary = sample::summary(4711, uptime);
+        summary["tunnels_opened"] = json!(31_520 - 3 * (11_520 - uptime));
+        summary
+    };
+    let mut model = model_of(sample::look(summary(11_519), &tunnels, None));
+    tunnels[0]["from_client"] = json!(7_420);
+    tunnels[0]["messages_from_client"] = json!(73);
+    tunnels[1]["messages_from_upstream"] = json!(500);
+    tunnels[1]["idle"] = json!(0.5);
+    tunnels[2]["state"] = json!("closing");
+    tunnels[3]["messages_from_upstream"] = json!(2_060);
+    let look = sample::look(summary(11_520), &tunnels, None);
+    let _ = model.update(Input::Second, SECOND);
+    let _ = model.update(Input::Looked(Ok(Box::new(look))), SECOND);
+    let seen = screen(&mut model, 80, 16);
+    assert!(document.contains(&format!("```text\n{seen}\n```")), "{seen}");
+}
+
 #[test]
 fn other_columns_come_by_moving_over_them() {
     let mut model = model();
