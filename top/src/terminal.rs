@@ -65,9 +65,13 @@ pub(crate) async fn run(mut model: Model, client: Client) -> io::Result<()> {
                 // It has another size.
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return Err(error),
-                None => return Ok(()),
+                None => return Err(io::Error::other("what reads its keys has ended")),
             },
-            Some(answer) = answers.recv() => vec![answer],
+            answer = answers.recv() => match answer {
+                Some(answer) => vec![answer],
+                // In a panic, which has restored the terminal.
+                None => return Err(io::Error::other("what asks elbows has ended")),
+            },
             _ = each.tick() => vec![Input::Second],
         };
         for input in inputs {
