@@ -230,7 +230,10 @@ fn watch(options: elbows_top::Options) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
-    match runtime.block_on(elbows_top::run(options)) {
+    let ended = runtime.block_on(elbows_top::run(options));
+    // A name that is being looked up is waited for no longer.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             eprintln!("elbows: {fault}");

@@ -267,7 +267,7 @@ fn tunnel_is_followed_into_the_process_that_takes_over() {
 #[test]
 fn drain_is_seen_to_its_end() {
     let application = Tunnels::start();
-    let settings = [("DRAIN_PERIOD", "30s"), ("DRAIN_GRACE", "20s")];
+    let settings = [("DRAIN_PERIOD", "2s"), ("DRAIN_GRACE", "30s")];
     let mut watched = Watched::start(application.address, &settings);
     let mut answers = open(&application, &watched.elbows, "/answers", "");
     let silent = open(&application, &watched.elbows, "/silent", "");
