@@ -240,22 +240,28 @@ fn tunnel_is_followed_into_the_process_that_takes_over() {
     let start = || {
         let (mut command, _) = Elbows::prepare(Elbows::command(), application.address, &[]);
         command.env("LISTEN_ON", main.to_string()).env("HANDOFF_SOCKET", &handoff);
-        command.env("ADMIN_LISTEN_ON", &admin);
+        command.env("ADMIN_LISTEN_ON", &admin).env("THREADS", "1");
         Elbows::spawn(command, main)
     };
     let mut old = start();
     wait_until("the admin port listens", || UnixStream::connect(&admin).is_ok());
+    // It has the second place there, and the first one in the next process: another id.
+    let passing = open(&application, &old, "/passing", "");
     let mut pair = open(&application, &old, "/stays", "");
+    drop(passing);
+    old.access_log.wait_for("/passing");
     talk(&mut pair, b"before");
     let top = Terminal::start(USUAL, &[], &[admin.to_str().unwrap()]);
     top.wait_until("the tunnel", |screen| paths(screen) == ["/stays"]);
     top.press("Enter");
-    top.wait_for("handed over    never");
+    let id = |screen: &str| screen.lines().find(|line| line.starts_with("id ")).map(str::to_owned);
+    let before = id(&top.wait_for("handed over    never"));
     let new = start();
     new.log.wait_for("handoff from=");
     assert_eq!(old.wait().code(), Some(0));
     let pid = new.pid().as_raw_nonzero();
     let screen = top.wait_for("handed over    once");
+    assert!(before.is_some() && before != id(&screen), "the id is the same: {before:?}");
     assert!(
         screen.contains(&format!("pid {pid} answers now and took over 1 tunnel; before")),
         "{screen}"
