@@ -224,6 +224,8 @@ pub struct Counters {
     pub proxy_headers_cut: Counter,
     /// Connections whose PROXY header was not complete in time.
     pub proxy_header_timeouts: Counter,
+    /// Requests that came without a required PROXY header.
+    pub proxy_headers_missing: Counter,
     /// Request heads that were no HTTP or too long.
     pub refused_heads: Counter,
     /// Request heads that had begun and were not whole in time.
@@ -305,7 +307,7 @@ impl Counters {
     }
 
     /// Those that are one number, in the order of the summary.
-    fn single(&self) -> [(&'static str, &Counter); 25] {
+    fn single(&self) -> [(&'static str, &Counter); 26] {
         [
             ("connections", &self.connections),
             ("requests", &self.requests),
@@ -323,6 +325,7 @@ impl Counters {
             ("over_handshake_rate", &self.over_handshake_rate),
             ("proxy_headers_cut", &self.proxy_headers_cut),
             ("proxy_header_timeouts", &self.proxy_header_timeouts),
+            ("proxy_headers_missing", &self.proxy_headers_missing),
             ("accept_pauses", &self.accept_pauses),
             ("no_room", &self.no_room),
             ("drained", &self.drained),

@@ -8,6 +8,7 @@ use super::text::{Form, Text};
 use super::traffic::Traffic;
 use super::worker::WorkerMetrics;
 use super::{Counter, Counters};
+use crate::end::{End, Phase, Reason, Side};
 use crate::peer::Peer;
 
 /// All that a scrape tells, at one moment.
@@ -18,12 +19,13 @@ pub(crate) struct Snapshot<'s> {
     pub(crate) connections_open: usize,
     pub(crate) tunnels_open: usize,
     pub(crate) is_draining: bool,
+    pub(crate) took_over: bool,
     pub(crate) lines_dropped: u64,
     pub(crate) process: Process,
 }
 
 /// Counters of what was refused or broke a rule, beside those that are one for each rule.
-const RULES: [&str; 8] = [
+const RULES: [&str; 9] = [
     "slow_heads",
     "large_bodies",
     "refused_origins",
@@ -32,6 +34,19 @@ const RULES: [&str; 8] = [
     "over_handshake_rate",
     "proxy_headers_cut",
     "proxy_header_timeouts",
+    "proxy_headers_missing",
+];
+
+/// Statuses of GET, and ends of tunnels, that alerts are about: there from the start, since a number that comes out of
+/// nowhere is no increase to Prometheus.
+const WATCHED_STATUSES: [u16; 6] = [101, 200, 500, 502, 503, 504];
+const WATCHED_ENDS: [(Side, Reason); 6] = [
+    (Side::Client, Reason::Closed),
+    (Side::Client, Reason::Timeout),
+    (Side::Client, Reason::Stalled),
+    (Side::Upstream, Reason::Timeout),
+    (Side::Upstream, Reason::Stalled),
+    (Side::Elbows, Reason::Mistake),
 ];
 
 impl Snapshot<'_> {
@@ -53,6 +68,7 @@ impl Snapshot<'_> {
         self.pings(out);
         self.rejections(out);
         self.upstream(out);
+        one(out, &all::TOOK_OVER, self.took_over.into());
         one(out, &all::DRAINING, self.is_draining.into());
         let Counters { drained, unanswered, cut, .. } = self.counters;
         out.family(&all::DRAIN_CLOSES);
@@ -89,7 +105,12 @@ impl Snapshot<'_> {
             }
         }
         for (method, sums) in Method::ALL.into_iter().zip(&sums) {
-            for (status, sum) in Status::all().zip(sums).filter(|(_, sum)| **sum > 0) {
+            let is_watched = |status| {
+                method == Method::Get
+                    && WATCHED_STATUSES.iter().any(|watched| Status::of(Some(*watched)) == status)
+            };
+            let told = Status::all().zip(sums);
+            for (status, sum) in told.filter(|(status, sum)| **sum > 0 || is_watched(*status)) {
                 let labels = [("method", method.as_str()), ("code", &*status.text())];
                 out.number(&all::REQUESTS, &labels, *sum);
             }
@@ -105,7 +126,9 @@ impl Snapshot<'_> {
     fn ends(&self, out: &mut Text) {
         let ends = &self.counters.ends;
         out.family(&all::TUNNELS_CLOSED);
-        for (end, number) in ends.closed() {
+        let is_watched =
+            |end: &End| end.during == Phase::Relay && WATCHED_ENDS.contains(&(end.by, end.why));
+        for (end, number) in ends.closed().filter(|(end, number)| *number > 0 || is_watched(end)) {
             let labels = [
                 ("by", end.by.as_str()),
                 ("during", end.during.as_str()),
@@ -123,7 +146,7 @@ impl Snapshot<'_> {
     }
 
     fn messages(&self, out: &mut Text) {
-        let from = |peer: Peer| [("from", crate::end::Side::from(peer).as_str())];
+        let from = |peer: Peer| [("from", Side::from(peer).as_str())];
         let passed = &self.traffic.0;
         out.family(&all::MESSAGES);
         for peer in Peer::BOTH {
@@ -160,9 +183,8 @@ impl Snapshot<'_> {
         out.family(&all::REJECTED);
         for (name, counter) in self.counters.named() {
             let is_rule = name.contains('.') || RULES.contains(&&*name);
-            let number = Counter::here(counter);
-            if is_rule && number > 0 {
-                out.number(&all::REJECTED, &[("rule", &name)], number);
+            if is_rule {
+                out.number(&all::REJECTED, &[("rule", &name)], Counter::here(counter));
             }
         }
     }

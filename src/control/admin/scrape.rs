@@ -50,6 +50,7 @@ impl Scrape {
             connections_open: server.workers.connections(),
             tunnels_open: server.workers.open(),
             is_draining: !server.is_healthy.load(Ordering::Relaxed),
+            took_over: server.took_over.load(Ordering::Relaxed),
             lines_dropped: server.proxy.access_log.dropped() + log::dropped(),
             process: Process::now(),
         }
