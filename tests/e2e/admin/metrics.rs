@@ -13,12 +13,12 @@ use crate::web_socket::Tunnels;
 use elbows::metrics::families::{self, Kind};
 
 /// Samples by their names and labels, as a parser of others has read them, and the families.
-struct Scrape {
-    samples: BTreeMap<String, f64>,
-    families: Vec<Value>,
+pub(crate) struct Scrape {
+    pub(crate) samples: BTreeMap<String, f64>,
+    pub(crate) families: Vec<Value>,
 }
 
-fn scrape(admin: &Admin, form: &str) -> Scrape {
+pub(crate) fn scrape(admin: &Admin, form: &str) -> Scrape {
     let accept = match form {
         "openmetrics" => "Accept: application/openmetrics-text;version=1.0.0\r\n",
         _ => "",
@@ -54,7 +54,7 @@ fn scrape(admin: &Admin, form: &str) -> Scrape {
 
 impl Scrape {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         *self.samples.get(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.samples)) as u64
     }
 }
