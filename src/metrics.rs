@@ -5,11 +5,13 @@
 //! tunnels is in the tunnels, and added up when somebody asks (`traffic`, `workers/worker/looks.rs`). `families` lists
 //! every metric, `exposition` gives each its numbers, `text` writes them.
 
+pub(crate) mod exemplars;
 pub(crate) mod exposition;
 pub mod families;
 pub(crate) mod labels;
 pub(crate) mod own;
 pub(crate) mod process;
+pub(crate) mod sizes;
 pub(crate) mod text;
 pub(crate) mod traffic;
 pub(crate) mod tunnels;

@@ -1,9 +1,11 @@
 //! The numbers of each metric, from those who count them. Pure.
 
+use super::exemplars::latest;
 use super::families::{self as all, Family};
 use super::labels::{ConnectFailure, Method, Status};
 use super::own::{Distribution, Own};
 use super::process::Process;
+use super::sizes::Sizes;
 use super::text::{Form, Text};
 use super::traffic::Traffic;
 use super::worker::WorkerMetrics;
@@ -50,8 +52,8 @@ const WATCHED_ENDS: [(Side, Reason); 6] = [
 ];
 
 impl Snapshot<'_> {
-    /// The text of the scrape.
-    pub(crate) fn write(&self, form: Form) -> String {
+    /// The text of the scrape; `sizes` has what the one before told.
+    pub(crate) fn write(&self, form: Form, sizes: &mut Sizes) -> String {
         let mut out = Text::new(form);
         let out = &mut out;
         let one = |out: &mut Text, family: &Family, value: u64| {
@@ -64,7 +66,7 @@ impl Snapshot<'_> {
         one(out, &all::TUNNELS_OPENED, self.counters.tunnels.here());
         one(out, &all::TUNNELS_OPEN, self.tunnels_open as u64);
         self.ends(out);
-        self.messages(out);
+        self.messages(out, sizes);
         self.pings(out);
         self.rejections(out);
         self.upstream(out);
@@ -119,8 +121,9 @@ impl Snapshot<'_> {
         let times = self.sum(|worker| worker.request_times.distribution());
         out.histogram(&all::REQUEST_DURATION, &[], &times);
         out.family(&all::HANDSHAKE_DURATION);
-        let times = self.sum(|worker| worker.handshake_times.distribution());
-        out.histogram(&all::HANDSHAKE_DURATION, &[], &times);
+        let times = self.sum(WorkerMetrics::handshake_times);
+        let exemplars = latest(self.workers.iter().map(|worker| worker.handshake_exemplars()));
+        out.histogram_with(&all::HANDSHAKE_DURATION, &[], &times, &exemplars);
     }
 
     fn ends(&self, out: &mut Text) {
@@ -145,7 +148,7 @@ impl Snapshot<'_> {
         out.histogram(&all::TUNNEL_DURATION, &[], &ends.durations.distribution());
     }
 
-    fn messages(&self, out: &mut Text) {
+    fn messages(&self, out: &mut Text, sizes: &mut Sizes) {
         let from = |peer: Peer| [("from", Side::from(peer).as_str())];
         let passed = &self.traffic.0;
         out.family(&all::MESSAGES);
@@ -159,9 +162,7 @@ impl Snapshot<'_> {
                 sum: 0,
             });
             let Distribution { counts: large, .. } = Distribution::of(large);
-            // A message may have come between the two looks.
-            let small = passed[peer].messages.saturating_sub(large.iter().sum());
-            let counts = std::iter::once(small).chain(large).collect();
+            let counts = sizes.next(peer, passed[peer].messages, &large);
             let distribution = Distribution { counts, sum: passed[peer].sizes };
             out.histogram(&all::MESSAGE_SIZE, &from(peer), &distribution);
         }

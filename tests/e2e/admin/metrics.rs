@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -225,6 +226,48 @@ fn requests_rules_and_failures_are_counted_by_closed_labels() {
     assert_eq!(Client::behind_balancer(nobody.elbows.address).get("/").status, 502);
     let scrape = super::metrics::scrape(&nobody, "openmetrics");
     assert_eq!(scrape.number("elbows_upstream_connect_failures_total reason=unreachable"), 1);
+}
+
+/// A handshake that is part of a trace is shown with it; others are not, and the older form has no place for it.
+#[test]
+fn handshakes_show_their_traces() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[]);
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let open = |traceparent: &str| {
+        let mut client = Client::behind_balancer(admin.elbows.address);
+        let handshake = crate::client::handshake("/ws");
+        let (head, _) = handshake.rsplit_once("\r\n").unwrap();
+        client.send(format!("{head}{traceparent}\r\n"));
+        let upstream = application.accept();
+        assert_eq!(client.read_head().status, 101);
+        (client, upstream)
+    };
+    let exemplars = |form: &str| {
+        let scrape = scrape(&admin, form);
+        let samples = scrape.families.iter().flat_map(|one| one["samples"].as_array().unwrap());
+        samples.filter(|one| !one["exemplar"].is_null()).cloned().collect::<Vec<_>>()
+    };
+    let without = open("");
+    let broken = open(&format!("traceparent: 00-{id}-0000000000000000-01\r\n"));
+    assert_eq!(exemplars("openmetrics"), Vec::<Value>::new());
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let with = open(&format!("traceparent: 00-{id}-00f067aa0ba902b7-01\r\n"));
+    let found = exemplars("openmetrics");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["name"], "elbows_handshake_duration_seconds_bucket");
+    let exemplar = &found[0]["exemplar"];
+    assert_eq!(exemplar["labels"], serde_json::json!({ "trace_id": id }));
+    let bound: f64 = found[0]["labels"]["le"].as_str().unwrap().parse().unwrap();
+    let number = |name: &str| exemplar[name].as_f64().unwrap();
+    assert!(number("value") > 0.0 && number("value") <= bound, "{exemplar}");
+    let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    // It has milliseconds.
+    assert!((before - 0.001..=after).contains(&number("timestamp")), "{exemplar}");
+    assert_eq!(exemplars("prometheus"), Vec::<Value>::new());
+    // In the log it is the same.
+    drop((with, without, broken));
+    admin.elbows.access_log.wait_for(&format!("trace_id={id}"));
 }
 
 #[test]
