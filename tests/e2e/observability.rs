@@ -1,5 +1,7 @@
 //! The files for Prometheus and Grafana (`deploy/observability`), held against a running elbows and a real Prometheus.
 
+mod night;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
