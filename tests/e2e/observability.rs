@@ -7,12 +7,13 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use crate::admin::metrics::scrape;
 use crate::admin::{Admin, ask, text};
-use crate::client::Client;
+use crate::client::{Client, handshake};
 use crate::programs::{Program, python, wait_until};
 use crate::proxy::free_port;
 use crate::upstream::Upstream;
@@ -391,4 +392,32 @@ fn prometheus_adds_up_what_the_clients_counted() {
     let closed =
         "sum(increase(elbows_tunnels_closed_total{by=\"client\",why=\"closed\"}[10m])) > 0";
     assert!(prometheus.number(closed, None).is_some());
+}
+
+/// The trace of a handshake is found beside its duration.
+#[test]
+fn prometheus_keeps_the_traces_of_handshakes() {
+    const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[]);
+    let prometheus = Prometheus::of(admin.address);
+    let traces = || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let target = format!(
+            "/api/v1/query_exemplars?query=elbows_handshake_duration_seconds_bucket&start={}&end={}",
+            now - 600,
+            now + 1
+        );
+        let series = prometheus.get(&target).unwrap_or_default();
+        let series = series.as_array().cloned().unwrap_or_default();
+        let all = series.iter().flat_map(|one| one["exemplars"].as_array().unwrap());
+        all.map(|one| text(&one["labels"], "trace_id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(traces(), Vec::<String>::new());
+    let mut client = Client::behind_balancer(admin.elbows.address);
+    let traceparent = format!("traceparent: 00-{ID}-00f067aa0ba902b7-01\r\nHost:");
+    client.send(handshake("/ws").replace("Host:", &traceparent));
+    let _upstream = application.accept();
+    assert_eq!(client.read_head().status, 101);
+    wait_until("Prometheus has its trace", || traces() == [ID]);
 }
