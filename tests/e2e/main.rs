@@ -86,6 +86,8 @@ mod under_load;
 mod admin;
 /// The same in a terminal.
 mod top;
+/// The files for Prometheus and Grafana, and the document for the night, each against a running elbows.
+mod observability;
 
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;
