@@ -93,6 +93,16 @@ impl Browser {
         self.session_command("/execute/async", &json!({ "script": script, "args": arguments }))
     }
 
+    /// Presses keys, one after the other, wherever the focus is.
+    pub fn press(&self, keys: &str) {
+        let actions: Vec<_> = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|what| json!({ "type": what, "value": key })))
+            .collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
+        self.session_command("/actions", &json!({ "actions": [keyboard] }));
+    }
+
     fn session_command(&self, path: &str, body: &Value) -> Value {
         self.command("POST", &format!("{}{path}", self.session), body)
     }

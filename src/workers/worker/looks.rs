@@ -71,12 +71,13 @@ impl Worker {
         for key in *from..end {
             let Some(slot) = self.slots.get(key) else { continue };
             let state = &slot.tunnel.state;
-            if !query.is_met(state, slot.is_closing(), at) {
+            let is_closing = slot.is_closing();
+            if !query.is_met(state, is_closing, at) {
                 continue;
             }
             part.matched += 1;
             let id = Id { worker: *worker, key, name: state.name() };
-            let place = Place { value: sorting.value(state, at), id };
+            let place = Place { value: sorting.value(state, is_closing, at), id };
             let is_behind = query
                 .behind
                 .as_ref()
@@ -84,7 +85,7 @@ impl Worker {
             let is_needed =
                 last.as_ref().is_none_or(|last| sorting.compare(&place, last) == Ordering::Less);
             if is_behind && is_needed {
-                part.views.push((place, View::of(id, state, slot.is_closing(), at)));
+                part.views.push((place, View::of(id, state, is_closing, at)));
                 if part.views.len() >= VIEWS {
                     part.next = Some(key + 1);
                     return part;
