@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -93,6 +94,25 @@ impl Browser {
         self.session_command("/execute/async", &json!({ "script": script, "args": arguments }))
     }
 
+    /// What Chromium's own protocol (CDP) answers to a command.
+    pub fn chromium(&self, name: &str, parameters: &Value) -> Value {
+        let body = json!({ "cmd": name, "params": parameters });
+        self.session_command("/goog/cdp/execute", &body)
+    }
+
+    /// Shows pages as somebody sees them who likes `theme`, `light` or `dark`.
+    pub fn prefer(&self, theme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": theme });
+        self.chromium("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
+    }
+
+    /// Shows pages in a window of this size, in CSS pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let size =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.chromium("Emulation.setDeviceMetricsOverride", &size);
+    }
+
     /// Presses keys, one after the other, wherever the focus is.
     pub fn press(&self, keys: &str) {
         let actions: Vec<_> = keys
@@ -101,6 +121,12 @@ impl Browser {
             .collect();
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
         self.session_command("/actions", &json!({ "actions": [keyboard] }));
+    }
+
+    /// What the window shows, as PNG.
+    pub fn screenshot(&self) -> Vec<u8> {
+        let picture = self.command("GET", &format!("{}/screenshot", self.session), &json!({}));
+        BASE64.decode(picture.as_str().expect("a picture").as_bytes()).expect("Base64")
     }
 
     fn session_command(&self, path: &str, body: &Value) -> Value {

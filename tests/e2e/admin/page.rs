@@ -1,5 +1,8 @@
 //! The page at `/`, as Chromium shows it.
 
+use std::fs;
+use std::path::Path;
+
 use super::{Admin, TOKEN, talk};
 use crate::browser::Browser;
 use crate::client::{Client, handshake};
@@ -176,5 +179,120 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     shows(&["/one", "/two"]);
     for tunnel in &mut tunnels {
         talk(tunnel, b"as before");
+    }
+}
+
+/// Text that would be an element, a script or an end of one, where somebody takes it for HTML.
+const HOSTILE: &str = "<img/src=x/onerror=document.title='hacked'></script><b>\"'&amp;";
+
+#[test]
+fn hostile_text_of_clients_is_shown_as_it_is_and_is_never_html() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[]);
+    let target = format!("/{HOSTILE}");
+    let agent = format!("User-Agent: {HOSTILE}\r\n");
+    let mut tunnel = open_with(&application, &admin, &target, &agent, HOSTILE);
+    let browser = Browser::start();
+    open_page(&browser, &admin);
+    wait_until("the path is shown as it is", || paths(&browser) == [&*target]);
+    assert_eq!(rows(&browser)[0][2], HOSTILE);
+    let titles = browser
+        .value("[...document.querySelectorAll('#tunnel-rows [title]')].map(({ title }) => title)");
+    assert_eq!(titles, serde_json::json!([target, HOSTILE]));
+    click(&browser, "#tunnel-rows button");
+    let text = || shown(&browser, "detail-fields");
+    wait_until("the detail is shown", || text().contains(&format!("User agent{HOSTILE}")));
+    assert!(text().contains(&format!("RequestGET {target} HTTP/1.1")), "{}", text());
+    assert!(text().contains(&format!("Subprotocol{HOSTILE}")), "{}", text());
+    for (what, none) in [
+        ("document.querySelectorAll('img, b, script + script').length", 0.into()),
+        ("document.title", serde_json::json!("elbows")),
+        // The browser would refuse it, too.
+        (
+            "(() => { try { document.body.innerHTML = '<b>'; return 'taken'; } catch (fault) { return fault.name; } })()",
+            serde_json::json!("TypeError"),
+        ),
+    ] {
+        assert_eq!(browser.value(what), none, "{what}");
+    }
+    // What is searched for goes to the server as it is.
+    fill(&browser, "search", "onerror=document.title");
+    wait_until("it is found", || shown(&browser, "matched") == "1 tunnels are open");
+    talk(&mut tunnel, b"still here");
+}
+
+/// The rules that axe-core finds broken, each with what breaks it.
+fn broken_rules(browser: &Browser) -> Vec<String> {
+    let axe = "target/python/lib";
+    let axe = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(axe))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|python| {
+            python.join("site-packages/axe_selenium_python/node_modules/axe-core/axe.min.js")
+        })
+        .find(|path| path.exists())
+        .expect("axe-core, which `cargo xtask test` installs");
+    let script = fs::read_to_string(axe).unwrap()
+        + "; const done = arguments[arguments.length - 1];
+           axe.run(document).then(({ violations, passes }) => done({
+               passes: passes.length,
+               broken: violations.map(({ id, help, nodes }) => [id, help, ...nodes.map(({ html, any }) =>
+                   html.slice(0, 200) + ' ' + any.map(({ message }) => message).join('; '))].join(': ')),
+           }), (fault) => done({ broken: [String(fault)] }));";
+    let found = browser.run(&script, &[]);
+    assert!(
+        found["passes"].as_u64().is_none_or(|passes| passes > 10),
+        "it looked at nothing: {found}"
+    );
+    serde_json::from_value(found["broken"].clone()).unwrap()
+}
+
+#[test]
+fn page_is_readable_for_everybody_in_both_themes_and_on_a_phone() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[("DRAIN_DELAY", "60s")]);
+    let mut tunnels: Vec<_> = (0..5)
+        .map(|number| {
+            let target = format!("/a/path/that/is/as/long/as/they/often/are/rooms/{number}?...");
+            open_with(&application, &admin, &target, "User-Agent: agent\r\n", "chat")
+        })
+        .collect();
+    let (mut client, mut upstream) = tunnels.pop().unwrap();
+    client.send_close(1000);
+    upstream.expect_close(1000);
+    upstream.send_close(1000);
+    drop((client, upstream));
+    let browser = Browser::start();
+    open_page(&browser, &admin);
+    for theme in ["light", "dark"] {
+        browser.prefer(theme);
+        for (width, height) in [(1400, 900), (800, 600), (390, 844), (320, 640)] {
+            browser.resize(width, height);
+            let place = format!("{theme}, {width}");
+            let is_readable = |what: &str| {
+                assert_eq!(broken_rules(&browser), Vec::<String>::new(), "{what}, {place}");
+                let root = "document.documentElement";
+                let over = browser.value(&format!("{root}.scrollWidth - {root}.clientWidth"));
+                assert_eq!(over, 0, "{what} is wider than the window, {place}");
+            };
+            wait_until("the ends are told", || !shown(&browser, "ends").is_empty());
+            wait_until("the tunnels are told", || rows(&browser).len() == 4);
+            is_readable("the page");
+            click(&browser, "#tunnel-rows button");
+            wait_until("the detail", || shown(&browser, "detail-fields").contains("agent"));
+            is_readable("the detail");
+            click(&browser, "#detail-close");
+            click(&browser, "#closing-do");
+            wait_until("the fault", || shown(&browser, "closing-fault").contains("ADMIN_TOKEN"));
+            is_readable("the question");
+            click(&browser, "#closing-keep");
+            click(&browser, "#detail-back");
+        }
+    }
+    admin.elbows.drain();
+    wait_until("it is told that it drains", || shown(&browser, "status") == "draining");
+    for theme in ["light", "dark"] {
+        browser.prefer(theme);
+        assert_eq!(broken_rules(&browser), Vec::<String>::new(), "draining, {theme}");
     }
 }
