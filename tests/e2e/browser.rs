@@ -207,6 +207,19 @@ fn page_of_the_demo_is_live_and_knows_the_client() {
     let browser = Browser::start();
     browser.open(url);
     browser.sees_the_demo(|address| address.starts_with("203.0.113."));
+    // It links to the page of its elbows, as the terminal does.
+    let own_page = browser.value("document.getElementById('live').href");
+    let own_page = own_page.as_str().unwrap();
+    assert!(demo.output.wait_for("live page").contains(own_page), "{own_page}");
+    browser.open(own_page);
+    wait_until("elbows' page is live", || {
+        browser.value("document.getElementById('status').textContent") == "live"
+    });
+    // Those of the page before have ended, or do just now.
+    wait_until("they are counted", || {
+        let ends = browser.value("document.getElementById('ends').textContent");
+        ends.as_str().is_some_and(|ends| ends.contains("closed"))
+    });
 }
 
 #[test]

@@ -17,17 +17,17 @@ class Chart {
       value.append(number, make("small", name && " " + name));
       return { value, number };
     });
-    const caption = make("figcaption");
-    caption.append(make("strong", title), ...this.values.map(({ value }) => value));
-    this.most = make("p", "", { className: "soft" });
-    this.most.ariaHidden = "true";
-    this.picture = svg("svg", { viewBox: `0 0 ${SPAN} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+    const caption = make("figcaption"), heading = make("p");
+    this.most = make("span");
+    heading.append(make("span", title), this.most);
+    caption.append(heading, ...this.values.map(({ value }) => value));
+    // A little more, so that no line is cut in half.
+    const viewBox = `0 0 ${SPAN} ${HEIGHT + 1}`;
+    this.picture = svg("svg", { viewBox, preserveAspectRatio: "none", role: "img", class: "plot" });
     this.lines = names.map((_, at) => svg("path", { class: ["first", "second"][at] }));
     this.picture.append(svg("path", { class: "ground", d: `M0 ${HEIGHT}H${SPAN}` }), ...this.lines);
-    const plot = make("div", "", { className: "plot" });
-    plot.append(this.picture, this.most);
     this.figure = make("figure", "", { className: "card" });
-    this.figure.append(caption, plot);
+    this.figure.append(caption, this.picture);
     this.describe();
   }
 
@@ -58,7 +58,7 @@ class Chart {
       }
       path.setAttribute("d", d);
     });
-    show(this.most, known.length ? "▴ " + this.format(most) : "");
+    show(this.most, known.length ? "most " + this.format(most) : "");
     this.describe(known.length ? `from ${this.format(Math.min(...known))} to ${this.format(most)}` : "nothing yet");
   }
 

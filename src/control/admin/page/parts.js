@@ -38,10 +38,10 @@ const bytesEach = (number) => bytes(Math.round(number)) + "/s";
 // A time in seconds, by its two greatest units.
 function time(seconds) {
   const whole = Math.floor(seconds);
-  if (whole < 60) return whole + " s";
-  if (whole < 3600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
-  if (whole < 86400) return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
-  return Math.floor(whole / 86400) + " d " + Math.floor((whole % 86400) / 3600) + " h";
+  if (whole < 60) return whole + "s";
+  if (whole < 3600) return Math.floor(whole / 60) + "m " + (whole % 60) + "s";
+  if (whole < 86400) return Math.floor(whole / 3600) + "h " + Math.floor((whole % 3600) / 60) + "m";
+  return Math.floor(whole / 86400) + "d " + Math.floor((whole % 86400) / 3600) + "h";
 }
 
 function milliseconds(seconds) {

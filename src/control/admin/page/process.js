@@ -4,8 +4,8 @@
 const charts = {
   open: new Chart("Open tunnels", [""], count),
   turnover: new Chart("Tunnels a second", ["opened", "ended"], each),
-  messages: new Chart("Messages a second", ["from clients", "from the application"], each),
-  payload: new Chart("Payload a second", ["from clients", "from the application"], bytesEach),
+  messages: new Chart("Messages a second", ["from clients", "from upstream"], each),
+  payload: new Chart("Payload a second", ["from clients", "from upstream"], bytesEach),
 };
 byId("charts").append(...Object.values(charts).map(({ figure }) => figure));
 
@@ -66,8 +66,8 @@ function showDrain({ draining, tunnels_open: open, drain }) {
 const CODES = {
   1000: "normal", 1001: "going away", 1002: "protocol error", 1003: "unsupported data", 1005: "none given",
   1007: "invalid data", 1008: "policy", 1009: "too big", 1010: "extension missing", 1011: "internal error",
-  1012: "service restarts", 1013: "try again later", 1014: "bad gateway", "3xxx": "of frameworks",
-  "4xxx": "of applications",
+  1012: "service restarts", 1013: "try again later", 1014: "bad gateway", "3xxx": "framework's",
+  "4xxx": "application's",
 };
 const nameOf = (code) => (CODES[code] ? code + " " + CODES[code] : code);
 
