@@ -31,6 +31,7 @@ function bytes(number) {
   return number.toFixed(number < 99.95 ? 1 : 0) + " " + ["KiB", "MiB", "GiB", "TiB", "PiB"][unit];
 }
 
+const tunnelsOf = (number) => (number === 1 ? "1 tunnel" : count(number) + " tunnels");
 const small = (number) => (number > 0 && number < 9.95 ? number.toFixed(1) : count(Math.round(number)));
 const each = (number) => small(number) + "/s";
 const bytesEach = (number) => bytes(Math.round(number)) + "/s";

@@ -43,8 +43,8 @@ function showProcess(summary) {
     bytes(summary.resident_memory_bytes) + " of memory",
     count(summary.open_fds) + (summary.max_fds ? " of " + count(summary.max_fds) : "") + " descriptors",
   ];
-  if (summary.handed_in) parts.push(count(summary.handed_in) + " tunnels taken over");
-  if (summary.handed_out) parts.push(count(summary.handed_out) + " tunnels handed over");
+  if (summary.handed_in) parts.push(tunnelsOf(summary.handed_in) + " taken over");
+  if (summary.handed_out) parts.push(tunnelsOf(summary.handed_out) + " handed over");
   show(byId("process"), parts.join(" · "));
 }
 

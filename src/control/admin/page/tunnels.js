@@ -131,7 +131,7 @@ function showTunnels({ tunnels, matched, open, next }) {
   table.next = next;
   showRows(tunnels);
   const page = table.cursors.length, pages = Math.max(page, Math.ceil(matched / PAGE));
-  const all = open === 1 ? "1 tunnel" : count(open) + " tunnels";
+  const all = tunnelsOf(open);
   const which = matched === open ? all : `${count(matched)} of ${all}`;
   show(byId("matched"), which + (pages > 1 ? `; page ${count(page)} of ${count(pages)}` : ""));
   byId("first").disabled = byId("previous").disabled = page === 1;
