@@ -9,6 +9,7 @@ mod hostile;
 mod memory;
 mod messages;
 mod micro;
+mod observed;
 mod requests;
 mod scanning;
 mod tunnels;
@@ -66,6 +67,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::timed("push", false, messages::push),
     Case::counted("idle", true, memory::idle),
     Case::counted("kept", true, memory::kept),
+    Case::counted("observed", true, observed::run),
     Case::timed("flood", true, beside::flood),
     Case::timed("hostile-frames", true, beside::hostile_frames),
     Case::counted("instructions", true, counts::instructions),

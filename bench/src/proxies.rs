@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) drain_period: Duration,
     /// It is replaced while it serves.
     pub(crate) replacement: Option<Replacement>,
+    /// elbows' admin port.
+    pub(crate) admin: Option<SocketAddr>,
     /// Further settings of elbows.
     pub(crate) more: &'static [(&'static str, &'static str)],
 }
@@ -61,6 +63,7 @@ impl Setup {
         ping_interval: Duration::from_secs(50),
         drain_period: Duration::ZERO,
         replacement: None,
+        admin: None,
         more: &[],
     };
 }

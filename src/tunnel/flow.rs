@@ -1,10 +1,11 @@
 //! One direction of a tunnel: a source, a sink, and the bytes that wait between them.
 //!
-//! This file is the data; `ends` is what it needs of its two ends, `pass` moves bytes from the source to the
-//! sink, and `frames` follows them and puts in what is ours.
+//! This file is the data; `ends` is what it needs of its two ends, `message` is the shortest way from the source to the
+//! sink, `pass` every other one, and `frames` follows them and puts in what is ours.
 
 mod ends;
 mod frames;
+mod message;
 mod pass;
 
 use super::waiting::Waiting;
@@ -15,6 +16,7 @@ use crate::websocket::scanner::Scanner;
 pub(crate) use ends::ByHand;
 pub(crate) use ends::{Bulk, Carried, EndWrite, Readiness, Stop};
 pub(crate) use frames::{Context, put_in, scan_early};
+pub(crate) use message::Begun;
 pub(crate) use pass::{READ_BUFFER, pass};
 
 /// One direction of a tunnel.

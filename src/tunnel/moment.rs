@@ -8,7 +8,7 @@
 use std::io::Read;
 
 use super::close_handshake::CloseHandshake;
-use super::flow::{self, Bulk, Context, EndWrite, Flow, Passage, Readiness, Stop};
+use super::flow::{self, Begun, Bulk, Context, EndWrite, Flow, Passage, Readiness, Stop};
 use super::rules::Rulebook;
 use super::times::{Leave, Mark};
 use super::{Pair, Peer, Sink, Source, State};
@@ -130,7 +130,49 @@ impl Moment<'_> {
     }
 
     /// Moves what can be moved, both ways.
+    #[inline]
     pub(crate) fn turn(&mut self, transports: &impl Transports, buffer: &mut [u8]) -> Next {
+        // Mostly one side has sent one small message, and nothing else is to be done.
+        let passed = if self.local.ready.client.readable {
+            self.pass_message(Peer::Client, transports, buffer)
+        } else {
+            self.pass_message(Peer::Upstream, transports, buffer)
+        };
+        match passed {
+            Ok(()) => Next::Wait,
+            Err(begun) => self.turn_both(begun, transports, buffer),
+        }
+    }
+
+    /// Passes what `source` sends, where it is one small message and nothing else is to be done.
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // Once for each side, which is known then.
+    fn pass_message(
+        &mut self,
+        source: Peer,
+        transports: &impl Transports,
+        buffer: &mut [u8],
+    ) -> Result<(), Option<(Peer, Begun)>> {
+        let Self { state, local, rules, now: _ } = self;
+        let (from, to) = local.ready.split(source);
+        let (flow, back) = state.flows.split(source);
+        let is_open = matches!(state.close_handshake, CloseHandshake::Open { .. });
+        if !(is_open && back.is_quiet(*to) && flow.may_pass_message(*from, *to)) {
+            return Err(None);
+        }
+        let (read, write) = (transports.of(source), transports.of(source.other()));
+        flow.pass_message(read, from, write, to, buffer, &rules.frames)
+            .map_err(|begun| Some((source, begun)))
+    }
+
+    /// [`Self::turn`], whatever there is to do.
+    #[inline(never)]
+    fn turn_both(
+        &mut self,
+        mut begun: Option<(Peer, Begun)>,
+        transports: &impl Transports,
+        buffer: &mut [u8],
+    ) -> Next {
         loop {
             let is_ending = !matches!(self.state.close_handshake, CloseHandshake::Open { .. });
             if is_ending {
@@ -138,8 +180,11 @@ impl Moment<'_> {
                 let flows = &mut self.state.flows;
                 flows.client.ends_behind_close |= flows.upstream.passage == Passage::Discard;
             }
-            let forth = self.pass(Peer::Client, transports, buffer);
-            let back = self.pass(Peer::Upstream, transports, buffer);
+            let mut pass = |source| {
+                let begun = begun.take_if(|(of, _)| *of == source).map(|(_, begun)| begun);
+                self.pass(source, begun, transports, buffer)
+            };
+            let (forth, back) = (pass(Peer::Client), pass(Peer::Upstream));
             if is_ending {
                 if self.see_answer() {
                     continue;
@@ -162,23 +207,26 @@ impl Moment<'_> {
     }
 
     /// Passes what `source` sends.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // Once for each side, which is known then.
-    fn pass(&mut self, source: Peer, transports: &impl Transports, buffer: &mut [u8]) -> Stop {
+    fn pass(
+        &mut self,
+        source: Peer,
+        begun: Option<Begun>,
+        transports: &impl Transports,
+        buffer: &mut [u8],
+    ) -> Stop {
         let Self { state, local, rules, now } = self;
         let Local { ready, rearm } = &mut **local;
         let (from, to) = ready.split(source);
         let bulk = &mut transports.bulk(source);
-        let (flow, context) = state.flow(source, rules, *now, rearm, Some(bulk));
+        let (flow, mut context) = state.flow(source, rules, *now, rearm, Some(bulk));
         let (read, write) = (transports.of(source), transports.of(source.other()));
-        flow::pass(flow, read, from, write, to, buffer, &rules.frames, context)
+        flow::pass(begun, flow, read, from, write, to, buffer, &mut context)
     }
 
     /// The flow from `source`, and what it has to know.
     pub(super) fn flow(&mut self, source: Peer) -> (&mut Flow, Context<'_>) {
         let rearm = &mut self.local.rearm;
-        let (flow, context) = self.state.flow(source, self.rules, self.now, rearm, None);
-        (flow, context())
+        self.state.flow(source, self.rules, self.now, rearm, None)
     }
 
     /// Takes over what the direction from `source` found out. Whether that gives something to do.

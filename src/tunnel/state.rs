@@ -173,10 +173,7 @@ impl State {
         }
     }
 
-    /// The flow from `source`, and what makes all that it has to know, once that is asked for: the path of
-    /// most messages needs none of it.
-    #[inline(always)]
-    #[allow(clippy::inline_always)] // Each message passes here.
+    /// The flow from `source`, and what it has to know.
     pub(super) fn flow<'s>(
         &'s mut self,
         source: Peer,
@@ -184,15 +181,14 @@ impl State {
         now: Now,
         rearm: &'s mut bool,
         bulk: Option<&'s mut dyn Bulk>,
-    ) -> (&'s mut Flow, impl FnOnce() -> Context<'s>) {
+    ) -> (&'s mut Flow, Context<'s>) {
         let Self { flows, client_alive, upstream_alive, close, secret, .. } = self;
-        let context = move || {
-            let upstream = upstream_alive.as_deref_mut();
-            let alive = Pair { client: Some(client_alive), upstream };
-            let (source_alive, sink_alive) = alive.into_split(source);
-            let secret = secret.unwrap_or_default();
-            Context { rules, now, secret, source, source_alive, sink_alive, close, rearm, bulk }
-        };
+        let upstream = upstream_alive.as_deref_mut();
+        let alive = Pair { client: Some(client_alive), upstream };
+        let (source_alive, sink_alive) = alive.into_split(source);
+        let secret = secret.unwrap_or_default();
+        let context =
+            Context { rules, now, secret, source, source_alive, sink_alive, close, rearm, bulk };
         (&mut flows[source], context)
     }
 

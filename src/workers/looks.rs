@@ -1,9 +1,8 @@
 //! What control asks of workers beside orders: what passed, which tunnels there are, one of them, and its end.
 //!
 //! A worker goes over its tunnels in parts, one in a round: the messages of its other tunnels wait for one part at most
-//! ([`PLACES`], [`VIEWS`]), whoever asks and however many there are.
+//! ([`PLACES`](crate::admin::listing::PLACES)), whoever asks and however many there are.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -11,17 +10,11 @@ use tokio::time::timeout;
 
 use super::{Order, Workers};
 use crate::admin::close::Close;
+use crate::admin::listing::{Listed, Listing, Part, Question};
 use crate::admin::query::Query;
-use crate::admin::sorting::{Place, Sorting};
 use crate::admin::view::{Id, View};
 use crate::metrics::traffic::Traffic;
 use crate::metrics::worker::WorkerMetrics;
-
-/// Places that are gone over in one round: some 100 microseconds, most of them for memory that is in no cache.
-pub(super) const PLACES: usize = 1_024;
-
-/// Tunnels that are written down in one round: about as long.
-pub(super) const VIEWS: usize = 128;
 
 /// How long a worker has to answer. Its rounds take a millisecond at most, so that one that needs longer is stuck.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -41,7 +34,10 @@ pub(super) enum Look {
         answer: oneshot::Sender<Option<Traffic>>,
     },
     /// Looks at tunnels from a place on.
-    Tunnels(TunnelsLook),
+    Tunnels {
+        question: Question,
+        answer: oneshot::Sender<Part>,
+    },
     /// Whether it is there.
     IsThere(oneshot::Sender<()>),
     Tunnel {
@@ -55,25 +51,6 @@ pub(super) enum Look {
     },
 }
 
-pub(super) struct TunnelsLook {
-    pub(super) worker: usize,
-    pub(super) from: usize,
-    pub(super) query: Arc<Query>,
-    /// Those behind this one are not needed: there are enough before it.
-    pub(super) last: Option<Place>,
-    pub(super) answer: oneshot::Sender<Part>,
-}
-
-/// A part of the tunnels of one worker.
-#[derive(Default)]
-pub(super) struct Part {
-    pub(super) views: Vec<(Place, View)>,
-    /// Tunnels that met what was asked.
-    pub(super) matched: usize,
-    /// Where the next part begins, if there is one.
-    pub(super) next: Option<usize>,
-}
-
 /// What became of an order to close a tunnel that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
@@ -81,16 +58,6 @@ pub(crate) enum Closed {
     Begun,
     /// Its end was under way before.
     Already,
-}
-
-/// Tunnels, in order.
-#[derive(Debug, Default)]
-pub(crate) struct Listed {
-    pub(crate) views: Vec<View>,
-    /// The last one of them, where more come behind it.
-    pub(crate) last: Option<Place>,
-    /// How many meet what was asked; not known where the list ended before all were looked at.
-    pub(crate) matched: Option<usize>,
 }
 
 impl Workers {
@@ -148,37 +115,12 @@ impl Workers {
 
     /// Tunnels that meet a query, as many as it wants.
     pub(crate) async fn tunnels(&self, query: Query) -> Result<Listed, NoAnswer> {
-        let query = Arc::new(query);
-        let behind = query.behind.as_ref().map(|place| place.id);
-        let (first, key) = match behind {
-            Some(id) if query.sorting.is_by_place() => (id.worker, id.key.saturating_add(1)),
-            _ => (0, 0),
-        };
-        let mut found = Vec::new();
-        let mut matched = 0;
-        for worker in first..self.count() {
-            let mut from = Some(if worker == first { key } else { 0 });
-            while let Some(place) = from {
-                let last = (found.len() > query.limit)
-                    .then(|| found.last())
-                    .flatten()
-                    .map(|(place, _): &(Place, View)| place.clone());
-                let part = self
-                    .ask(worker, |answer| {
-                        let query = Arc::clone(&query);
-                        Look::Tunnels(TunnelsLook { worker, from: place, query, last, answer })
-                    })
-                    .await?;
-                from = part.next;
-                matched += part.matched;
-                keep_first(&mut found, part.views, query.sorting, query.limit + 1);
-                if query.sorting.is_by_place() && found.len() > query.limit {
-                    return Ok(listed(found, query.limit, None));
-                }
-            }
+        let mut listing = Listing::new(query, self.count());
+        while let Some(question) = listing.question() {
+            let worker = question.worker;
+            listing.take(self.ask(worker, |answer| Look::Tunnels { question, answer }).await?);
         }
-        let is_all = !query.sorting.is_by_place() || query.behind.is_none();
-        Ok(listed(found, query.limit, is_all.then_some(matched)))
+        Ok(listing.end())
     }
 
     /// The tunnel with this id, if it is there.
@@ -196,24 +138,4 @@ impl Workers {
         }
         self.ask(id.worker, |answer| Look::Close { id, close, answer }).await
     }
-}
-
-/// Adds tunnels to those that were found, and keeps the first ones, in order.
-fn keep_first(
-    found: &mut Vec<(Place, View)>,
-    more: Vec<(Place, View)>,
-    sorting: Sorting,
-    most: usize,
-) {
-    found.extend(more);
-    found.sort_by(|(one, _), (other, _)| sorting.compare(one, other));
-    found.truncate(most);
-}
-
-/// One more was looked for than is wanted: where it is there, the list goes on.
-fn listed(mut found: Vec<(Place, View)>, limit: usize, matched: Option<usize>) -> Listed {
-    let goes_on = found.len() > limit;
-    found.truncate(limit);
-    let last = found.last().filter(|_| goes_on).map(|(place, _)| place.clone());
-    Listed { views: found.into_iter().map(|(_, view)| view).collect(), last, matched }
 }

@@ -12,7 +12,7 @@ use crate::proxies::{Proxy, Setup};
 use crate::report::{Cell, Chart, Goal, Group, Section, Table};
 
 /// Connections, or handshakes at a time.
-const CONNECTIONS: usize = 20;
+pub(super) const CONNECTIONS: usize = 20;
 
 /// What is counted less often than this belongs to the clock and not to the work.
 const SELDOM: f64 = 0.005;
@@ -34,7 +34,17 @@ impl Unit {
         }
     }
 
-    fn work(self) -> Work {
+    /// So many are done in the short run and in the long one.
+    pub(super) const fn counts(self, bench: &Bench) -> (u64, u64) {
+        match (self, bench.is_quick) {
+            (Self::RoundTrip | Self::Request, false) => (2_000, 12_000),
+            (Self::RoundTrip | Self::Request, true) => (200, 400),
+            (Self::Handshake, false) => (200, 1_200),
+            (Self::Handshake, true) => (20, 60),
+        }
+    }
+
+    pub(super) fn work(self) -> Work {
         match self {
             Self::RoundTrip => Work::Echo { size: 64, protocol: WEBSOCKET.to_owned() },
             Self::Handshake => Work::Handshakes,
@@ -175,12 +185,7 @@ pub(super) fn one_more(
     proxy: Proxy,
     unit: Unit,
 ) -> Fallible<Counts> {
-    let (short, long) = match (unit, bench.is_quick) {
-        (Unit::RoundTrip | Unit::Request, false) => (2_000, 12_000),
-        (Unit::RoundTrip | Unit::Request, true) => (200, 400),
-        (Unit::Handshake, false) => (200, 1_200),
-        (Unit::Handshake, true) => (20, 60),
-    };
+    let (short, long) = unit.counts(bench);
     let run = |count| -> Fallible<Counts> {
         let cores = &bench.rig.cores.proxy;
         let mut stage = bench.rig.stage_on(cores, proxy, &Setup::default(), Some(counter))?;

@@ -111,7 +111,7 @@ fn held(bench: &Bench, name: &str, work: &Work, each: &str) -> Fallible<Table> {
 }
 
 /// PSS, when it has come to rest.
-fn still(bench: &Bench, stage: &mut Stage<'_>) -> Fallible<f64> {
+pub(super) fn still(bench: &Bench, stage: &mut Stage<'_>) -> Fallible<f64> {
     let start = Instant::now();
     let mut last = (read(memory::pss(stage.pid()))?, start);
     let rest = if bench.is_quick { STILL / 10 } else { STILL };

@@ -38,6 +38,7 @@ pub(super) fn settings(
         ("DRAIN_DELAY", "0s".to_owned()),
         ("DRAIN_PERIOD", format!("{}ms", setup.drain_period.as_millis())),
     ];
+    settings.extend(setup.admin.map(|address| ("ADMIN_LISTEN_ON", address.to_string())));
     settings.extend(setup.more.iter().map(|(name, value)| (*name, (*value).to_owned())));
     settings
 }

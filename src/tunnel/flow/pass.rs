@@ -9,9 +9,10 @@ use std::io::{self, Read, Write};
 
 use super::ends::{Bulk, Carried, EndWrite, Readiness, Stop};
 use super::frames::{Context, pass_frames, put_own_frame};
+use super::message::Begun;
 use super::{Flow, Passage, Sink, Source};
 use crate::websocket::frame::MAX_HEAD;
-use crate::websocket::scanner::{MAX_KEPT, Rules};
+use crate::websocket::scanner::MAX_KEPT;
 
 /// Bytes that one read takes at most, and that can wait in one direction at most, apart from those
 /// that were there when the tunnel opened. One buffer of this size serves all tunnels of a thread.
@@ -37,7 +38,7 @@ const DENSE: u32 = 128;
 const SPARSE: usize = 32;
 
 /// From so many bytes of payload on that are still to come of a frame, they pass without a look at them.
-const LARGE_PAYLOAD: u64 = if cfg!(any(test, fuzzing)) { 16 } else { 32 * 1024 };
+pub(super) const LARGE_PAYLOAD: u64 = if cfg!(any(test, fuzzing)) { 16 } else { 32 * 1024 };
 
 /// Whether [`pass`] has anything to do. Of the two directions of a tunnel mostly one has.
 pub(crate) fn can_pass(flow: &Flow, from: Readiness, to: Readiness) -> bool {
@@ -56,55 +57,26 @@ pub(crate) fn can_pass(flow: &Flow, from: Readiness, to: Readiness) -> bool {
 /// Moves what can be moved, for one turn.
 ///
 /// What the sink does not take is kept in `flow.waiting`, and nothing is read before that is gone.
-/// After a fault the caller is told once, and the state says the same.
-///
-/// The common case is here, to be inlined: one small message, or bytes without frames, in one read
-/// and one write. It needs no `context`, which is only made for everything else.
-#[inline(always)]
-#[allow(clippy::inline_always)] // Each message passes here, once for each side, which is known then.
+/// After a fault the caller is told once, and the state says the same. `begun` is where
+/// [`Flow::pass_message`] was before.
 #[allow(clippy::too_many_arguments)] // Two ends, each with what is known of it.
-pub(crate) fn pass<'w>(
+pub(crate) fn pass(
+    begun: Option<Begun>,
     flow: &mut Flow,
-    mut source: impl Read,
+    source: impl Read,
     from: &mut Readiness,
-    mut sink: impl EndWrite,
+    sink: impl EndWrite,
     to: &mut Readiness,
     buffer: &mut [u8],
-    rules: &Rules,
-    context: impl FnOnce() -> Context<'w>,
+    context: &mut Context<'_>,
 ) -> Stop {
-    let is_plain = flow.passage == Passage::Open
-        && flow.waiting.is_empty()
-        && flow.source == Source::Open
-        && flow.sink == Sink::Open
-        && to.writable
-        && from.readable
-        && !from.read_on
-        && !from.is_dense
-        && !flow.is_bulk
-        && (flow.scanner.payload_left() < LARGE_PAYLOAD || !flow.scanner.is_on());
-    if !is_plain {
-        if !can_pass(flow, *from, *to) {
-            return Stop::Waits;
-        }
-        let source = ReadOnce { first: None, source };
-        return pass_all(flow, source, from, sink, to, buffer, &mut context());
-    }
-    let room = behind_room(buffer);
-    let first = source.read(room);
-    if let Ok(taken @ 1..) = first
-        && let Some(bytes) = room.get(..taken)
-        && taken < room.len()
-        && (flow.scanner.is_one_message(bytes, rules) || !flow.scanner.is_on())
-    {
-        from.readable = false;
-        return match write_or_wait(flow, &mut sink, bytes, to) {
-            Ok(()) => Stop::Waits,
-            Err(stop) => stop,
-        };
-    }
-    let source = ReadOnce { first: Some(first), source };
-    pass_all(flow, source, from, sink, to, buffer, &mut context())
+    let first = match begun {
+        Some(Begun::Stopped(stop)) => return stop,
+        Some(Begun::Read(read)) => Some(read),
+        None if can_pass(flow, *from, *to) => None,
+        None => return Stop::Waits,
+    };
+    pass_all(flow, ReadOnce { first, source }, from, sink, to, buffer, context)
 }
 
 /// A source that was read from once: the bytes are in the buffer.
@@ -370,7 +342,8 @@ fn discard(
     Stop::TurnOver
 }
 
-fn behind_room(buffer: &mut [u8]) -> &mut [u8] {
+#[inline]
+pub(super) fn behind_room(buffer: &mut [u8]) -> &mut [u8] {
     buffer.get_mut(MAX_KEPT..).unwrap_or_default()
 }
 

@@ -1,13 +1,12 @@
 //! A worker answers what control asks of its tunnels, a part of them in a round.
 
-use std::cmp::Ordering;
 use std::time::Instant;
 
 use super::{Slot, Worker, guarded};
-use crate::admin::sorting::Place;
+use crate::admin::listing::PLACES;
 use crate::admin::view::{Id, Moment, View};
 use crate::metrics::traffic::Traffic;
-use crate::workers::looks::{Closed, Look, PLACES, Part, TunnelsLook, VIEWS};
+use crate::workers::looks::{Closed, Look};
 
 impl Worker {
     /// Answers a question. Nobody may be waiting any more.
@@ -17,9 +16,12 @@ impl Worker {
                 let _ = answer.send(());
             }
             Look::Traffic { begins, answer } => drop(answer.send(self.add_up(begins))),
-            Look::Tunnels(look) => {
-                let part = self.part(&look);
-                drop(look.answer.send(part));
+            Look::Tunnels { question, answer } => {
+                let tunnel = |key| {
+                    let slot: &Slot = self.slots.get(key)?;
+                    Some((&slot.tunnel.state, slot.is_closing()))
+                };
+                drop(answer.send(question.answer(self.reach, tunnel, self.moment())));
             }
             Look::Tunnel { id, answer } => {
                 let at = self.moment();
@@ -59,41 +61,6 @@ impl Worker {
             self.ledger.look(slot.map(|slot| Traffic::of(&slot.tunnel.state)));
         }
         None
-    }
-
-    /// Looks at a part of the tunnels.
-    fn part(&self, look: &TunnelsLook) -> Part {
-        let TunnelsLook { worker, from, query, last, .. } = look;
-        let at = self.moment();
-        let sorting = query.sorting;
-        let mut part = Part::default();
-        let end = from.saturating_add(PLACES).min(self.reach);
-        for key in *from..end {
-            let Some(slot) = self.slots.get(key) else { continue };
-            let state = &slot.tunnel.state;
-            let is_closing = slot.is_closing();
-            if !query.is_met(state, is_closing, at) {
-                continue;
-            }
-            part.matched += 1;
-            let id = Id { worker: *worker, key, name: state.name() };
-            let place = Place { value: sorting.value(state, is_closing, at), id };
-            let is_behind = query
-                .behind
-                .as_ref()
-                .is_none_or(|behind| sorting.compare(behind, &place) == Ordering::Less);
-            let is_needed =
-                last.as_ref().is_none_or(|last| sorting.compare(&place, last) == Ordering::Less);
-            if is_behind && is_needed {
-                part.views.push((place, View::of(id, state, is_closing, at)));
-                if part.views.len() >= VIEWS {
-                    part.next = Some(key + 1);
-                    return part;
-                }
-            }
-        }
-        part.next = (end < self.reach).then_some(end);
-        part
     }
 
     /// Closes a tunnel.

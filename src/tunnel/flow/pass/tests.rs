@@ -228,30 +228,29 @@ impl<'w> Run<'w> {
         let passed = self.flow.passed;
         let mut buffer = [0xff; MAX_KEPT + BUFFER];
         let rulebook = Rulebook::new(&Options::default());
-        let rules = &rulebook;
-        let (close, rearm) = (&mut None, &mut false);
         let mut way = self.world;
-        let bulk = &mut way;
-        let stop = pass(
-            &mut self.flow,
-            self.world,
-            &mut self.from,
-            self.world,
-            &mut self.to,
-            &mut buffer,
-            &rulebook.frames,
-            move || Context {
-                rules,
-                now: Now { tick: 0, stamp: Stamp(0) },
-                secret: Secret::default(),
-                source: Peer::Client,
-                source_alive: None,
-                sink_alive: None,
-                close,
-                rearm,
-                bulk: Some(bulk),
-            },
-        );
+        let mut context = Context {
+            rules: &rulebook,
+            now: Now { tick: 0, stamp: Stamp(0) },
+            secret: Secret::default(),
+            source: Peer::Client,
+            source_alive: None,
+            sink_alive: None,
+            close: &mut None,
+            rearm: &mut false,
+            bulk: Some(&mut way),
+        };
+        let Self { world, flow, from, to, .. } = self;
+        let begun = flow
+            .may_pass_message(*from, *to)
+            .then(|| flow.pass_message(*world, from, *world, to, &mut buffer, &rulebook.frames));
+        let stop = match begun {
+            Some(Ok(())) => Stop::Waits,
+            begun => {
+                let begun = begun.and_then(Result::err);
+                pass(begun, flow, *world, from, *world, to, &mut buffer, &mut context)
+            }
+        };
         if stop == Stop::Waits {
             let (flow, from, to) = (&self.flow, self.from, self.to);
             assert!(flow.is_over() || !can_pass(flow, from, to), "work is left");
