@@ -60,7 +60,8 @@ function showDrain({ draining, tunnels_open: open, drain }) {
   progress.value = ended;
   const of = `${count(ended)} of ${count(drainOf)} tunnels have ended`;
   const how = `${count(answered)} answered their Close, ${count(unanswered)} did not in time, ${count(cut)} were cut`;
-  show(byId("drain-text"), `${of}: ${how}.`);
+  const others = ended - answered - unanswered - cut;
+  show(byId("drain-text"), `${of}: ${how}${others > 0 ? `, ${count(others)} ended otherwise` : ""}.`);
 }
 
 const CODES = {
