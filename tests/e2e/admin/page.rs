@@ -183,9 +183,20 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     fill(&browser, "search", "");
     click(&browser, "[data-by=path] button");
     shows(&["/one", "/two"]);
+    // A page that is paused stays as it is, although it is told more. What was typed is asked for by now.
+    wait_until("a rate is told", || rows(&browser)[0][6].ends_with("/s"));
+    click(&browser, "#pause");
+    let page = || (rows(&browser), shown(&browser, "process"));
+    let paused = page();
     for tunnel in &mut tunnels {
         talk(tunnel, b"as before");
     }
+    let uptime = || browser.value("before.uptime").as_f64().unwrap();
+    let told = uptime();
+    wait_until("it was told more", || uptime() > told + 4.0);
+    assert_eq!(page(), paused);
+    click(&browser, "#pause");
+    wait_until("it goes on", || rows(&browser).iter().all(|cells| cells[6].starts_with('1')));
 }
 
 /// Text that would be an element, a script or an end of one, where somebody takes it for HTML.

@@ -55,7 +55,7 @@ async function lookAtTunnel(id) {
     if (!isStill() || !detail.last) {
       const tunnel = await ask("/api/tunnels/" + encodeURIComponent(id));
       if (detail.id !== id) return;
-      showTunnel(tunnel);
+      if (!isStill() || !detail.last) showTunnel(tunnel);
     }
   } catch (error) {
     if (detail.id !== id) return;

@@ -116,8 +116,11 @@ async function lookAtTunnels(isAsked = false) {
   try {
     const answer = await ask("/api/tunnels?" + query, { signal: AbortSignal.any([table.stop.signal, AbortSignal.timeout(10_000)]) });
     if (look !== table.look) return;
-    show(byId("tunnels-fault"), "");
-    showTunnels(answer);
+    // It may have been paused meanwhile.
+    if (isAsked || !isStill()) {
+      show(byId("tunnels-fault"), "");
+      showTunnels(answer);
+    }
   } catch (error) {
     if (look !== table.look) return;
     // Whoever does not answer at all is told of above.
