@@ -42,7 +42,7 @@ use crate::workers;
 pub use self::activation::{Activation, ActivationError};
 pub use self::admin::check_admin;
 pub use self::handoff::ArriveError;
-pub use self::listeners::{BindError, Listeners};
+pub use self::listeners::{AdminListener, BindError, Listeners};
 
 /// How long tunnels whose client did not answer its Close, 0.2 s of it for a Close into a message that did
 /// not end, have to tell the application: with the defaults, 9.3 s in all, under the 10 s of `docker stop`.

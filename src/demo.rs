@@ -4,38 +4,37 @@
 //! knows nothing of elbows: it is given this function.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use elbows::access_log::AccessLog;
-use elbows::config::{AccessLogFormat, Config};
-use elbows::control::{self, Listeners, Order, Start};
+use elbows::config::{AccessLogFormat, AdminListenOn, AdminToken, Config};
+use elbows::control::{self, AdminListener, Listeners, Order, Start};
 use elbows::notify::Notify;
-use elbows_demo::Stop;
+use elbows_demo::{Front, Stop};
 use tokio::sync::mpsc;
 
-/// Serves `listener` in front of `application` until it is told to stop.
+/// Serves the listener of `front` in front of its application, and the admin port, until it is told to stop.
 ///
 /// The defaults hold but for the drain: nobody looks at the health of a demo, and the application has
 /// ended its WebSockets by then.
 ///
 /// # Errors
 /// The server could not be started.
-pub(crate) async fn front(
-    listener: TcpListener,
-    application: SocketAddr,
-    mut stop: Stop,
-) -> io::Result<()> {
+pub(crate) async fn front(front: Front, mut stop: Stop) -> io::Result<()> {
+    let Front { listener, application, admin, token } = front;
     let host = application.ip().to_string();
     let config = Config {
         access_log: AccessLogFormat::Off,
+        admin_listen_on: Some(AdminListenOn::Tcp(admin.local_addr()?)),
+        admin_token: Some(AdminToken::new(&token)),
         drain_delay: Duration::ZERO,
         drain_period: Duration::from_secs(1),
         ..Config::for_destination(listener.local_addr()?, &host, application.port())
     };
     let (access_log, _) = AccessLog::start(&config, io::sink())?;
     let (orders, told) = mpsc::channel(1);
-    let listeners = Listeners { main: listener, health: None, admin: None, handoff: None };
+    let admin = Some(AdminListener::Tcp(admin));
+    let listeners = Listeners { main: listener, health: None, admin, handoff: None };
     let stopping = async {
         stop.asked().await;
         // An error means that the server has ended by itself.

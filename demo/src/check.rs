@@ -22,7 +22,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::application::WhoAmI;
-use super::{Place, Stage, Stop, say};
+use super::{Front, Place, Stage, Stop, say};
 
 /// How long the whole check may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -56,7 +56,7 @@ pub enum Fault {
 /// each, and ends everything. Takes ten seconds at most, and as long again as the parts need to end.
 pub async fn run<F, R>(front: F) -> Result<(), Fault>
 where
-    F: FnOnce(std::net::TcpListener, SocketAddr, Stop) -> R,
+    F: FnOnce(Front, Stop) -> R,
     R: Future<Output = io::Result<()>>,
 {
     let started = Instant::now();

@@ -13,6 +13,7 @@ pub mod check;
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -81,12 +82,11 @@ pub enum Fault {
 
 /// Runs `elbows demo` until SIGINT or SIGTERM, or with `--check` until the check is done.
 ///
-/// `front` is elbows: it serves the listener (non-blocking, already bound), passes requests to the
-/// application's address, and returns after [`Stop::asked`]. If it takes longer than 3 s from then,
-/// it is dropped. A second signal ends everything at once.
+/// `front` is elbows: it does what [`Front`] says, and returns after [`Stop::asked`]. If it takes
+/// longer than 3 s from then, it is dropped. A second signal ends everything at once.
 pub async fn run<F, R>(options: Options, front: F) -> Result<(), Fault>
 where
-    F: FnOnce(std::net::TcpListener, SocketAddr, Stop) -> R,
+    F: FnOnce(Front, Stop) -> R,
     R: Future<Output = io::Result<()>>,
 {
     if options.check {
@@ -116,14 +116,26 @@ where
     }
 }
 
-/// The demo with its three listeners bound, and nothing running yet. Whoever connects from now on
+/// What elbows has to do. Both listeners are bound, and non-blocking.
+#[derive(Debug)]
+pub struct Front {
+    /// Where requests come.
+    pub listener: std::net::TcpListener,
+    /// Where they go.
+    pub application: SocketAddr,
+    /// Where its own page is served, to this machine alone.
+    pub admin: std::net::TcpListener,
+    /// What whoever closes a tunnel on that page has to know.
+    pub token: String,
+}
+
+/// The demo with its four listeners bound, and nothing running yet. Whoever connects from now on
 /// is served once [`Stage::run`] is polled.
 #[derive(Debug)]
 pub struct Stage {
     balancer: TcpListener,
-    elbows: std::net::TcpListener,
+    front: Front,
     application: TcpListener,
-    application_address: SocketAddr,
     scene: Scene,
     moved_from: Option<SocketAddr>,
 }
@@ -135,12 +147,14 @@ pub struct Scene {
     pub balancer: SocketAddr,
     /// Where elbows listens.
     pub elbows: SocketAddr,
+    /// Where elbows shows what it sees.
+    pub admin: SocketAddr,
     /// The client address that the stand-in writes into its PROXY headers.
     pub pretended: IpAddr,
 }
 
 impl Stage {
-    /// Binds all three. Without `listen`, it is 127.0.0.1:8080, or a free port if that one is
+    /// Binds all four. Without `listen`, it is 127.0.0.1:8080, or a free port if that one is
     /// taken; a `listen` that is taken is a fault.
     pub async fn open(listen: Option<Place>) -> Result<Self, Fault> {
         let (balancer, moved_from) = match listen {
@@ -155,17 +169,23 @@ impl Stage {
         };
         let application = bind(free_port()).await?;
         let elbows = bind(free_port()).await?;
-        let (balancer_address, elbows_address) = (address_of(&balancer)?, address_of(&elbows)?);
-        let application_address = address_of(&application)?;
+        let admin = bind(free_port()).await?;
         let scene = Scene {
-            balancer: balancer_address,
-            elbows: elbows_address,
-            pretended: balancer::pretended_client(balancer_address.ip()),
+            balancer: address_of(&balancer)?,
+            elbows: address_of(&elbows)?,
+            admin: address_of(&admin)?,
+            pretended: balancer::pretended_client(address_of(&balancer)?.ip()),
         };
-        let elbows = elbows
-            .into_std()
-            .map_err(|source| Fault::Listen { address: elbows_address, source })?;
-        Ok(Self { balancer, elbows, application, application_address, scene, moved_from })
+        let of_std = |listener: TcpListener, address| {
+            listener.into_std().map_err(|source| Fault::Listen { address, source })
+        };
+        let front = Front {
+            listener: of_std(elbows, scene.elbows)?,
+            application: address_of(&application)?,
+            admin: of_std(admin, scene.admin)?,
+            token: random_token(),
+        };
+        Ok(Self { balancer, front, application, scene, moved_from })
     }
 
     /// Who is where.
@@ -174,11 +194,11 @@ impl Stage {
         self.scene
     }
 
-    /// Runs all three until told to stop, then ends them from the inside out: the application says
+    /// Runs all of it until told to stop, then ends them from the inside out: the application says
     /// goodbye on each WebSocket while elbows and the stand-in still carry its words.
     pub async fn run<F, R>(self, front: F, stop: Stop) -> Result<(), Fault>
     where
-        F: FnOnce(std::net::TcpListener, SocketAddr, Stop) -> R,
+        F: FnOnce(Front, Stop) -> R,
         R: Future<Output = io::Result<()>>,
     {
         let (end_front, front_stop) = Stop::channel();
@@ -189,7 +209,7 @@ impl Stage {
             Ok(())
         };
         let elbows = async {
-            let serving = front(self.elbows, self.application_address, front_stop.clone());
+            let serving = front(self.front, front_stop.clone());
             let ended = tokio::select! {
                 ended = serving => ended.map_err(Fault::Front),
                 () = front_stop.clone().passed(FRONT_GRACE) => Ok(()),
@@ -216,16 +236,20 @@ impl Stage {
         say(&format!(
             "elbows demo\n{taken}\
              \x20 open         http://{}/\n\
+             \x20 live page    http://{}/ (what elbows sees)\n\
+             \x20 its token    {} (to close a tunnel there)\n\
              \x20 balancer     {}  (stand-in; prepends a PROXY {} header)\n\
              \x20 elbows       {}\n\
              \x20 application  {}\n\
              The stand-in pretends that the browser is {}, so that you can tell the address\n\
              in the PROXY header from the socket's. Ctrl-C ends it.\n",
             openable(scene.balancer),
+            scene.admin,
+            self.front.token,
             scene.balancer,
             balancer::PROXY_VERSION,
             scene.elbows,
-            self.application_address,
+            self.front.application,
             scene.pretended,
         ));
     }
@@ -355,6 +379,12 @@ fn openable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+/// A token of this run, which nobody else on the machine can guess.
+fn random_token() -> String {
+    let number = || RandomState::new().hash_one(std::process::id());
+    format!("{:016x}{:016x}", number(), number())
 }
 
 fn hint(source: &io::Error) -> &'static str {

@@ -16,7 +16,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use elbows_demo::{Fault, Options, Stage, Stop, application, balancer};
+use elbows_demo::{Fault, Front, Options, Stage, Stop, application, balancer};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -355,19 +355,15 @@ async fn balancer_closes_the_client_when_elbows_is_gone() {
 #[tokio::test]
 async fn check_passes_when_the_address_arrives() {
     let options = Options { check: true, ..Options::default() };
-    soon(elbows_demo::run(options, |listener, application, stop| {
-        front(listener, application, stop, Some("X-Forwarded-For"))
-    }))
-    .await
-    .unwrap();
+    soon(elbows_demo::run(options, |its, stop| front(its, stop, Some("X-Forwarded-For"))))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn check_fails_when_the_address_does_not_arrive() {
     let options = Options { check: true, ..Options::default() };
-    let checked = soon(elbows_demo::run(options, |listener, application, stop| {
-        front(listener, application, stop, None)
-    }));
+    let checked = soon(elbows_demo::run(options, |its, stop| front(its, stop, None)));
     let fault = checked.await.unwrap_err().to_string();
     assert!(
         fault.starts_with("check failed: request: the PROXY header said 203.0.113."),
@@ -379,7 +375,7 @@ async fn check_fails_when_the_address_does_not_arrive() {
 #[tokio::test]
 async fn check_names_elbows_when_it_ends() {
     let options = Options { check: true, ..Options::default() };
-    let broken = |_, _, _| async { Err(io::Error::other("broken on purpose")) };
+    let broken = |_, _| async { Err(io::Error::other("broken on purpose")) };
     let fault = soon(elbows_demo::run(options, broken)).await.unwrap_err();
     assert_eq!(fault.to_string(), "check failed: elbows ended: broken on purpose");
 }
@@ -389,9 +385,7 @@ async fn goodbye_of_the_application_arrives_before_the_rest_ends() {
     let stage = Stage::open(Some("0".parse().unwrap())).await.unwrap();
     let open = stage.scene().balancer;
     let (ask, stop) = Stop::channel();
-    let running = tokio::spawn(
-        stage.run(|listener, application, stop| front(listener, application, stop, None), stop),
-    );
+    let running = tokio::spawn(stage.run(|its, stop| front(its, stop, None), stop));
     let mut socket = web_socket(open, "/ws/ticker").await;
     soon(socket.next()).await.unwrap().unwrap();
     drop(ask);
@@ -405,7 +399,7 @@ async fn goodbye_of_the_application_arrives_before_the_rest_ends() {
 async fn front_that_ends_by_itself_is_a_fault() {
     let stage = Stage::open(Some("0".parse().unwrap())).await.unwrap();
     let (_ask, stop) = Stop::channel();
-    let ended = soon(stage.run(|_, _, _| async { Ok(()) }, stop)).await;
+    let ended = soon(stage.run(|_, _| async { Ok(()) }, stop)).await;
     assert!(matches!(ended, Err(Fault::FrontEnded)), "{ended:?}");
 }
 
@@ -426,19 +420,14 @@ fn proxy_header(bytes: &[u8]) -> (ProxyHeader, Vec<u8>) {
 
 /// A proxy in the place of elbows: reads the PROXY header and the head of one request, puts the
 /// client's address into it if it has a name for it, and copies the rest.
-async fn front(
-    listener: std::net::TcpListener,
-    application: SocketAddr,
-    mut stop: Stop,
-    name: Option<&'static str>,
-) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+async fn front(its: Front, mut stop: Stop, name: Option<&'static str>) -> io::Result<()> {
+    let listener = TcpListener::from_std(its.listener)?;
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (socket, _) = accepted?;
-                connections.spawn(carry(socket, application, name));
+                connections.spawn(carry(socket, its.application, name));
             }
             () = stop.asked() => return Ok(()),
         }

@@ -84,7 +84,7 @@ impl Question {
             }
             part.matched += 1;
             let id = Id { worker: *worker, key, name: state.name() };
-            let place = Place { value: sorting.value(state, at), id };
+            let place = Place { value: sorting.value(state, is_closing, at), id };
             let comes_behind = |other: &Place| sorting.compare(other, &place) == Ordering::Less;
             let comes_before = |other: &Place| sorting.compare(&place, other) == Ordering::Less;
             if query.behind.as_ref().is_none_or(comes_behind)

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::fault::Fault;
 use super::sorting::{Place, Sorting};
 use super::view::{self, Moment};
-use crate::tunnel::{Condition, State};
+use crate::tunnel::{Condition, Handshake, Identity, State};
 
 /// The most tunnels that one answer lists.
 const MOST: usize = 1_000;
@@ -22,6 +22,7 @@ pub(crate) struct Query {
     client: Option<Network>,
     upstream: Option<Network>,
     path: Option<String>,
+    search: Option<Search>,
     older: Option<Duration>,
     idle: Option<Duration>,
     state: Option<Condition>,
@@ -36,6 +37,7 @@ impl Default for Query {
             client: None,
             upstream: None,
             path: None,
+            search: None,
             older: None,
             idle: None,
             state: None,
@@ -67,6 +69,31 @@ impl Network {
             Self::Socket(one) => one == address,
             Self::Net(net) => net.contains(&address.ip()),
         }
+    }
+}
+
+/// Text that somebody looks for, wherever it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Search {
+    text: String,
+    /// It can be a part of an address. An address has to be written down to be looked at: for other texts none is.
+    can_be_address: bool,
+}
+
+impl Search {
+    fn new(text: &str) -> Self {
+        let is_of_address = |byte: u8| byte.is_ascii_hexdigit() || b".:[]".contains(&byte);
+        Self { text: text.to_owned(), can_be_address: text.bytes().all(is_of_address) }
+    }
+
+    fn is_in(&self, identity: &Identity, path: &str) -> bool {
+        let Handshake { host, user_agent, subprotocol, trace_id: _ } = identity.handshake();
+        let has = |text: &str| text.contains(&self.text);
+        [path, host, user_agent, subprotocol].into_iter().any(has)
+            || self.can_be_address
+                && [identity.client(), identity.upstream()]
+                    .iter()
+                    .any(|address| has(&address.to_string()))
     }
 }
 
@@ -107,6 +134,7 @@ impl Query {
                 "client" => read.client = Some(address()?),
                 "upstream" => read.upstream = Some(address()?),
                 "path" => read.path = Some(value.clone()),
+                "search" => read.search = Some(Search::new(&value)),
                 "older" => read.older = Some(time()?),
                 "idle" => read.idle = Some(time()?),
                 "state" => {
@@ -115,8 +143,10 @@ impl Query {
                     read.state = Some(state.ok_or_else(|| wrong(rule))?);
                 }
                 "sort" => {
-                    let rule = "must be one of id, client, upstream, path, age, idle, messages, bytes, \
-                                waiting, ping_rtt, perhaps behind a '-'";
+                    let rule = "must be one of id, client, upstream, path, subprotocol, state, age, idle, \
+                                messages, messages_from_client, messages_from_upstream, bytes, from_client, \
+                                from_upstream, waiting, waiting_for_client, waiting_for_upstream, ping_rtt, \
+                                perhaps behind a '-'";
                     read.sorting = Sorting::read(&value).ok_or_else(|| wrong(rule))?;
                 }
                 "limit" => {
@@ -130,8 +160,8 @@ impl Query {
                 }
                 _ => {
                     return Err(wrong(
-                        "no such parameter; there are client, upstream, path, older, idle, state, sort, \
-                         limit and cursor",
+                        "no such parameter; there are client, upstream, path, search, older, idle, state, \
+                         sort, limit and cursor",
                     ));
                 }
             }
@@ -142,13 +172,13 @@ impl Query {
     /// Whether a tunnel is one of them.
     pub(crate) fn is_met(&self, state: &State, is_closing: bool, at: Moment) -> bool {
         let identity = &state.identity;
-        let condition = || if is_closing { Condition::Closing } else { state.condition() };
         self.client.is_none_or(|net| net.contains(identity.client()))
             && self.upstream.is_none_or(|net| net.contains(identity.upstream()))
             && self.older.is_none_or(|time| view::age(state, at) >= time)
             && self.idle.is_none_or(|time| view::idle(state, at) >= time)
-            && self.state.is_none_or(|wanted| wanted == condition())
+            && self.state.is_none_or(|wanted| wanted == view::condition(state, is_closing))
             && self.path.as_ref().is_none_or(|part| view::path(state).contains(part.as_str()))
+            && self.search.as_ref().is_none_or(|text| text.is_in(identity, view::path(state)))
     }
 }
 
@@ -158,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Now;
-    use crate::tunnel::{Identity, Pair, Protocol};
+    use crate::tunnel::{Pair, Protocol};
 
     fn read(query: &str) -> Query {
         Query::read(query).unwrap_or_else(|fault| panic!("{query}: {fault:?}"))
@@ -217,6 +247,10 @@ mod tests {
             "client=203.0.113.0/24&upstream=10.0.0.5:45490",
             "path=chat",
             "path=%2Fchat%2Frooms",
+            "search=chat%2Fro",
+            "search=203.0.113.7%3A5",
+            "search=0.0.5",
+            "search=",
             "older=100s",
             "state=open",
         ] {
@@ -227,6 +261,9 @@ mod tests {
             "client=203.0.113.7:1",
             "upstream=10.0.0.5:1",
             "path=Chat",
+            "search=Chat",
+            "search=203.0.113.8",
+            "search=GET",
             "older=101s",
             "state=closing",
             "client=203.0.113.7&path=none",

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::view::{self, Id, Moment};
-use crate::tunnel::State;
+use crate::tunnel::{Condition, Flow, State};
 use crate::words::words;
 
 words! {
@@ -25,16 +25,32 @@ words! {
         Upstream = "upstream",
         /// The target of the request.
         Path = "path",
+        /// What the 101 chose.
+        Subprotocol = "subprotocol",
+        /// How far it has come: open, half closed, closing.
+        State = "state",
         /// Time since the request.
         Age = "age",
         /// Time without data.
         Idle = "idle",
         /// Messages, of both sides.
         Messages = "messages",
+        /// Messages, of the client.
+        MessagesFromClient = "messages_from_client",
+        /// Messages, of the upstream.
+        MessagesFromUpstream = "messages_from_upstream",
         /// Bytes, of both sides.
         Bytes = "bytes",
+        /// Bytes, of the client.
+        FromClient = "from_client",
+        /// Bytes, of the upstream.
+        FromUpstream = "from_upstream",
         /// Bytes that wait, for both sides.
         Waiting = "waiting",
+        /// Bytes that the client has not taken yet.
+        WaitingForClient = "waiting_for_client",
+        /// Bytes that the upstream has not taken yet.
+        WaitingForUpstream = "waiting_for_upstream",
         /// The last round trip of a Ping.
         PingRtt = "ping_rtt",
     }
@@ -83,29 +99,45 @@ impl Sorting {
     }
 
     /// What a tunnel is compared by.
-    pub(crate) fn value(self, state: &State, at: Moment) -> Value {
+    pub(crate) fn value(self, state: &State, is_closing: bool, at: Moment) -> Value {
         let identity = &state.identity;
         let micros =
             |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let [client, upstream] = state.flows.both();
+        let [messages_from_client, messages_from_upstream] =
+            [client, upstream].map(|flow| flow.scanner.passed().messages);
+        let [from_client, from_upstream] = [client, upstream].map(Flow::delivered);
+        // What one side has sent waits for the other one.
+        let [for_upstream, for_client] = [client, upstream].map(|flow| flow.waiting.len() as u64);
         match self.field {
             Field::Id => Value::Number(0),
             Field::Client => Value::Address(identity.client().ip(), identity.client().port()),
             Field::Upstream => Value::Address(identity.upstream().ip(), identity.upstream().port()),
             Field::Path => Value::Text(view::path(state).to_owned()),
+            Field::Subprotocol => Value::Text(identity.handshake().subprotocol.to_owned()),
+            Field::State => {
+                let condition = view::condition(state, is_closing);
+                Value::Number(
+                    Condition::ALL.into_iter().take_while(|one| *one != condition).count() as u64,
+                )
+            }
             // From a moment that stays: the age itself changes as long as one looks.
             Field::Age => {
                 let since = identity.started().checked_duration_since(crate::workers::start());
                 Value::Number(u64::MAX - since.map_or(0, micros))
             }
             Field::Idle => Value::Number(micros(view::idle(state, at))),
-            Field::Messages => Value::Number(
-                client.scanner.passed().messages.wrapping_add(upstream.scanner.passed().messages),
-            ),
-            Field::Bytes => Value::Number(client.delivered().wrapping_add(upstream.delivered())),
-            Field::Waiting => {
-                Value::Number(client.waiting.len() as u64 + upstream.waiting.len() as u64)
+            Field::Messages => {
+                Value::Number(messages_from_client.wrapping_add(messages_from_upstream))
             }
+            Field::MessagesFromClient => Value::Number(messages_from_client),
+            Field::MessagesFromUpstream => Value::Number(messages_from_upstream),
+            Field::Bytes => Value::Number(from_client.wrapping_add(from_upstream)),
+            Field::FromClient => Value::Number(from_client),
+            Field::FromUpstream => Value::Number(from_upstream),
+            Field::Waiting => Value::Number(for_client + for_upstream),
+            Field::WaitingForClient => Value::Number(for_client),
+            Field::WaitingForUpstream => Value::Number(for_upstream),
             Field::PingRtt => {
                 Value::Number(state.ping_round_trips().map_or(0, |(last, _)| micros(last)))
             }

@@ -96,6 +96,11 @@ pub(crate) fn age(state: &State, at: Moment) -> Duration {
     at.instant.saturating_duration_since(state.identity.started())
 }
 
+/// How far it has come; `is_closing` where the worker ends it.
+pub(crate) fn condition(state: &State, is_closing: bool) -> Condition {
+    if is_closing { Condition::Closing } else { state.condition() }
+}
+
 /// The target of the request that opened it.
 pub(crate) fn path(state: &State) -> &str {
     state.identity.request_line().split(' ').nth(1).unwrap_or_default()
@@ -106,7 +111,6 @@ impl View {
         let identity = &state.identity;
         let [client, upstream] = state.flows.both();
         let (from_client, from_upstream) = (client.scanner.counts(), upstream.scanner.counts());
-        let condition = if is_closing { Condition::Closing } else { state.condition() };
         let trips = state.ping_round_trips();
         let Handshake { host, user_agent, subprotocol, trace_id: _ } = identity.handshake();
         let [host, user_agent, subprotocol] =
@@ -123,7 +127,7 @@ impl View {
             user_agent,
             subprotocol,
             protocol: if state.is_websocket() { "websocket" } else { "other" },
-            state: condition.as_str(),
+            state: condition(state, is_closing).as_str(),
             age: age(state, at),
             idle: idle(state, at),
             from_client: client.delivered(),

@@ -1,4 +1,5 @@
-//! The admin port (`ADMIN_LISTEN_ON`): metrics, tunnels and what happens now, for operators and their programs.
+//! The admin port (`ADMIN_LISTEN_ON`): metrics, tunnels and what happens now, for operators, whose page is at `/`, and
+//! their programs.
 //!
 //! hyper speaks HTTP here. It is off the path of clients: control answers, on its thread, and asks workers for what they
 //! alone know, which they tell in small parts between their rounds. What comes to the port is bounded: connections
@@ -6,6 +7,7 @@
 
 mod body;
 mod events;
+mod page;
 mod places;
 mod routes;
 mod scrape;

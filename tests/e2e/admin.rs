@@ -4,6 +4,7 @@ mod crowd;
 mod guard;
 mod handoff;
 pub(crate) mod metrics;
+mod page;
 mod tunnels;
 
 use std::fs;

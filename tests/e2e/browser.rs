@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -93,6 +94,41 @@ impl Browser {
         self.session_command("/execute/async", &json!({ "script": script, "args": arguments }))
     }
 
+    /// What Chromium's own protocol (CDP) answers to a command.
+    pub fn chromium(&self, name: &str, parameters: &Value) -> Value {
+        let body = json!({ "cmd": name, "params": parameters });
+        self.session_command("/goog/cdp/execute", &body)
+    }
+
+    /// Shows pages as somebody sees them who likes `theme`, `light` or `dark`.
+    pub fn prefer(&self, theme: &str) {
+        let feature = json!({ "name": "prefers-color-scheme", "value": theme });
+        self.chromium("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
+    }
+
+    /// Shows pages in a window of this size, in CSS pixels.
+    pub fn resize(&self, width: u32, height: u32) {
+        let size =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.chromium("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Presses keys, one after the other, wherever the focus is.
+    pub fn press(&self, keys: &str) {
+        let actions: Vec<_> = keys
+            .chars()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|what| json!({ "type": what, "value": key })))
+            .collect();
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
+        self.session_command("/actions", &json!({ "actions": [keyboard] }));
+    }
+
+    /// What the window shows, as PNG.
+    pub fn screenshot(&self) -> Vec<u8> {
+        let picture = self.command("GET", &format!("{}/screenshot", self.session), &json!({}));
+        BASE64.decode(picture.as_str().expect("a picture").as_bytes()).expect("Base64")
+    }
+
     fn session_command(&self, path: &str, body: &Value) -> Value {
         self.command("POST", &format!("{}{path}", self.session), body)
     }
@@ -171,6 +207,19 @@ fn page_of_the_demo_is_live_and_knows_the_client() {
     let browser = Browser::start();
     browser.open(url);
     browser.sees_the_demo(|address| address.starts_with("203.0.113."));
+    // It links to the page of its elbows, as the terminal does.
+    let own_page = browser.value("document.getElementById('live').href");
+    let own_page = own_page.as_str().unwrap();
+    assert!(demo.output.wait_for("live page").contains(own_page), "{own_page}");
+    browser.open(own_page);
+    wait_until("elbows' page is live", || {
+        browser.value("document.getElementById('status').textContent") == "live"
+    });
+    // Those of the page before have ended, or do just now.
+    wait_until("they are counted", || {
+        let ends = browser.value("document.getElementById('ends').textContent");
+        ends.as_str().is_some_and(|ends| ends.contains("closed"))
+    });
 }
 
 #[test]

@@ -237,12 +237,21 @@ impl Asked {
     }
 
     /// The same, with the application's first bytes in the same write.
-    pub fn accept_with(mut self, first: Vec<u8>) -> Peer {
+    pub fn accept_with(self, first: Vec<u8>) -> Peer {
+        self.accept_as("", first)
+    }
+
+    /// The same, and this subprotocol is chosen.
+    pub fn accept_protocol(self, subprotocol: &str) -> Peer {
+        self.accept_as(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"), Vec::new())
+    }
+
+    fn accept_as(mut self, fields: &str, first: Vec<u8>) -> Peer {
         let key = field(&self.head, "sec-websocket-key").expect("a key");
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+             Sec-WebSocket-Accept: {accept}\r\n{fields}\r\n"
         );
         self.socket.write_all(&[answer.into_bytes(), first].concat()).unwrap();
         let pieces = Pieces::of_this_test();

@@ -21,6 +21,7 @@ use crate::{bench, deny, fuzz, packages, peers, python, release};
 
 /// Topics of tests that `--fast` leaves out: those that take longest, and those that need other people's programs.
 const SLOW_TOPICS: &[&str] = &[
+    "admin::page",
     "applications",
     "balancers",
     "browser",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -12,6 +13,7 @@ use serde::Serialize;
 
 use super::body::AnswerBody;
 use super::events;
+use super::page;
 use super::places::Busy;
 use super::summary::Summary;
 use crate::admin::close::Close;
@@ -29,6 +31,7 @@ const JSON: &str = "application/json";
 
 /// What is answered, before it is HTTP.
 enum Answer {
+    Page,
     Text { content_type: &'static str, text: Vec<u8> },
     Json { status: u16, json: Vec<u8> },
     Events,
@@ -99,7 +102,7 @@ pub(super) async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let is_head = request.method() == Method::HEAD;
     let answer = route(&request, is_local, server).await;
-    let mut allow = None;
+    let (mut allow, mut policy) = (None, None);
     let (status, content_type, bytes) = match answer {
         Ok(Answer::Events) if busy.follows() => {
             let events = events::follow(server);
@@ -111,22 +114,30 @@ pub(super) async fn answer(
         }
         Ok(Answer::Events) => {
             let fault = Fault::new(503, "as many follow events as there are places for");
-            (fault.status, JSON, fault.json())
+            (fault.status, JSON, fault.json().into())
         }
-        Ok(Answer::Text { content_type, text }) => (200, content_type, text),
-        Ok(Answer::Json { status, json }) => (status, JSON, json),
+        Ok(Answer::Page) => {
+            policy = Some(page::POLICY.clone());
+            (200, "text/html; charset=utf-8", page::PAGE.into())
+        }
+        Ok(Answer::Text { content_type, text }) => (200, content_type, text.into()),
+        Ok(Answer::Json { status, json }) => (status, JSON, json.into()),
         Err(fault) => {
             allow = (fault.status == 405).then(|| allowed(request.uri().path()));
-            (fault.status, JSON, fault.json())
+            (fault.status, JSON, fault.json().into())
         }
     };
+    let bytes: Bytes = bytes;
     let length = bytes.len();
-    let bytes = if is_head { Vec::new() } else { bytes };
+    let bytes = if is_head { Bytes::new() } else { bytes };
     let mut response = Response::new(AnswerBody::whole(bytes, busy));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
     let fields = response.headers_mut();
     secure(fields);
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(policy) = policy {
+        fields.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
     if is_head {
         fields.insert(header::CONTENT_LENGTH, length.into());
     }
@@ -198,6 +209,7 @@ async fn route(
                 None => set_level(query),
             }
         }
+        "/" if is_read => Ok(Answer::Page),
         "/metrics" if is_read => {
             let form = Form::wanted(text(&header::ACCEPT).unwrap_or_default());
             let text = server.scrape.metrics(server, form).await.into_bytes();
@@ -210,12 +222,12 @@ async fn route(
         "/api/endpoints" if is_read => endpoints(server),
         "/api/events" if *request.method() == Method::GET => Ok(Answer::Events),
         _ if is_read && path.starts_with("/api/tunnels/") => tunnel(path, server).await,
-        "/metrics" | "/live" | "/ready" | "/api/summary" | "/api/tunnels" | "/api/endpoints"
-        | "/api/events" => Err(wrong_method(request.method(), path)),
+        "/" | "/metrics" | "/live" | "/ready" | "/api/summary" | "/api/tunnels"
+        | "/api/endpoints" | "/api/events" => Err(wrong_method(request.method(), path)),
         _ => Err(Fault::new(
             404,
             format!(
-                "{path:?}: nothing is there; there are /metrics, /live, /ready, /api/summary, /api/tunnels, \
+                "{path:?}: nothing is there; there are /, /metrics, /live, /ready, /api/summary, /api/tunnels, \
                  /api/tunnels/ID, /api/tunnels/ID/close, /api/endpoints, /api/events and /api/log"
             ),
         )),

@@ -8,7 +8,7 @@ use super::{Admin, json, number, talk, text};
 use crate::client::{CLIENT, Client, handshake};
 use crate::programs::wait_until;
 use crate::upstream::Upstream;
-use crate::web_socket::{CLOSE, Tunnels};
+use crate::web_socket::{CLOSE, TEXT, Tunnels};
 
 /// elbows with echoing tunnels, one for each of these targets.
 fn with_targets(targets: &[String]) -> (Upstream, Admin, Vec<Client>) {
@@ -98,6 +98,11 @@ fn filters_choose_and_faults_name_value_and_rule() {
         ("?path=chat", 2),
         ("?path=%2Fnews", 1),
         ("?path=CHAT", 0),
+        ("?search=chat", 2),
+        ("?search=shop.example", 3),
+        (&*format!("?search={CLIENT}:"), 3),
+        (&*format!("?search={}&path=news", upstream.address), 1),
+        ("?search=GET", 0),
         (&*format!("?client={CLIENT}"), 3),
         ("?client=203.0.113.0%2F24&path=%2Fa", 1),
         ("?client=198.51.100.0/24", 0),
@@ -123,6 +128,46 @@ fn filters_choose_and_faults_name_value_and_rule() {
         let error = json(&response);
         assert!(parts.iter().all(|part| text(&error, "error").contains(part)), "{error}");
     }
+}
+
+#[test]
+fn list_is_sorted_by_what_one_side_did_and_by_state() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[]);
+    // The first client says most, the last application.
+    let mut pairs: Vec<_> = (0..3).map(|_| application.open(&admin.elbows)).collect();
+    for (number, (client, upstream)) in pairs.iter_mut().enumerate() {
+        for _ in number..3 {
+            client.send_frame(TEXT, "word");
+            upstream.expect(TEXT, "word");
+        }
+        for _ in 0..=number {
+            upstream.send_frame(TEXT, "a longer word");
+            client.expect(TEXT, "a longer word");
+        }
+    }
+    let sorted = |sort: &str, field: &str| -> Vec<u64> {
+        admin.tunnels(&format!("?sort={sort}")).iter().map(|one| number(one, field)).collect()
+    };
+    for field in ["messages_from_client", "messages_from_upstream"] {
+        assert_eq!(sorted(field, field), [1, 2, 3]);
+        assert_eq!(sorted(&format!("-{field}"), field), [3, 2, 1]);
+    }
+    for field in ["from_client", "from_upstream"] {
+        let bytes = sorted(field, field);
+        assert!(bytes.is_sorted() && bytes[0] < bytes[2], "{field}: {bytes:?}");
+    }
+    pairs[1].0.send_close(1000);
+    pairs[1].1.expect_close(1000);
+    pairs[2].0.finish();
+    let states = |sort: &str| -> Vec<String> {
+        let tunnels = admin.tunnels(&format!("?sort={sort}"));
+        tunnels.iter().map(|one| text(one, "state").to_owned()).collect()
+    };
+    wait_until("they are sorted by state", || {
+        states("state") == ["open", "half_closed", "closing"]
+    });
+    assert_eq!(states("-state"), ["closing", "half_closed", "open"]);
 }
 
 /// What clients send is text in JSON strings, whatever it is.
@@ -169,8 +214,8 @@ fn client_of_a_tunnel_that_is_closed_sees_just_that_close() {
     assert_eq!(frame.opcode, CLOSE);
     assert_eq!(frame.payload, [&4000_u16.to_be_bytes()[..], "go home, ü".as_bytes()].concat());
     // What it says before its answer arrives.
-    closed.0.send_frame(crate::web_socket::TEXT, "last words");
-    closed.1.expect(crate::web_socket::TEXT, "last words");
+    closed.0.send_frame(TEXT, "last words");
+    closed.1.expect(TEXT, "last words");
     closed.0.send_frame(CLOSE, &frame.payload);
     let heard = closed.1.read_frame();
     assert_eq!(heard.payload, frame.payload);
