@@ -122,15 +122,17 @@ impl Workers {
     ///
     /// The result, which need not be waited for, is how long the pause of each was, from `frozen_at` to its first read
     /// here, in microseconds and in no order. One that cannot be registered ends (see [`Workers::adopt`]) and has none.
+    /// None at all: a worker that should have gone on with some has died.
     pub fn resume(
         &self,
         tunnels: Vec<Tunnel>,
         frozen_at: Duration,
-    ) -> impl Future<Output = Vec<u32>> + Send + use<> {
+    ) -> impl Future<Output = Option<Vec<u32>>> + Send + use<> {
         let doors = &self.shared.doors;
         // Each worker tells once.
         let (pauses, mut told) = mpsc::channel(doors.len().max(1));
         let mut parts: Vec<_> = doors.iter().map(|door| (door, Vec::new())).collect();
+        let mut untold = 0_usize;
         for tunnel in tunnels {
             let fewest = self.fewest().and_then(|fewest| {
                 fewest.open.fetch_add(1, Ordering::Relaxed);
@@ -138,15 +140,19 @@ impl Workers {
             });
             match fewest {
                 Some((_, part)) => part.push(tunnel),
-                None => (self.shared.on_end)(tunnel, STOPPED),
+                None => {
+                    untold += 1;
+                    (self.shared.on_end)(tunnel, STOPPED, None);
+                }
             }
         }
         for (door, tunnels) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
+            untold += 1;
             let batch = Batch { tunnels, frozen_at, pauses: pauses.clone() };
             if let Some(Order::Resume(batch)) = door.send(Order::Resume(batch)) {
                 for tunnel in batch.tunnels {
                     door.open.fetch_sub(1, Ordering::Relaxed);
-                    (self.shared.on_end)(tunnel, STOPPED);
+                    (self.shared.on_end)(tunnel, STOPPED, None);
                 }
             }
         }
@@ -154,9 +160,10 @@ impl Workers {
         async move {
             let mut all = Vec::new();
             while let Some(part) = told.recv().await {
+                untold -= 1;
                 all.extend(part);
             }
-            all
+            (untold == 0).then_some(all)
         }
     }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{ask, json, number, talk, text};
+use super::{TOKEN, ask, json, number, talk, text};
 use crate::client::Client;
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, free_port};
-use crate::web_socket::Tunnels;
+use crate::web_socket::{CLOSE, CONTINUATION, FIN, TEXT, Tunnels};
 
 /// Processes that hand over to each other, with an admin port at these places in turn.
 struct Processes {
@@ -84,6 +84,33 @@ fn socket_at_a_path_moves_and_another_path_is_another_socket() {
     assert_eq!((pid_at(&one), pid_at(&other)), (None, None));
     let fifth = processes.take_over(&mut fourth, one.to_str().unwrap());
     assert_eq!(pid_at(&one), pid(&fifth));
+}
+
+#[test]
+fn close_that_was_ordered_says_its_reason_in_the_new_process() {
+    let settings = [("ADMIN_TOKEN", TOKEN)];
+    let processes = Processes::new();
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let mut old = processes.start_with(&admin.to_string(), &settings);
+    let (mut client, mut upstream) = processes.application.open(&old);
+    upstream.send(upstream.frame(TEXT, "begins"));
+    assert_eq!(client.read_frame().payload, b"begins");
+    let tunnels = json(&ask(admin, "GET", "/api/tunnels", ""));
+    let id = text(&tunnels["tunnels"][0], "id").to_owned();
+    let order = format!("/api/tunnels/{id}/close?code=4000&reason=go+home");
+    let token = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(ask(admin, "POST", &order, &token).status, 202);
+    let new = processes.take_over(&mut old, &admin.to_string());
+    upstream.send(upstream.frame(FIN | CONTINUATION, "ends"));
+    assert_eq!(client.read_frame().payload, b"ends");
+    let close = client.read_frame();
+    assert_eq!(close.opcode, CLOSE);
+    assert_eq!(close.payload, [&4000_u16.to_be_bytes()[..], b"go home"].concat());
+    client.send_frame(CLOSE, &close.payload);
+    assert_eq!(upstream.read_frame().opcode, CLOSE);
+    drop((client, upstream));
+    let line = new.access_log.wait_for("why=ordered");
+    assert!(line.contains("handoffs=1"), "{line}");
 }
 
 #[test]

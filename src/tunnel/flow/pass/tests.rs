@@ -229,7 +229,7 @@ impl<'w> Run<'w> {
         let mut buffer = [0xff; MAX_KEPT + BUFFER];
         let rulebook = Rulebook::new(&Options::default());
         let rules = &rulebook;
-        let (close, rearm) = (&mut None, &mut false);
+        let (close, close_reason, rearm) = (&mut None, &mut None, &mut false);
         let mut way = self.world;
         let bulk = &mut way;
         let stop = pass(
@@ -248,6 +248,7 @@ impl<'w> Run<'w> {
                 source_alive: None,
                 sink_alive: None,
                 close,
+                close_reason,
                 rearm,
                 bulk: Some(bulk),
             },
