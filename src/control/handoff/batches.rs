@@ -82,6 +82,10 @@ impl Batches {
     /// Takes up to `most` tunnels out of the workers. How many there were, and whether there are more.
     pub(super) async fn collect(&mut self, number: u32, most: usize) -> (usize, bool) {
         let taken = self.server.workers.take(most).await;
+        if taken.is_worker_gone() {
+            // This process is about to end, and is not to say that all has moved.
+            pending::<()>().await;
+        }
         let frozen_at = taken.frozen_at();
         // From here on they do not go back by themselves: once they are sent they may be the other process's.
         let tunnels = taken.into_tunnels();

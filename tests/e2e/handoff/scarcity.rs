@@ -131,7 +131,7 @@ fn no_descriptor_may_be_sent_any_more_and_what_has_moved_goes_on_until_it_comes_
     let Some(mut served) = Unprivileged::start(40) else { return };
     let mut new = served.successor();
     // One tunnel, then sixteen; now the new one is watched for half a second.
-    served.old.log.wait_for("Yours { number: 1 }");
+    new.log.wait_for("Yours { number: 1 }");
     let full = fill();
     served.old.log.wait_for(TOO_MANY);
     new.log.wait_for(TOO_MANY);
