@@ -222,6 +222,10 @@ impl Conversation {
     }
 
     async fn carry_out(&mut self, action: Action) {
+        if self.batches.is_worker_gone() && !matches!(action, Action::SendBatch { .. }) {
+            // This process is about to end. It still sends what it has taken out, and does not say that all has moved.
+            pending::<()>().await;
+        }
         match action {
             Action::Send(message) => {
                 tracing::debug!(?message, "handoff");

@@ -45,7 +45,7 @@ pub(super) struct Batches {
     resuming: JoinSet<Option<Vec<u32>>>,
     /// The same of the others, in microseconds.
     pauses: Vec<u32>,
-    /// A worker has died of what came, and its process ends.
+    /// A worker has died, and its process ends.
     is_worker_gone: bool,
 }
 
@@ -79,13 +79,15 @@ impl Batches {
         self.moved
     }
 
+    /// Whether a worker has died, so that this process is about to end.
+    pub(super) const fn is_worker_gone(&self) -> bool {
+        self.is_worker_gone
+    }
+
     /// Takes up to `most` tunnels out of the workers. How many there were, and whether there are more.
     pub(super) async fn collect(&mut self, number: u32, most: usize) -> (usize, bool) {
         let taken = self.server.workers.take(most).await;
-        if taken.is_worker_gone() {
-            // This process is about to end, and is not to say that all has moved.
-            pending::<()>().await;
-        }
+        self.is_worker_gone |= taken.is_worker_gone();
         let frozen_at = taken.frozen_at();
         // From here on they do not go back by themselves: once they are sent they may be the other process's.
         let tunnels = taken.into_tunnels();

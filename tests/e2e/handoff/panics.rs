@@ -91,6 +91,7 @@ fn program() {
     let start = runtime.block_on(Start::new(&config, activation, &mut orders)).unwrap();
     let (access_log, _writer) = AccessLog::start(&config, Patient(io::stdout())).unwrap();
     let ended = runtime.block_on(control::run(config, start, access_log, orders, notify));
+    runtime.shutdown_background();
     if let Err(error) = ended {
         eprintln!("elbows: {error}");
         exit(1);

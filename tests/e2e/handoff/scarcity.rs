@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::net::{
@@ -29,8 +29,12 @@ use crate::web_socket::{BINARY, Peer, Tunnels};
 /// How many files the processes may open, and so how many descriptors of their user may be under way.
 const MAY_OPEN: usize = 1_024;
 
+/// What is under way is counted for the user, who is the same in each of these tests.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Processes of a user who has no privilege, and their tunnels.
 struct Unprivileged {
+    _alone: MutexGuard<'static, ()>,
     application: Tunnels,
     place: Place,
     old: Elbows,
@@ -42,6 +46,7 @@ struct Unprivileged {
 impl Unprivileged {
     /// None: whoever runs this may not become another user.
     fn start(tunnels: usize) -> Option<Self> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let binary = tempfile::Builder::new().prefix("elbows").tempdir_in("/tmp").unwrap();
         fs::set_permissions(binary.path(), Permissions::from_mode(0o755)).unwrap();
         let application = Tunnels::start();
@@ -51,7 +56,7 @@ impl Unprivileged {
         let mut old = Self::process(&place, &binary);
         old.wait_until_listening();
         let tunnels = (0..tunnels).map(|_| application.open(&old)).collect();
-        Some(Self { application, place, old, tunnels, binary })
+        Some(Self { _alone: alone, application, place, old, tunnels, binary })
     }
 
     fn process(place: &Place, binary: &TempDir) -> Elbows {
