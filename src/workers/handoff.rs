@@ -153,12 +153,11 @@ impl Workers {
                 fewest.open.fetch_add(1, Ordering::Relaxed);
                 parts.iter_mut().find(|(door, _)| Arc::ptr_eq(door, fewest))
             });
-            match fewest {
-                Some((_, part)) => part.push(tunnel),
-                None => {
-                    untold += 1;
-                    (self.shared.on_end)(tunnel, STOPPED, None);
-                }
+            if let Some((_, part)) = fewest {
+                part.push(tunnel);
+            } else {
+                untold += 1;
+                (self.shared.on_end)(tunnel, STOPPED, None);
             }
         }
         for (door, tunnels) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
