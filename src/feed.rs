@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::admin::view::Id;
 use crate::end::{End, Side};
-use crate::tunnel::{Identity, State};
+use crate::tunnel::State;
+use crate::workers::Position;
 
 /// Opens and ends that are told in a second, of each.
 const A_SECOND: u32 = 20;
@@ -48,6 +50,8 @@ pub(crate) struct Follower {
 
 #[derive(Serialize)]
 struct Opened<'a> {
+    /// None where it ended before it had a place, or after its worker did.
+    id: Option<Id>,
     client: SocketAddr,
     upstream: SocketAddr,
     request: &'a str,
@@ -104,17 +108,17 @@ impl Feed {
     }
 
     /// A tunnel opened.
-    pub(crate) fn opened(&self, identity: &Identity) {
+    pub(crate) fn opened(&self, state: &State, position: Position) {
         if self.is_followed() && take_one(&self.0.opens_left) {
-            self.tell("opened", &Opened::of(identity));
+            self.tell("opened", &Opened::of(state, Some(position)));
         }
     }
 
     /// A tunnel ended.
-    pub(crate) fn ended(&self, state: &State, end: End) {
+    pub(crate) fn ended(&self, state: &State, end: End, position: Option<Position>) {
         if self.is_followed() && take_one(&self.0.ends_left) {
             let ended = Ended {
-                opened: Opened::of(&state.identity),
+                opened: Opened::of(state, position),
                 by: end.by.as_str(),
                 during: end.during.as_str(),
                 why: end.why.as_str(),
@@ -128,8 +132,10 @@ impl Feed {
 }
 
 impl<'a> Opened<'a> {
-    fn of(identity: &'a Identity) -> Self {
+    fn of(state: &'a State, position: Option<Position>) -> Self {
+        let identity = &state.identity;
         Self {
+            id: position.map(|Position { worker, key }| Id { worker, key, name: state.name() }),
             client: identity.client(),
             upstream: identity.upstream(),
             request: identity.request_line(),
@@ -158,21 +164,23 @@ mod tests {
 
     use super::*;
     use crate::end::{Phase, Reason};
-    use crate::tunnel::{Pair, Protocol};
+    use crate::tunnel::{Identity, Pair, Protocol};
 
-    fn identity(request: &str) -> Identity {
+    fn state(request: &str) -> State {
         let address = SocketAddr::from(([203, 0, 113, 7], 51234));
-        Identity::new(address, address, address, request, "id", Instant::now())
+        let identity = Identity::new(address, address, address, request, "id", Instant::now());
+        State::new(Protocol::Other, Pair::default(), identity)
     }
 
     #[test]
     fn so_many_are_told_in_a_second_and_only_to_who_follows() {
         let feed = Feed::default();
-        let identity = identity("GET /\"\n\u{1b} HTTP/1.1");
-        feed.opened(&identity);
+        let state = state("GET /\"\n\u{1b} HTTP/1.1");
+        let position = Position { worker: 1, key: 2 };
+        feed.opened(&state, position);
         let mut follower = feed.follow();
         for _ in 0..A_SECOND * 2 {
-            feed.opened(&identity);
+            feed.opened(&state, position);
         }
         let mut told = 0;
         while let Ok(event) = follower.events.try_recv() {
@@ -182,10 +190,13 @@ mod tests {
         }
         assert_eq!(told, A_SECOND);
         feed.begin_second();
-        let state = State::new(Protocol::Other, Pair::default(), identity);
-        feed.ended(&state, End::new(Side::Client, Phase::Relay, Reason::Closed));
-        let event = follower.events.try_recv().unwrap();
-        assert!(event.name == "ended" && event.data.contains("\"why\":\"closed\""), "{event:?}");
+        for (position, id) in [(Some(position), "\"1-2-"), (None, "null")] {
+            feed.ended(&state, End::new(Side::Client, Phase::Relay, Reason::Closed), position);
+            let event = follower.events.try_recv().unwrap();
+            let data = &event.data;
+            assert!(event.name == "ended" && data.contains("\"why\":\"closed\""), "{event:?}");
+            assert!(data.contains(&format!("\"id\":{id}")), "{data}");
+        }
         drop(follower);
         assert!(!feed.is_followed());
     }

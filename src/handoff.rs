@@ -125,8 +125,11 @@ pub(crate) trait Machine {
     /// The connection has ended: the other process is dead.
     fn ended(&mut self);
 
-    /// What was to be sent with descriptors could not be sent.
+    /// What was to be sent could not be sent.
     fn cannot_send(&mut self, now: Instant);
+
+    /// The batch with this number could not be sent: the kernel has no room for it.
+    fn batch_not_sent(&mut self, number: u32, now: Instant);
 
     /// So many tunnels were taken out as the batch with this number; whether there may be more.
     fn collected(&mut self, number: u32, tunnels: usize, has_more: bool, now: Instant);

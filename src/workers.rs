@@ -60,8 +60,17 @@ pub struct Workers {
     shared: Arc<Shared>,
 }
 
-/// What is told of each tunnel that ended, on a worker's thread.
-type OnEnd = dyn Fn(Tunnel, End) + Send + Sync;
+/// Where a tunnel was, or is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The number of its worker.
+    pub worker: usize,
+    /// Its place there.
+    pub key: usize,
+}
+
+/// What is told of each tunnel that ended, on a worker's thread; where it was, if it was at a place.
+type OnEnd = dyn Fn(Tunnel, End, Option<Position>) + Send + Sync;
 
 struct Shared {
     doors: Vec<Arc<Door>>,
@@ -87,6 +96,7 @@ impl Drop for Leaves {
 
 /// The way into one thread.
 struct Door {
+    number: usize,
     inbox: Mutex<Inbox>,
     waker: Waker,
     /// Tunnels that went in and have neither ended nor been taken out.
@@ -143,13 +153,13 @@ impl Workers {
     ///
     /// `on_end` gets each tunnel that ended, whole and exactly once, on a worker's thread, where it
     /// must not block and must not call [`Workers::take_all`]. When it drops the tunnel the sockets
-    /// close. If it panics, the tunnel closes and the thread goes on.
+    /// close. If it panics, the tunnel closes and the thread goes on. It is told where the tunnel was, too.
     ///
     /// Fails when the system has no descriptor or no thread left.
     pub fn start(
         threads: NonZeroUsize,
         options: &Options,
-        on_end: impl Fn(Tunnel, End) + Send + Sync + 'static,
+        on_end: impl Fn(Tunnel, End, Option<Position>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let on_end: Arc<OnEnd> = Arc::new(on_end);
         let rulebook = Rulebook::new(options);
@@ -159,7 +169,7 @@ impl Workers {
         let mut start_one = |number: usize| -> io::Result<()> {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), worker::WOKEN)?;
-            let door = Arc::new(Door::new(waker));
+            let door = Arc::new(Door::new(number, waker));
             let worker =
                 Worker::new(poll, Arc::clone(&door), Arc::clone(&on_end), rulebook.clone());
             let handle = thread::Builder::new().name(format!("worker-{number}")).spawn({
@@ -201,12 +211,12 @@ impl Workers {
 
     fn adopt_one(&self, tunnel: Tunnel, stays: bool) {
         let Some(door) = self.fewest() else {
-            return (self.shared.on_end)(tunnel, STOPPED);
+            return (self.shared.on_end)(tunnel, STOPPED, None);
         };
         door.open.fetch_add(1, Ordering::Relaxed);
         if let Some(Order::Adopt { tunnel, .. }) = door.send(Order::Adopt { tunnel, stays }) {
             door.open.fetch_sub(1, Ordering::Relaxed);
-            (self.shared.on_end)(tunnel, STOPPED);
+            (self.shared.on_end)(tunnel, STOPPED, None);
         }
     }
 
@@ -306,8 +316,9 @@ impl Workers {
 }
 
 impl Door {
-    fn new(waker: Waker) -> Self {
+    fn new(number: usize, waker: Waker) -> Self {
         Self {
+            number,
             inbox: Mutex::default(),
             waker,
             open: AtomicUsize::new(0),

@@ -140,7 +140,7 @@ impl Connection {
         if offer.is_some() {
             entry.handshake(&proxy.access_log, head);
         }
-        entry.trace_id = trace_context::trace_id(&head.fields);
+        entry.trace_id = trace_context::trace_id(&head.fields, &options);
         let Some(client) = &self.client else { return };
         if !client.identified {
             let rejection = Rejection::NoProxyHeader;

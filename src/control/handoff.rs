@@ -10,13 +10,14 @@ use std::collections::HashMap;
 use std::future::pending;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use self::batches::Batches;
 use self::report::Silence;
@@ -29,7 +30,7 @@ use super::{Server, StartError};
 use crate::handoff::message::{Counted, Message, Places, Rates, Release};
 use crate::handoff::predecessor::descriptors_for;
 use crate::handoff::socket::{self, Connection, Received};
-use crate::handoff::{Action, Machine, Outcome, Why};
+use crate::handoff::{ANSWER, Action, Machine, Outcome, Why};
 use crate::workers;
 
 /// What this process calls itself to the other.
@@ -86,6 +87,8 @@ pub(super) struct Conversation {
     build: String,
     /// How long nothing has come of it.
     silence: Silence,
+    /// It was told that tunnels cannot be sent, and none was sent since.
+    has_told_no_room: bool,
     outcome: Option<Outcome>,
 }
 
@@ -120,6 +123,7 @@ impl Conversation {
             took: None,
             build: String::from("?"),
             silence: Silence::new(),
+            has_told_no_room: false,
             outcome: None,
         }
     }
@@ -218,24 +222,35 @@ impl Conversation {
     }
 
     async fn carry_out(&mut self, action: Action) {
+        if self.batches.is_worker_gone() && !matches!(action, Action::SendBatch { .. }) {
+            // This process is about to end. It still sends what it has taken out, and does not say that all has moved.
+            pending::<()>().await;
+        }
         match action {
             Action::Send(message) => {
                 tracing::debug!(?message, "handoff");
-                self.send(&message);
+                self.send(&message).await;
             }
             Action::Collect { number, most } => {
                 let (tunnels, has_more) = self.batches.collect(number, most).await;
                 self.machine.collected(number, tunnels, has_more, Instant::now());
             }
             Action::SendBatch { number } => {
-                if let Err(error) = self.batches.send(number, &self.connection) {
-                    tracing::error!(%error, "tunnels cannot be sent to the other process");
-                    self.machine.cannot_send(Instant::now());
+                let sent = self.batches.send(number, &self.connection).await;
+                match sent {
+                    Ok(()) => self.has_told_no_room = false,
+                    Err(error) => {
+                        // It may be tried again.
+                        if !mem::replace(&mut self.has_told_no_room, true) {
+                            tracing::error!(%error, "tunnels cannot be sent to the other process, and go on here");
+                        }
+                        self.machine.batch_not_sent(number, Instant::now());
+                    }
                 }
             }
             Action::Give { number, refused } => {
                 let yours = Message::Yours { number }.to_bytes();
-                match self.connection.try_send(&yours, &[]) {
+                match send(&self.connection, &yours, &[]).await {
                     Ok(()) => self.batches.give(number, &refused),
                     Err(error) => {
                         // It has not heard that they are its own, and will not touch them.
@@ -256,7 +271,7 @@ impl Conversation {
             Action::Adopt { number } => self.batches.adopt(number),
             Action::Forget { number } => self.batches.forget(number),
             Action::StopListening => self.server.stop_listening(),
-            Action::SendListeners => self.send_listeners(),
+            Action::SendListeners => self.send_listeners().await,
             Action::ListenAgain => self.server.listen_again(),
             Action::Leave => {
                 self.took = Some(self.begun.elapsed());
@@ -270,7 +285,7 @@ impl Conversation {
             }
             Action::SendCounters => {
                 let counters = self.count();
-                self.send(&Message::Counters(counters));
+                self.send_counters(counters).await;
             }
             // It was carried out before this conversation began.
             Action::Prepare(_) => {}
@@ -287,19 +302,42 @@ impl Conversation {
         }
     }
 
-    fn send(&self, message: &Message) {
+    async fn send(&mut self, message: &Message) {
         // A process that is gone is heard of by the end of the connection.
-        if let Err(error) = self.connection.try_send(&message.to_bytes(), &[]) {
+        if let Err(error) = send(&self.connection, &message.to_bytes(), &[]).await {
             tracing::debug!(%error, "handoff: not sent");
         }
     }
 
-    fn send_listeners(&mut self) {
-        let sent = match &*self.server.listeners() {
-            Some(listeners) => {
-                let (places, descriptors) = listeners.places();
-                self.connection.try_send(&Message::Listeners(places).to_bytes(), &descriptors)
+    /// In as many messages as it takes where buffers are small.
+    async fn send_counters(&mut self, counters: Vec<Counted>) {
+        let mut parts = vec![counters];
+        while let Some(mut part) = parts.pop() {
+            let message = Message::Counters(part.clone()).to_bytes();
+            match send(&self.connection, &message, &[]).await {
+                Err(error) if is_too_long(&error) && part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error) => tracing::debug!(%error, "handoff: not sent"),
+                Ok(()) => {}
             }
+        }
+    }
+
+    async fn send_listeners(&mut self) {
+        // A copy, since the lock is not to be held while this waits.
+        let copy = self.server.listeners().as_ref().map(|listeners| {
+            let (places, descriptors) = listeners.places();
+            let copied = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
+            copied.collect::<io::Result<Vec<_>>>().map(|descriptors| (places, descriptors))
+        });
+        let sent = match copy {
+            Some(Ok((places, descriptors))) => {
+                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                send(&self.connection, &Message::Listeners(places).to_bytes(), &descriptors).await
+            }
+            Some(Err(error)) => Err(error),
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = sent {
@@ -307,11 +345,14 @@ impl Conversation {
             return self.machine.cannot_send(Instant::now());
         }
         let counters = self.count();
-        self.send(&Message::Counters(counters));
+        self.send_counters(counters).await;
         let rates = Rates(self.server.proxy.limits.live_rates(Instant::now()));
-        let sent = socket::memfd_from(&rates.to_bytes()).and_then(|memory| {
-            self.connection.try_send(&Message::Limits.to_bytes(), &[memory.as_fd()])
-        });
+        let sent = match socket::memfd_from(&rates.to_bytes()) {
+            Ok(memory) => {
+                send(&self.connection, &Message::Limits.to_bytes(), &[memory.as_fd()]).await
+            }
+            Err(error) => Err(error),
+        };
         if let Err(error) = sent {
             tracing::warn!(%error, "the rates of clients cannot be handed over, and begin anew");
         }
@@ -372,6 +413,25 @@ impl Conversation {
         let listeners = Listeners::bind_after_death(config, added).await?;
         Ok(self.server.listen(listeners)?)
     }
+}
+
+/// Sends a message, and waits for room for as long as the other process may take to read: its buffers may be small.
+async fn send(
+    connection: &Connection,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    match connection.try_send(bytes, descriptors) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            timeout(ANSWER, connection.send(bytes, descriptors)).await.unwrap_or(Err(error))
+        }
+        result => result,
+    }
+}
+
+/// The kernel says that the socket's buffer has no room for such a message.
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
 }
 
 /// A message, unless what came is none; nothing when the other process has ended.

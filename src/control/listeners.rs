@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -79,6 +80,16 @@ impl AdminListener {
                 let listener = UnixListener::from(descriptor);
                 let address = listener.local_addr().ok()?;
                 (address.as_pathname() == Some(path)).then_some(Self::Unix(listener))
+            }
+        }
+    }
+
+    fn path(&self) -> Option<String> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok()?;
+                Some(address.as_pathname()?.to_str()?.to_owned())
             }
         }
     }
@@ -185,19 +196,19 @@ impl Listeners {
     pub(super) fn places(&self) -> (Places, Vec<BorrowedFd<'_>>) {
         let mut places = Vec::new();
         let mut descriptors = Vec::new();
-        let mut add = |setting: &str, address, descriptor| {
-            places.push(Place { setting: setting.to_owned(), address });
+        let mut add = |setting: &str, address, path, descriptor| {
+            places.push(Place { setting: setting.to_owned(), address, path });
             descriptors.push(descriptor);
         };
-        add(MAIN, self.main.local_addr().ok(), self.main.as_fd());
+        add(MAIN, self.main.local_addr().ok(), None, self.main.as_fd());
         if let Some(health) = &self.health {
-            add(HEALTH, health.local_addr().ok(), health.as_fd());
+            add(HEALTH, health.local_addr().ok(), None, health.as_fd());
         }
         if let Some(admin) = &self.admin {
-            add(ADMIN, admin.tcp_address(), admin.as_fd());
+            add(ADMIN, admin.tcp_address(), admin.path(), admin.as_fd());
         }
         if let Some(handoff) = &self.handoff {
-            add(HANDOFF, None, handoff.as_fd());
+            add(HANDOFF, None, None, handoff.as_fd());
         }
         (Places(places), descriptors)
     }
@@ -282,26 +293,39 @@ impl Added {
                 ADMIN if config.admin_listen_on.is_some() => {
                     let listen_on = config.admin_listen_on.as_ref();
                     let received = listen_on.and_then(|at| AdminListener::received(descriptor, at));
+                    if received.is_none() {
+                        place.tell_closed();
+                    }
                     self.admin = received.or(self.admin);
                 }
                 HANDOFF => handoff = Some(descriptor),
-                setting => {
-                    let at = place.address.map(|address| address.to_string()).unwrap_or_default();
-                    tracing::info!("{setting}={at}: no longer a setting, and closed");
-                }
+                _ => place.tell_closed(),
             }
         }
         Listeners::complete(config, self, handoff)
     }
 }
 
-/// Whether one of these is the admin port's. A path is not told: what comes is looked at.
+impl Place {
+    /// It came from the predecessor, and is nothing to this process.
+    fn tell_closed(&self) {
+        let Self { setting, address, path } = self;
+        let at = address.map(|address| address.to_string());
+        let at = at.or_else(|| path.clone()).unwrap_or_default();
+        tracing::info!("{setting}={at}: no longer a setting, and closed");
+    }
+}
+
+/// Whether one of these is the admin port's. Where a path is not told, what comes is looked at.
 fn has_admin(places: &Places, listen_on: &AdminListenOn) -> bool {
-    let address = match listen_on {
-        AdminListenOn::Tcp(address) => Some(*address),
-        AdminListenOn::Unix(_) => None,
+    let is_it = |place: &Place| match listen_on {
+        AdminListenOn::Tcp(address) => place.address == Some(*address),
+        AdminListenOn::Unix(path) => {
+            place.address.is_none()
+                && place.path.as_ref().is_none_or(|its| Path::new(its) == path.as_path())
+        }
     };
-    places.0.iter().any(|place| place.setting == ADMIN && place.address == address)
+    places.0.iter().any(|place| place.setting == ADMIN && is_it(place))
 }
 
 fn bind(variable: &'static str, listen_on: &ListenOn) -> Result<TcpListener, BindError> {

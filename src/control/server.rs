@@ -248,7 +248,7 @@ fn start_workers(
         counters: Arc::clone(&counters),
         times_rounds: config.admin_listen_on.is_some(),
     };
-    Workers::start(config.threads, &options, move |tunnel, mut end| {
+    Workers::start(config.threads, &options, move |tunnel, mut end, position| {
         if is_finishing.load(Ordering::Relaxed) && end.during == Phase::Relay {
             end.during = Phase::Drain;
         }
@@ -262,7 +262,7 @@ fn start_workers(
         }
         let state = &tunnel.state;
         counters.ends.count(end, state.close(), state.identity.started().elapsed());
-        feed.ended(state, end);
+        feed.ended(state, end, position);
         access_log.tunnel(&tunnel, end);
         let (client, balancer) = (tunnel.state.identity.client(), tunnel.state.identity.balancer());
         // The sockets close before the tunnel is counted out.

@@ -8,6 +8,9 @@
 //!   no batch           put back
 //! ```
 //!
+//! What cannot be sent, since the kernel has no room for it, is put back, too: it goes on here, and is collected again a
+//! little later.
+//!
 //! The first batch is one tunnel and the second sixteen. Then the other process is watched for a while: if it dies of
 //! them, as few are lost. Two of the others can be on their way at once.
 
@@ -26,6 +29,9 @@ const WATCH: Duration = Duration::from_millis(500);
 /// Batches that can be on their way at once.
 const WINDOW: usize = 2;
 
+/// How long a batch that could not be sent goes on here before the next is tried.
+const AGAIN: Duration = Duration::from_millis(200);
+
 #[derive(Debug)]
 pub(crate) struct Giving {
     pace: Pace,
@@ -33,6 +39,8 @@ pub(crate) struct Giving {
     batches: VecDeque<Batch>,
     /// There may be tunnels that were not collected.
     has_more: bool,
+    /// Nothing is collected before this, since a batch could not be sent.
+    rests_until: Option<Instant>,
     is_over: bool,
 }
 
@@ -72,7 +80,8 @@ impl Giving {
     }
 
     const fn new(pace: Pace) -> Self {
-        Self { pace, next: 0, batches: VecDeque::new(), has_more: true, is_over: false }
+        let batches = VecDeque::new();
+        Self { pace, next: 0, batches, has_more: true, rests_until: None, is_over: false }
     }
 
     /// All that there was is given, and answered for.
@@ -92,6 +101,10 @@ impl Giving {
         {
             self.pace = Pace::Full;
         }
+        if self.rests_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.rests_until = None;
         let (most, window) = match self.pace {
             Pace::First => (1, 1),
             Pace::Second => (SECOND, 1),
@@ -124,6 +137,16 @@ impl Giving {
         } else if let Some(batch) = self.batches.iter_mut().find(|batch| batch.number == number) {
             batch.state = State::Sent { tunnels, until: now + ANSWER };
             actions.push_back(Action::SendBatch { number });
+        }
+    }
+
+    /// There is no room in the kernel for the batch: its tunnels go on here for a while.
+    pub(crate) fn not_sent(&mut self, number: u32, now: Instant, actions: &mut VecDeque<Action>) {
+        actions.push_back(Action::PutBack { number });
+        if !self.is_over {
+            self.batches.retain(|batch| batch.number != number);
+            self.has_more = true;
+            self.rests_until = Some(now + AGAIN);
         }
     }
 
@@ -173,7 +196,7 @@ impl Giving {
             Pace::Watch { until } if self.has_more => Some(until),
             _ => None,
         };
-        self.answer_until().into_iter().chain(watch).min()
+        self.answer_until().into_iter().chain(watch).chain(self.rests_until).min()
     }
 
     /// The other process did not answer in time.

@@ -89,8 +89,10 @@ pub(crate) struct Places(pub(crate) Vec<Place>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) setting: String,
-    /// None for the socket of the handoff itself, which is where it is.
+    /// None for a socket at a path.
     pub(crate) address: Option<SocketAddr>,
+    /// Of a socket at a path that is text; earlier releases do not tell it.
+    pub(crate) path: Option<String>,
 }
 
 /// A release's number.
@@ -280,7 +282,7 @@ encode_fields!(Offer {
     5 places,
     6 drains_in = None,
 });
-encode_fields!(Place { 1 setting, 2 address = None });
+encode_fields!(Place { 1 setting, 2 address = None, 3 path = None });
 encode_fields!(Release { 1 major = 0, 2 minor = 0, 3 patch = 0 });
 encode_fields!(Batch { 1 number, 2 frozen_at, 3 cookies });
 encode_fields!(Cookies { 1 client, 2 upstream });

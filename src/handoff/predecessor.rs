@@ -196,6 +196,14 @@ impl Machine for Predecessor {
         }
     }
 
+    fn batch_not_sent(&mut self, number: u32, now: Instant) {
+        match self.state {
+            // The successor serves, so that there is time until what is left is drained.
+            State::Finishing { .. } => self.giving.not_sent(number, now, &mut self.actions),
+            _ => self.cannot_send(now),
+        }
+    }
+
     fn collected(&mut self, number: u32, tunnels: usize, has_more: bool, now: Instant) {
         self.giving.collected(number, tunnels, has_more, now, &mut self.actions);
         self.go_on(now);

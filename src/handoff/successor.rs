@@ -153,6 +153,13 @@ impl Machine for Successor {
         }
     }
 
+    fn batch_not_sent(&mut self, number: u32, now: Instant) {
+        // Its tunnels would be cut if it ended now, and the predecessor waits.
+        if matches!(self.state, State::GivingBack { .. }) {
+            self.giving.not_sent(number, now, &mut self.actions);
+        }
+    }
+
     fn collected(&mut self, number: u32, tunnels: usize, has_more: bool, now: Instant) {
         self.giving.collected(number, tunnels, has_more, now, &mut self.actions);
         self.go_on(now);

@@ -34,6 +34,8 @@ enum Step {
     Garbage(usize),
     /// A handshake becomes a tunnel in the old one.
     Open,
+    /// Whether the kernel has room for batches.
+    Room(bool),
 }
 
 /// What is on its way: a message, with the tunnels of a batch beside it.
@@ -66,6 +68,7 @@ struct World {
     /// One of this many is refused.
     refuses: u32,
     garbage: bool,
+    has_room: bool,
 }
 
 fn hello() -> Hello {
@@ -121,6 +124,7 @@ impl World {
             lost: BTreeSet::new(),
             refuses,
             garbage: false,
+            has_room: true,
         };
         world.carry_out(OLD);
         world.carry_out(NEW);
@@ -153,6 +157,7 @@ impl World {
                     self.carry_out(one);
                 }
             }
+            Step::Room(has_room) => self.has_room = has_room,
             Step::Open => {
                 if self.processes[OLD].is_alive {
                     let id = Id::try_from(self.owners.len()).unwrap();
@@ -241,6 +246,9 @@ impl World {
                     }
                     process.machine.collected(number, count, has_more, now);
                 }
+                Action::SendBatch { number } if !self.has_room => {
+                    process.machine.batch_not_sent(number, now);
+                }
                 Action::SendBatch { number } => {
                     let ids = process.collected[&number].clone();
                     let batch = Batch { number, frozen_at: 0, cookies: Vec::new() };
@@ -327,6 +335,7 @@ impl World {
 
     /// Lets everything come to its end, and looks at what is left.
     fn finish(&mut self) {
+        self.has_room = true;
         for _ in 0..2_000 {
             for one in [OLD, NEW] {
                 while !self.wires[one].is_empty() {
@@ -382,6 +391,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => one.clone().prop_map(Step::Kill),
         1 => one.prop_map(Step::Stop),
         2 => Just(Step::Open),
+        2 => any::<bool>().prop_map(Step::Room),
     ]
 }
 

@@ -6,11 +6,13 @@
 //! ```
 //!
 //! elbows does not take part in a trace: it passes both fields on as they came, and tells the trace id in the access log.
-//! What breaks a rule (section 3.2.2), or comes twice, is as if it were not there.
+//! What breaks a rule (section 3.2.2), comes twice, or is listed in `Connection`, so that it does not pass, is as if it were
+//! not there.
 
 use std::fmt;
 
 use super::head::Field;
+use super::hop::ConnectionOptions;
 
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
@@ -55,11 +57,14 @@ impl Begun {
     }
 }
 
-/// The trace that a request is part of.
-pub(crate) fn trace_id(fields: &[Field<'_>]) -> Option<TraceId> {
-    let mut all = fields.iter().filter(|field| field.is(TRACEPARENT));
+/// The trace that a request is part of, as the upstream hears of it.
+pub(crate) fn trace_id(fields: &[Field<'_>], options: &ConnectionOptions) -> Option<TraceId> {
+    let passes = |(index, field): &(usize, &Field<'_>)| {
+        field.is(TRACEPARENT) && !options.is_hop_by_hop(*index, field)
+    };
+    let mut all = fields.iter().enumerate().filter(passes);
     match (all.next(), all.next()) {
-        (Some(field), None) => parse(field.value),
+        (Some((_, field)), None) => parse(field.value),
         _ => None,
     }
 }
@@ -120,7 +125,7 @@ mod tests {
             .iter()
             .map(|value| Field { name: b"TraceParent", value: value.as_bytes() })
             .collect();
-        trace_id(&fields).map(|id| id.to_string())
+        trace_id(&fields, &ConnectionOptions::of(&fields)).map(|id| id.to_string())
     }
 
     #[test]

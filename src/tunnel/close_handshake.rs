@@ -17,9 +17,11 @@
 use super::flow::{self, OwnFrame, Passage};
 use super::{Moment, Next, Pair, Peer, Source, State};
 use crate::clock::is_reached;
+use crate::encoding::{Encode, Reader, RecordFault, Writer};
 use crate::end::{CloseCodes, End, Phase, Reason, Side};
 
 use super::times::Leave;
+use crate::websocket::frame::MAX_REASON;
 
 /// How far the end of a tunnel has come, where elbows ends it. Times are ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,37 @@ pub(crate) struct Close {
     pub(crate) code: u16,
 }
 
+/// The reason of a Close that is to go to the client: hardly any tunnel has one, so that it takes no more than a pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CloseReason(String);
+
+impl CloseReason {
+    /// None where it says nothing.
+    pub(super) fn new(reason: &str) -> Option<Box<Self>> {
+        (!reason.is_empty()).then(|| Box::new(Self(reason.to_owned())))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        let Self(reason) = self;
+        reason
+    }
+}
+
+/// What no Close has room for does not go out.
+impl Encode for Box<CloseReason> {
+    fn write(&self, to: &mut Writer) {
+        self.0.write(to);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
+        let reason = String::read(from)?;
+        if reason.len() > MAX_REASON {
+            return Err(RecordFault::Malformed);
+        }
+        Ok(Self::new(CloseReason(reason)))
+    }
+}
+
 impl CloseHandshake {
     /// How elbows ended the tunnel, once nothing more passes.
     pub(crate) const fn end(self) -> Option<End> {
@@ -77,12 +110,7 @@ impl Moment<'_> {
         if !is_open || self.state.close.is_some() {
             return false;
         }
-        if let Some(secret) = self.state.secret
-            && !reason.is_empty()
-            && self.state.can_send_close()
-        {
-            self.rules.reasons.borrow_mut().insert(secret.get(), reason.into());
-        }
+        self.state.close_reason = CloseReason::new(reason);
         let end = End::new(Side::Elbows, Phase::Relay, Reason::Ordered);
         self.close_towards_client_with(end, code);
         true
@@ -266,6 +294,10 @@ impl Moment<'_> {
     /// Ends both streams, with a Close where a code is given and a boundary comes in time, and gives
     /// both sides some time to read it.
     fn close(&mut self, end: End, to_client: Option<u16>, to_upstream: Option<u16>) {
+        if end.why != Reason::Ordered {
+            // Another Close goes out, which has nothing to do with the order.
+            self.state.close_reason = None;
+        }
         self.state.close_handshake = CloseHandshake::Flush { end };
         self.state.stalled = Pair::of(|_| self.now.tick);
         self.local.rearm = true;

@@ -63,6 +63,7 @@ encode_fields!(State {
     10 idle,
     11 stalled,
     12 handoffs = 0,
+    13 close_reason = None,
 });
 
 encode_fields!(Pair<Flow> { critical 1 client, critical 2 upstream });

@@ -13,8 +13,8 @@ use crate::http::trace_context::{self, TraceId};
 
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
 /// place. A longer one is allocated: it is only larger, by what the allocator adds. Enough for the
-/// path of a chat or of Socket.IO, its host and subprotocol, and for an id of 32 digits, which are 16 bytes.
-const SHORT_TEXT: usize = 72;
+/// path of a chat, its host and subprotocol (48 bytes), and for an id of 32 digits, which are 16 bytes.
+const SHORT_TEXT: usize = 64;
 
 /// Who a tunnel belongs to, for the access log.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,5 @@
 //! What is asked of tunnels beside moving bytes, and the form in which workers use it.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,8 +95,6 @@ pub(crate) struct Rulebook {
     pub(crate) times_rounds: bool,
     /// Those of the worker that has these rules.
     pub(crate) metrics: Arc<WorkerMetrics>,
-    /// Reasons of Closes that are to go out, by the tunnel's secret: hardly ever one, so that no tunnel has room for it.
-    pub(crate) reasons: RefCell<BTreeMap<u64, Box<str>>>,
 }
 
 impl Rulebook {
@@ -125,7 +121,6 @@ impl Rulebook {
             counters: Arc::clone(&options.counters),
             times_rounds: options.times_rounds,
             metrics: Arc::default(),
-            reasons: RefCell::default(),
         }
     }
 }

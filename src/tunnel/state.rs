@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::close_handshake::{Close, CloseHandshake};
+use super::close_handshake::{Close, CloseHandshake, CloseReason};
 use super::flow::{Bulk, Context, Flow};
 use super::identity::Identity;
 use super::rules::Rulebook;
@@ -42,6 +42,8 @@ pub struct State {
     /// Who sent the first Close, and its code.
     pub(super) close: Option<Close>,
     pub(super) close_handshake: CloseHandshake,
+    /// What the Close that was ordered says, until it goes out.
+    pub(super) close_reason: Option<Box<CloseReason>>,
     /// The side that ended, or broke, before the other did.
     pub(super) ended_first: Option<Peer>,
     /// Since when no data passed; where one side has ended, since when no byte did.
@@ -69,6 +71,7 @@ impl State {
             upstream_alive: None,
             close: None,
             close_handshake: CloseHandshake::Open { due: None },
+            close_reason: None,
             ended_first: None,
             idle: Mark::default(),
             stalled: Pair::default(),
@@ -137,11 +140,6 @@ impl State {
         self.secret.unwrap_or_default().name()
     }
 
-    /// What it keeps from everybody.
-    pub(crate) fn secret_number(&self) -> u64 {
-        self.secret.unwrap_or_default().get()
-    }
-
     /// How far it has come.
     pub(crate) fn condition(&self) -> Condition {
         let flows = self.flows.both();
@@ -182,13 +180,23 @@ impl State {
         rearm: &'s mut bool,
         bulk: Option<&'s mut dyn Bulk>,
     ) -> (&'s mut Flow, Context<'s>) {
-        let Self { flows, client_alive, upstream_alive, close, secret, .. } = self;
+        let Self { flows, client_alive, upstream_alive, close, close_reason, secret, .. } = self;
         let upstream = upstream_alive.as_deref_mut();
         let alive = Pair { client: Some(client_alive), upstream };
         let (source_alive, sink_alive) = alive.into_split(source);
         let secret = secret.unwrap_or_default();
-        let context =
-            Context { rules, now, secret, source, source_alive, sink_alive, close, rearm, bulk };
+        let context = Context {
+            rules,
+            now,
+            secret,
+            source,
+            source_alive,
+            sink_alive,
+            close,
+            close_reason,
+            rearm,
+            bulk,
+        };
         (&mut flows[source], context)
     }
 

@@ -6,6 +6,7 @@
 //! a worker are bounded in time: see [`Connections::go_on`].
 
 mod draining;
+mod opening;
 mod waiting;
 
 use std::cell::RefCell;
@@ -34,7 +35,6 @@ use crate::clock::tick;
 use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
-use crate::metrics::process::since_1970;
 use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
 use crate::tunnel::Tunnel;
@@ -412,39 +412,6 @@ impl Connections {
         turn
     }
 
-    /// Makes a tunnel of a connection whose client has been told so.
-    fn switch(&mut self, key: usize, now: Instant) {
-        let Some(place) = self.take_out(key) else { return };
-        let Place { connection, socket, ready, link, .. } = place;
-        let Some((switching, seat)) = connection.into_switching() else { return };
-        let link = link.and_then(|link| self.links.take_out(link));
-        let (Some((upstream, hears_upstream)), Some(address)) = (link, switching.upstream) else {
-            return;
-        };
-        let entry = switching.entry;
-        if let Some(service) = &self.service {
-            service.proxy.counters.tunnels.add(1);
-            service.metrics.request(entry.method, entry.status);
-            let time = now.saturating_duration_since(entry.started);
-            service.metrics.handshake(time, entry.trace_id, since_1970);
-        }
-        let identity = entry.into_identity(&switching.client, address);
-        if let Some(service) = &self.service {
-            service.proxy.access_log.opened(&identity);
-            service.proxy.feed.opened(&identity);
-        }
-        // The tunnel's end gives it up.
-        seat.keep();
-        let tunnel = Tunnel::new(
-            switching.protocol,
-            (socket, switching.client_early),
-            (upstream, switching.upstream_early),
-            identity,
-        );
-        let hears_client = ready.is_registered();
-        self.opened.push(NewTunnel { tunnel, hears_client, hears_upstream });
-    }
-
     fn take_out(&mut self, key: usize) -> Option<Place> {
         let place = self.all.try_remove(key)?;
         self.wheel.remove(key);
@@ -467,11 +434,6 @@ impl Connections {
             self.all = Slab::new();
             self.ready = VecDeque::new();
         }
-    }
-
-    /// A tunnel that opened.
-    pub(super) fn opened(&mut self) -> Option<NewTunnel> {
-        self.opened.pop()
     }
 }
 

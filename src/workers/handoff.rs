@@ -37,6 +37,8 @@ pub struct Taken {
     frozen_at: Duration,
     has_more: bool,
     home: Workers,
+    /// A worker that was asked has died.
+    is_worker_gone: bool,
 }
 
 impl Taken {
@@ -46,7 +48,7 @@ impl Taken {
         has_more: bool,
         home: Workers,
     ) -> Self {
-        Self { tunnels, frozen_at, has_more, home }
+        Self { tunnels, frozen_at, has_more, home, is_worker_gone: false }
     }
 
     /// The tunnels.
@@ -65,6 +67,12 @@ impl Taken {
     #[must_use]
     pub const fn has_more(&self) -> bool {
         self.has_more
+    }
+
+    /// Whether a worker that was asked for tunnels has died, and with it those that it had.
+    #[must_use]
+    pub const fn is_worker_gone(&self) -> bool {
+        self.is_worker_gone
     }
 
     /// The tunnels, which do not go back by themselves any more.
@@ -90,6 +98,7 @@ impl Workers {
     pub async fn take(&self, most: usize) -> Taken {
         let most = most.clamp(1, MOST_TAKEN);
         let doors = &self.shared.doors;
+        let mut is_worker_gone = false;
         for _ in doors {
             let number = self.shared.next.fetch_add(1, Ordering::Relaxed) % doors.len();
             let Some(door) = doors.get(number) else { continue };
@@ -97,8 +106,12 @@ impl Workers {
                 let (answer, taken) = oneshot::channel();
                 // A thread that is gone has no tunnels, and drops the channel.
                 drop(door.send(Order::Take(Request { most, answer, home: self.clone() })));
-                let Ok(taken) = taken.await else { break };
+                let Ok(mut taken) = taken.await else {
+                    is_worker_gone = true;
+                    break;
+                };
                 if !taken.tunnels.is_empty() {
+                    taken.is_worker_gone = is_worker_gone;
                     return taken;
                 }
                 if !taken.has_more {
@@ -106,7 +119,9 @@ impl Workers {
                 }
             }
         }
-        Taken::new(Vec::new(), Duration::ZERO, false, self.clone())
+        let mut none = Taken::new(Vec::new(), Duration::ZERO, false, self.clone());
+        none.is_worker_gone = is_worker_gone;
+        none
     }
 
     /// Puts tunnels back that were taken out. They go on with the times that they have. With `stays` they are not taken
@@ -122,31 +137,36 @@ impl Workers {
     ///
     /// The result, which need not be waited for, is how long the pause of each was, from `frozen_at` to its first read
     /// here, in microseconds and in no order. One that cannot be registered ends (see [`Workers::adopt`]) and has none.
+    /// None at all: a worker that should have gone on with some has died.
     pub fn resume(
         &self,
         tunnels: Vec<Tunnel>,
         frozen_at: Duration,
-    ) -> impl Future<Output = Vec<u32>> + Send + use<> {
+    ) -> impl Future<Output = Option<Vec<u32>>> + Send + use<> {
         let doors = &self.shared.doors;
         // Each worker tells once.
         let (pauses, mut told) = mpsc::channel(doors.len().max(1));
         let mut parts: Vec<_> = doors.iter().map(|door| (door, Vec::new())).collect();
+        let mut untold = 0_usize;
         for tunnel in tunnels {
             let fewest = self.fewest().and_then(|fewest| {
                 fewest.open.fetch_add(1, Ordering::Relaxed);
                 parts.iter_mut().find(|(door, _)| Arc::ptr_eq(door, fewest))
             });
-            match fewest {
-                Some((_, part)) => part.push(tunnel),
-                None => (self.shared.on_end)(tunnel, STOPPED),
+            if let Some((_, part)) = fewest {
+                part.push(tunnel);
+            } else {
+                untold += 1;
+                (self.shared.on_end)(tunnel, STOPPED, None);
             }
         }
         for (door, tunnels) in parts.into_iter().filter(|(_, part)| !part.is_empty()) {
+            untold += 1;
             let batch = Batch { tunnels, frozen_at, pauses: pauses.clone() };
             if let Some(Order::Resume(batch)) = door.send(Order::Resume(batch)) {
                 for tunnel in batch.tunnels {
                     door.open.fetch_sub(1, Ordering::Relaxed);
-                    (self.shared.on_end)(tunnel, STOPPED);
+                    (self.shared.on_end)(tunnel, STOPPED, None);
                 }
             }
         }
@@ -154,9 +174,10 @@ impl Workers {
         async move {
             let mut all = Vec::new();
             while let Some(part) = told.recv().await {
+                untold -= 1;
                 all.extend(part);
             }
-            all
+            (untold == 0).then_some(all)
         }
     }
 

@@ -38,7 +38,7 @@ use super::slot::{Slot, from_token};
 use super::sockets::Kernel;
 use super::user_agents::UserAgents;
 use super::wheel::Wheel;
-use super::{Door, OnEnd, Order, STOPPED};
+use super::{Door, OnEnd, Order, Position, STOPPED};
 use crate::clock::{Now, until};
 use crate::end::{End, Phase, Reason, Side};
 use crate::metrics::traffic::{Ledger, Traffic};
@@ -72,6 +72,7 @@ const MISTAKE: End = End::new(Side::Elbows, Phase::Relay, Reason::Mistake);
 
 pub(super) struct Worker {
     poll: Poll,
+    number: usize,
     door: Arc<Door>,
     on_end: Arc<OnEnd>,
     connections: Connections,
@@ -113,6 +114,7 @@ impl Worker {
             drained_at: None,
             poll,
             connections: Connections::new(Arc::clone(&door), start(), now.tick),
+            number: door.number,
             door,
             on_end,
             slots: Slab::new(),
@@ -187,7 +189,10 @@ impl Worker {
         while let Some(opened) = self.connections.opened() {
             self.rounds.goes_on();
             self.door.open.fetch_add(1, Ordering::Relaxed);
-            self.take_in(opened, Slot::begin);
+            let key = self.take_in(opened, Slot::begin);
+            if let Some((key, slot)) = key.and_then(|key| Some((key, self.slots.get(key)?))) {
+                self.connections.tell_opened(&slot.tunnel.state, self.position(key));
+            }
         }
     }
 
@@ -340,7 +345,7 @@ impl Worker {
         if let Err(fault) = register(self.poll.registry(), &new, entry.key()) {
             tracing::error!(%fault, "cannot register a tunnel");
             self.left();
-            self.tell(new.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom));
+            self.tell(new.tunnel, End::new(Side::Elbows, Phase::Relay, Reason::NoRoom), None);
             return None;
         }
         // The first event of each socket comes at once and says what it is ready for.
@@ -366,14 +371,13 @@ impl Worker {
         let Some(slot) = self.remove(key) else { return };
         let tunnel = slot.into_ended();
         let end = tunnel.state.end();
-        self.tell(tunnel, end);
+        self.tell(tunnel, end, Some(self.position(key)));
     }
 
     fn remove(&mut self, key: usize) -> Option<Slot> {
         let slot = self.slots.try_remove(key)?;
         self.wheel.remove(key);
         self.ledger.left(key, Traffic::of(&slot.tunnel.state));
-        self.forget_reason(&slot);
         deregister(self.poll.registry(), &slot.tunnel);
         if self.slots.is_empty() && self.reach > KEPT {
             self.give_back();
@@ -407,13 +411,17 @@ impl Worker {
         self.end(key);
     }
 
+    const fn position(&self, key: usize) -> Position {
+        Position { worker: self.number, key }
+    }
+
     fn left(&self) {
         self.door.open.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A panic in there is one tunnel's bad luck and must not be that of all others.
-    fn tell(&self, tunnel: Tunnel, end: End) {
-        let told = panic::catch_unwind(AssertUnwindSafe(|| (self.on_end)(tunnel, end)));
+    fn tell(&self, tunnel: Tunnel, end: End, position: Option<Position>) {
+        let told = panic::catch_unwind(AssertUnwindSafe(|| (self.on_end)(tunnel, end, position)));
         if told.is_err() {
             tracing::error!(%end, "panic while the end of a tunnel was told");
         }
@@ -435,12 +443,12 @@ impl Drop for Worker {
             match order {
                 Order::Adopt { tunnel, .. } => {
                     self.left();
-                    self.tell(tunnel, STOPPED);
+                    self.tell(tunnel, STOPPED, None);
                 }
                 Order::Resume(batch) => {
                     for tunnel in batch.tunnels {
                         self.left();
-                        self.tell(tunnel, STOPPED);
+                        self.tell(tunnel, STOPPED, None);
                     }
                 }
                 // Whoever waits hears from the closed channel that there are none.
@@ -458,7 +466,7 @@ impl Drop for Worker {
             }
         }
         for tunnel in self.take_all() {
-            self.tell(tunnel, STOPPED);
+            self.tell(tunnel, STOPPED, None);
         }
     }
 }

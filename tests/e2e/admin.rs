@@ -174,6 +174,8 @@ fn each_answer_has_the_form_that_is_documented() {
     }
     // One opens while somebody follows.
     let other = application.open(&admin.elbows);
+    let all = admin.tunnels("");
+    let opened = text(all.iter().find(|tunnel| text(tunnel, "id") != id).unwrap(), "id").to_owned();
     assert_eq!(answer("log", &admin.change("/api/log?level=debug")), 200);
     let closing = format!("/api/tunnels/{id}/close?code=4000&reason=go+home");
     assert_eq!(answer("closed", &admin.change(&closing)), 202);
@@ -193,7 +195,15 @@ fn each_answer_has_the_form_that_is_documented() {
         let seen = events.read_until(format!("event: {wanted}\n").as_bytes());
         assert!(!seen.is_empty());
         let data = String::from_utf8(events.read_until(b"\n\n")).unwrap();
-        lines.push(format!("{wanted}\t{}", data.trim().trim_start_matches("data: ")));
+        let data = data.trim().trim_start_matches("data: ");
+        let its = serde_json::from_str::<Value>(data).unwrap()["id"].clone();
+        match wanted {
+            "opened" => assert_eq!(its, opened),
+            // Which of the two is the first is nobody's promise.
+            "ended" => assert!(its == *id || its == *opened, "{its}"),
+            _ => {}
+        }
+        lines.push(format!("{wanted}\t{data}"));
     }
 
     let file = tempfile::NamedTempFile::new().unwrap();

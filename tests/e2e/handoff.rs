@@ -2,9 +2,11 @@
 
 mod chain;
 mod faults;
+mod panics;
 mod real_peers;
 mod refusals;
 mod relay;
+mod scarcity;
 mod settings;
 mod silence;
 mod skew;

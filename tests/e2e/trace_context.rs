@@ -67,6 +67,19 @@ fn what_is_no_trace_passes_and_is_not_in_the_log() {
 }
 
 #[test]
+fn a_trace_that_does_not_pass_is_not_in_the_log() {
+    let upstream = Upstream::answering(OK);
+    for (mode, made) in [("pass", false), ("make", true)] {
+        let elbows = Elbows::start(upstream.address, &[("TRACE_CONTEXT", mode)]);
+        let lines = format!("Connection: traceparent\r\ntraceparent: {VALID}\r\n");
+        let seen = sent(&elbows, &upstream, "/a", &lines);
+        let line = elbows.access_log.wait_for(" /a ");
+        assert!(!seen.contains(ID) && !line.contains(ID), "{seen}\n{line}");
+        assert_eq!((seen.contains("traceparent"), line.contains("trace_id")), (made, made));
+    }
+}
+
+#[test]
 fn a_trace_is_made_where_there_is_none() {
     let upstream = Upstream::answering(OK);
     let settings = [("TRACE_CONTEXT", "make"), ("ACCESS_LOG", "json")];
@@ -112,6 +125,7 @@ fn a_tunnel_tells_its_trace_when_it_ends() {
 byte_by_byte!({
     a_trace_passes_untouched_and_its_id_is_in_the_log,
     what_is_no_trace_passes_and_is_not_in_the_log,
+    a_trace_that_does_not_pass_is_not_in_the_log,
     a_trace_is_made_where_there_is_none,
     a_tunnel_tells_its_trace_when_it_ends,
 } not {});

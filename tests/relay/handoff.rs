@@ -97,7 +97,7 @@ fn tunnels_are_taken_and_put_back_while_bytes_stream() {
                 _ => {
                     let frozen_at = some.frozen_at();
                     let number = some.tunnels().len();
-                    let pauses = soon(engine.relay.resume(some.into_tunnels(), frozen_at));
+                    let pauses = soon(engine.relay.resume(some.into_tunnels(), frozen_at)).unwrap();
                     assert_eq!(pauses.len(), number);
                 }
             }
@@ -192,7 +192,7 @@ fn what_came_meanwhile_is_read_at_once_and_the_pause_is_told() {
         expect(&ends.upstream, &number.to_be_bytes());
         expect(&ends.client, &number.to_le_bytes());
     }
-    let pauses = soon(resumed);
+    let pauses = soon(resumed).unwrap();
     let longest = monotonic().saturating_sub(frozen_at).as_micros();
     assert_eq!(pauses.len(), all.len());
     for pause in pauses {
@@ -214,7 +214,7 @@ fn tunnels_that_come_when_the_workers_have_stopped_end() {
     let taken = take(&old, 1);
     let frozen_at = taken.frozen_at();
     new.relay.stop();
-    assert!(soon(new.relay.resume(taken.into_tunnels(), frozen_at)).is_empty());
+    assert_eq!(soon(new.relay.resume(taken.into_tunnels(), frozen_at)), None);
     assert_eq!(new.next_end().1, End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver));
     expect_end_of_stream(&ends.client);
     new.no_further_end();

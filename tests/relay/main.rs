@@ -605,7 +605,7 @@ fn what_is_left_at_stop_ends() {
 
 #[test]
 fn a_panic_at_an_end_leaves_the_others_alone() {
-    let relay = Workers::start(NonZeroUsize::MIN, &Options::default(), |_, end| {
+    let relay = Workers::start(NonZeroUsize::MIN, &Options::default(), |_, end, _| {
         assert_ne!(end.by, Side::Client, "a panic that the test wants");
     })
     .unwrap();
@@ -638,7 +638,7 @@ impl Engine {
     fn with(threads: usize, options: &Options) -> Self {
         let (sender, ends) = mpsc::channel();
         let relay =
-            Workers::start(NonZeroUsize::new(threads).unwrap(), options, move |tunnel, end| {
+            Workers::start(NonZeroUsize::new(threads).unwrap(), options, move |tunnel, end, _| {
                 // The sockets close here, as they do where the access log is written.
                 let mut closed = tunnel;
                 closed.client = placeholder();

@@ -19,7 +19,7 @@ fn an_idle_tunnel_costs_512_bytes_at_most_and_gives_them_back() {
     raise_descriptor_limit();
     let options = Options { ping_interval: Some(Duration::from_secs(50)), ..Options::default() };
     let threads = NonZeroUsize::new(2).unwrap();
-    let relay = Workers::start(threads, &options, |tunnel, _| drop(tunnel)).unwrap();
+    let relay = Workers::start(threads, &options, |tunnel, _, _| drop(tunnel)).unwrap();
     let mut ends = Vec::with_capacity(TUNNELS);
     let mut before = 0;
     for number in 0..TUNNELS {

@@ -29,6 +29,9 @@ use crate::workers::looks::{Closed, NoAnswer};
 
 const JSON: &str = "application/json";
 
+/// A stream, of which a HEAD could tell nothing.
+const EVENTS: &str = "/api/events";
+
 /// What is answered, before it is HTTP.
 enum Answer {
     Page,
@@ -165,7 +168,11 @@ fn secure(fields: &mut HeaderMap) {
 
 /// The methods of a path that is there.
 fn allowed(path: &str) -> &'static str {
-    if is_change(path) { "POST" } else { "GET, HEAD" }
+    match path {
+        _ if is_change(path) => "POST",
+        EVENTS => "GET",
+        _ => "GET, HEAD",
+    }
 }
 
 /// Whether it is asked for to change something.
@@ -175,6 +182,11 @@ fn is_change(path: &str) -> bool {
 
 fn tunnel_to_close(path: &str) -> Option<&str> {
     path.strip_prefix("/api/tunnels/")?.strip_suffix("/close").filter(|id| !id.contains('/'))
+}
+
+/// Whether it is the place of a tunnel, which may be there or not.
+fn is_tunnel(path: &str) -> bool {
+    path.strip_prefix("/api/tunnels/").is_some_and(|id| !id.is_empty() && !id.contains('/'))
 }
 
 async fn route(
@@ -220,10 +232,11 @@ async fn route(
         "/api/summary" if is_read => Answer::json(200, &Summary::now(server).await),
         "/api/tunnels" if is_read => tunnels(query, server).await,
         "/api/endpoints" if is_read => endpoints(server),
-        "/api/events" if *request.method() == Method::GET => Ok(Answer::Events),
+        EVENTS if *request.method() == Method::GET => Ok(Answer::Events),
         _ if is_read && path.starts_with("/api/tunnels/") => tunnel(path, server).await,
         "/" | "/metrics" | "/live" | "/ready" | "/api/summary" | "/api/tunnels"
-        | "/api/endpoints" | "/api/events" => Err(wrong_method(request.method(), path)),
+        | "/api/endpoints" | EVENTS => Err(wrong_method(request.method(), path)),
+        _ if is_tunnel(path) => Err(wrong_method(request.method(), path)),
         _ => Err(Fault::new(
             404,
             format!(

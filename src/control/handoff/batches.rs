@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::nanoseconds;
+use super::{nanoseconds, send};
 use crate::clock::Now;
 use crate::control::Server;
 use crate::handoff::Moved;
@@ -41,9 +42,11 @@ pub(super) struct Batches {
     unchecked: Option<Unchecked>,
     moved: Moved,
     /// Batches with which the workers have not gone on yet: how long tunnels stood still that came.
-    resuming: JoinSet<Vec<u32>>,
+    resuming: JoinSet<Option<Vec<u32>>>,
     /// The same of the others, in microseconds.
     pauses: Vec<u32>,
+    /// A worker has died, and its process ends.
+    is_worker_gone: bool,
 }
 
 struct OnTheirWay {
@@ -67,6 +70,7 @@ impl Batches {
             moved: Moved::default(),
             resuming: JoinSet::new(),
             pauses: Vec::new(),
+            is_worker_gone: false,
         }
     }
 
@@ -75,9 +79,15 @@ impl Batches {
         self.moved
     }
 
+    /// Whether a worker has died, so that this process is about to end.
+    pub(super) const fn is_worker_gone(&self) -> bool {
+        self.is_worker_gone
+    }
+
     /// Takes up to `most` tunnels out of the workers. How many there were, and whether there are more.
     pub(super) async fn collect(&mut self, number: u32, most: usize) -> (usize, bool) {
         let taken = self.server.workers.take(most).await;
+        self.is_worker_gone |= taken.is_worker_gone();
         let frozen_at = taken.frozen_at();
         // From here on they do not go back by themselves: once they are sent they may be the other process's.
         let tunnels = taken.into_tunnels();
@@ -93,7 +103,7 @@ impl Batches {
     ///
     /// # Errors
     /// There is no descriptor, no memory or no room for it.
-    pub(super) fn send(&self, number: u32, connection: &Connection) -> io::Result<()> {
+    pub(super) async fn send(&self, number: u32, connection: &Connection) -> io::Result<()> {
         let Some(OnTheirWay { tunnels, frozen_at }) = self.collected.get(&number) else {
             return Ok(());
         };
@@ -112,7 +122,7 @@ impl Batches {
         let memory = socket::memfd_from(&records)?;
         descriptors.insert(0, memory.as_fd());
         let batch = Batch { number, frozen_at: nanoseconds(*frozen_at), cookies };
-        connection.try_send(&Message::Batch(batch).to_bytes(), &descriptors)
+        send(connection, &Message::Batch(batch).to_bytes(), &descriptors).await
     }
 
     /// The batch is the other process's, but for the refused ones.
@@ -154,11 +164,18 @@ impl Batches {
     pub(super) async fn settle(&mut self) {
         // A worker that stands still for longer is no reason to give up.
         let _ = timeout(SETTLE, self.all_resumed()).await;
+        if self.is_worker_gone {
+            // Nothing more is taken by a process that is about to end: what it has not taken is not lost.
+            pending::<()>().await;
+        }
     }
 
     async fn all_resumed(&mut self) {
         while let Some(some) = self.resuming.join_next().await {
-            self.pauses.extend(some.unwrap_or_default());
+            match some.unwrap_or_default() {
+                Some(pauses) => self.pauses.extend(pauses),
+                None => self.is_worker_gone = true,
+            }
         }
     }
 
@@ -218,6 +235,27 @@ impl Batches {
         let mut all = mem::take(&mut self.pauses);
         all.sort_unstable();
         Pauses(all)
+    }
+}
+
+/// The process ends in the middle of it, or has none of them any more.
+impl Drop for Batches {
+    fn drop(&mut self) {
+        let count = |batches: &HashMap<u32, OnTheirWay>| {
+            batches.values().map(|batch| batch.tunnels.len()).sum::<usize>()
+        };
+        let (collected, held) = (count(&self.collected), count(&self.held));
+        if collected > 0 {
+            tracing::warn!(
+                "handoff: this process ends while {collected} tunnels are on their way to the other one, which goes on \
+                 with those that have arrived"
+            );
+        }
+        if held > 0 {
+            tracing::warn!(
+                "handoff: this process ends with {held} tunnels that it had not been given: they stay with the other one"
+            );
+        }
     }
 }
 

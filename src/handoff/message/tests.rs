@@ -19,8 +19,8 @@ fn address() -> impl Strategy<Value = SocketAddr> {
 }
 
 fn places() -> impl Strategy<Value = Places> {
-    let place = (any::<String>(), prop::option::of(address()))
-        .prop_map(|(setting, address)| Place { setting, address });
+    let place = (any::<String>(), prop::option::of(address()), prop::option::of(any::<String>()))
+        .prop_map(|(setting, address, path)| Place { setting, address, path });
     prop::collection::vec(place, 0..4).prop_map(Places)
 }
 

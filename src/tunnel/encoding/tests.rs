@@ -17,6 +17,7 @@ use crate::encoding::change::Change;
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::trace_context::TraceId;
 use crate::peer::Peer;
+use crate::tunnel::close_handshake::CloseReason;
 use crate::tunnel::{Handshake, Identity};
 use crate::websocket::keepalive::Secret;
 use crate::websocket::scanner::Scanner;
@@ -121,11 +122,12 @@ fn state(instant: Instant) -> impl Strategy<Value = State> {
     let peer = prop::option::of(prop_oneof![Just(Peer::Client), Just(Peer::Upstream)]);
     let close = prop::option::of((select(&Side::ALL), any::<u16>()));
     let what = (identity(instant), flow(), flow(), any::<bool>(), any::<Option<u64>>());
+    let what = (what, "[a-zé ]{0,60}");
     let alive = (Keepalive::any(), prop::option::of(Keepalive::any()));
     let times = (any::<[u32; 4]>(), close_handshake(), peer, close, any::<u16>());
     (what, alive, times).prop_map(
         |(
-            (identity, client, upstream, is_websocket, secret),
+            ((identity, client, upstream, is_websocket, secret), reason),
             (client_alive, upstream_alive),
             (
                 [since, seen, client_stall, upstream_stall],
@@ -143,6 +145,7 @@ fn state(instant: Instant) -> impl Strategy<Value = State> {
             upstream_alive: upstream_alive.map(Box::new),
             close: close.map(|(by, code)| Close { by, code }),
             close_handshake,
+            close_reason: CloseReason::new(&reason),
             ended_first,
             idle: Mark { since, seen },
             stalled: Pair { client: client_stall, upstream: upstream_stall },

@@ -9,7 +9,7 @@ use crate::clock::Now;
 use crate::end::{Reason, Side};
 use crate::metrics::families::ROUND_TRIP_TIMES;
 use crate::tunnel::Peer;
-use crate::tunnel::close_handshake::Close;
+use crate::tunnel::close_handshake::{Close, CloseReason};
 use crate::tunnel::rules::Rulebook;
 use crate::websocket::frame::{ControlFrame, Masking};
 use crate::websocket::keepalive::{Keepalive, Secret};
@@ -28,6 +28,8 @@ pub(crate) struct Context<'c> {
     pub(crate) sink_alive: Option<&'c mut Keepalive>,
     /// The first Close of the tunnel.
     pub(crate) close: &'c mut Option<Close>,
+    /// What a Close to the client says, where it was ordered.
+    pub(crate) close_reason: &'c mut Option<Box<CloseReason>>,
     /// Something happened that other times depend on.
     pub(crate) rearm: &'c mut bool,
     /// The way for much payload, where there is one.
@@ -179,9 +181,9 @@ pub(super) fn put_own_frame(flow: &mut Flow, context: &mut Context<'_>) {
         OwnFrame::Close { code, then, .. } => {
             flow.passage = then;
             context.close.get_or_insert(Close { by: Side::Elbows, code });
-            let reason = context.rules.reasons.borrow_mut().remove(&context.secret.get());
-            if let Some(reason) = reason {
-                with_reason = ControlFrame::close_with_reason(code, &reason, mask);
+            let is_to_client = context.source == Peer::Upstream;
+            if let Some(reason) = context.close_reason.take_if(|_| is_to_client) {
+                with_reason = ControlFrame::close_with_reason(code, reason.as_str(), mask);
                 &with_reason
             } else {
                 without = ControlFrame::close(code, mask);

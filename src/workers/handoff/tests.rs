@@ -46,7 +46,7 @@ impl Process {
             config,
         });
         let threads = NonZeroUsize::new(2).unwrap();
-        let workers = Workers::start(threads, &Options::default(), |_, _| {}).unwrap();
+        let workers = Workers::start(threads, &Options::default(), |_, _, _| {}).unwrap();
         workers.serve(&proxy, 1);
         Self { workers, proxy, _runtime: runtime }
     }

@@ -64,7 +64,7 @@ impl Worker {
             if slot.is_closing() {
                 let tunnel = slot.into_ended();
                 let end = tunnel.state.end();
-                self.tell(tunnel, end);
+                self.tell(tunnel, end, Some(self.position(key)));
             } else {
                 taken.push(slot.tunnel);
             }

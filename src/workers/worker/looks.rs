@@ -75,12 +75,4 @@ impl Worker {
         self.follow(key, next);
         Closed::Begun
     }
-
-    /// The tunnel leaves: a reason that is to go out with its Close does not any more.
-    pub(super) fn forget_reason(&self, slot: &Slot) {
-        let mut reasons = self.rulebook.reasons.borrow_mut();
-        if !reasons.is_empty() {
-            reasons.remove(&slot.tunnel.state.secret_number());
-        }
-    }
 }

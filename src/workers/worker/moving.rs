@@ -46,6 +46,7 @@ impl Worker {
     /// Takes in tunnels of another process, each with a turn at once: what came while nobody had them waits no longer
     /// than it has to.
     pub(super) fn resume(&mut self, batch: Batch) {
+        tracing::debug!(tunnels = batch.tunnels.len(), "tunnels of another process came");
         let mut pauses = Vec::with_capacity(batch.tunnels.len());
         for tunnel in batch.tunnels {
             let Some(key) = self.register_anew(tunnel) else { continue };
@@ -81,6 +82,9 @@ impl Worker {
         let frozen_at = monotonic();
         let mut tunnels = Vec::new();
         let has_more = self.search(most, &mut tunnels);
+        if !tunnels.is_empty() {
+            tracing::debug!(tunnels = tunnels.len(), "tunnels were taken out for another process");
+        }
         // Where nobody waits any more they come back.
         drop(answer.send(Taken::new(tunnels, frozen_at, has_more, home)));
     }

@@ -94,6 +94,27 @@ fn name_that_is_made_to_resolve_here_is_refused() {
 }
 
 #[test]
+fn method_that_a_place_does_not_take_is_told_which_it_takes() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[]);
+    let _tunnel = application.open(&admin.elbows);
+    let tunnel = format!("/api/tunnels/{}", text(&admin.only_tunnel(), "id"));
+    for (method, target, allowed) in [
+        ("HEAD", "/api/events", "GET"),
+        ("POST", "/api/events", "GET"),
+        ("POST", "/api/tunnels", "GET, HEAD"),
+        ("DELETE", &tunnel, "GET, HEAD"),
+        ("POST", "/api/tunnels/0-0-0000000000000000", "GET, HEAD"),
+        ("GET", &format!("{tunnel}/close"), "POST"),
+    ] {
+        let response = admin.ask(method, target, "");
+        assert_eq!(response.status, 405, "{method} {target}");
+        assert_eq!(response.field("allow"), Some(allowed), "{method} {target}");
+    }
+    assert_eq!(admin.ask("POST", "/api/tunnels/", "").status, 404);
+}
+
+#[test]
 fn token_is_shown_nowhere() {
     let application = Tunnels::start();
     let admin = Admin::start(application.address, &[("LOG", "trace")]);

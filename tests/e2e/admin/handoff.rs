@@ -4,17 +4,18 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use super::{ask, json, number, talk, text};
+use super::{TOKEN, ask, json, number, talk, text};
 use crate::client::Client;
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, free_port};
-use crate::web_socket::Tunnels;
+use crate::web_socket::{CLOSE, CONTINUATION, TEXT, Tunnels};
 
 /// Processes that hand over to each other, with an admin port at these places in turn.
 struct Processes {
@@ -36,13 +37,22 @@ impl Processes {
     }
 
     fn start_with(&self, admin: &str, settings: &[(&str, &str)]) -> Elbows {
+        Elbows::spawn(self.command(admin, settings), self.main)
+    }
+
+    /// One that may not come to serve.
+    fn prepare(&self, admin: &str) -> Elbows {
+        Elbows::spawn_unready(self.command(admin, &[]), self.main)
+    }
+
+    fn command(&self, admin: &str, settings: &[(&str, &str)]) -> Command {
         let (mut command, _) =
             Elbows::prepare(Elbows::command(), self.application.address, settings);
         command
             .env("LISTEN_ON", self.main.to_string())
             .env("ADMIN_LISTEN_ON", admin)
             .env("HANDOFF_SOCKET", self.directory.path().join("handoff.sock"));
-        Elbows::spawn(command, self.main)
+        command
     }
 
     fn take_over(&self, old: &mut Elbows, admin: &str) -> Elbows {
@@ -80,10 +90,59 @@ fn socket_at_a_path_moves_and_another_path_is_another_socket() {
     // Another setting, none, and one again, inside of the sandbox each.
     let mut third = processes.take_over(&mut second, other.to_str().unwrap());
     assert_eq!((pid_at(&one), pid_at(&other)), (None, pid(&third)));
+    let told = |path: &Path, what| {
+        third.log.wait_for(&format!("ADMIN_LISTEN_ON={}: {what}", path.display()))
+    };
+    told(&other, "listening there, too, from the handoff on");
+    told(&one, "no longer a setting, and closed");
     let mut fourth = processes.take_over(&mut third, "off");
     assert_eq!((pid_at(&one), pid_at(&other)), (None, None));
     let fifth = processes.take_over(&mut fourth, one.to_str().unwrap());
     assert_eq!(pid_at(&one), pid(&fifth));
+}
+
+/// It is bound before anything moves, so that one that cannot be bound ends the new process and nothing else.
+#[test]
+fn path_that_cannot_be_bound_is_no_handoff() {
+    let processes = Processes::new();
+    let path = |name: &str| processes.directory.path().join(name);
+    let (one, other) = (path("one.sock"), path("other.sock"));
+    let old = processes.start(one.to_str().unwrap());
+    let mut pair = processes.application.open(&old);
+    let _somebody = UnixListener::bind(&other).unwrap();
+    let mut new = processes.prepare(other.to_str().unwrap());
+    assert_eq!(new.wait().code(), Some(1));
+    new.log.wait_for("ADMIN_LISTEN_ON");
+    old.log.wait_for("aborted why=ended given=0 back=0");
+    talk(&mut pair, b"as if nothing had been");
+    assert_eq!(pid_at(&one), pid(&old));
+}
+
+#[test]
+fn close_that_was_ordered_says_its_reason_in_the_new_process() {
+    let settings = [("ADMIN_TOKEN", TOKEN)];
+    let processes = Processes::new();
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let mut old = processes.start_with(&admin.to_string(), &settings);
+    let (mut client, mut upstream) = processes.application.open(&old);
+    upstream.send(upstream.frame(TEXT, "begins"));
+    assert_eq!(client.read_frame().payload, b"begins");
+    let tunnels = json(&ask(admin, "GET", "/api/tunnels", ""));
+    let id = text(&tunnels["tunnels"][0], "id").to_owned();
+    let order = format!("/api/tunnels/{id}/close?code=4000&reason=go+home");
+    let token = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(ask(admin, "POST", &order, &token).status, 202);
+    let new = processes.take_over(&mut old, &admin.to_string());
+    upstream.send(upstream.frame(0x80 | CONTINUATION, "ends"));
+    assert_eq!(client.read_frame().payload, b"ends");
+    let close = client.read_frame();
+    assert_eq!(close.opcode, CLOSE);
+    assert_eq!(close.payload, [&4000_u16.to_be_bytes()[..], b"go home"].concat());
+    client.send_frame(CLOSE, &close.payload);
+    assert_eq!(upstream.read_frame().opcode, CLOSE);
+    drop((client, upstream));
+    let line = new.access_log.wait_for("why=ordered");
+    assert!(line.contains("handoffs=1"), "{line}");
 }
 
 #[test]

@@ -236,6 +236,26 @@ fn client_of_a_tunnel_that_is_closed_sees_just_that_close() {
     talk(&mut other, b"still here");
 }
 
+/// The reason is the ordered Close's: no other Close of the tunnel says it.
+#[test]
+fn reason_goes_out_with_no_other_close() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[("MAX_MESSAGE_SIZE", "1000")]);
+    let (mut client, mut upstream) = application.open(&admin.elbows);
+    // The ordered Close waits for the end of a message.
+    upstream.send(upstream.frame(TEXT, "begins"));
+    assert_eq!(client.read_frame().payload, b"begins");
+    let id = text(&admin.only_tunnel(), "id").to_owned();
+    let order = format!("/api/tunnels/{id}/close?code=4000&reason=go+home");
+    assert_eq!(admin.change(&order).status, 202);
+    // Meanwhile the client breaks a limit.
+    client.send_frame(crate::web_socket::BINARY, [1; 1_001]);
+    for (peer, code) in [(&mut client, 1009_u16), (&mut upstream, 1001)] {
+        let frame = peer.read_frame();
+        assert_eq!((frame.opcode, frame.payload), (CLOSE, code.to_be_bytes().to_vec()));
+    }
+}
+
 /// Another tunnel at the same place has another id: the first one's is gone for good.
 #[test]
 fn id_of_a_tunnel_that_ended_is_no_others() {

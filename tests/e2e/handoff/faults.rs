@@ -45,12 +45,12 @@ enum Who {
 
 /// What became of the tunnels.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    alive: usize,
+pub struct Outcome {
+    pub alive: usize,
     /// Ended with a Close.
-    closed: usize,
+    pub closed: usize,
     /// Ended otherwise.
-    cut: usize,
+    pub cut: usize,
 }
 
 /// A handoff in which something is done to one of the processes at one message, before it arrives.
@@ -133,15 +133,7 @@ impl Handoff {
 
     /// Looks at each tunnel.
     fn outcome(&mut self) -> Outcome {
-        let mut outcome = Outcome::default();
-        for (client, application) in &mut self.tunnels {
-            match probe(client, application) {
-                Probe::Alive => outcome.alive += 1,
-                Probe::Closed => outcome.closed += 1,
-                Probe::Cut => outcome.cut += 1,
-            }
-        }
-        outcome
+        outcome_of(&mut self.tunnels)
     }
 
     /// A new connection is served.
@@ -150,6 +142,19 @@ impl Handoff {
         assert_eq!(client.get("/ping").status, 200);
         drop(self.application.open_at(self.place.address));
     }
+}
+
+/// Looks at each of these.
+pub fn outcome_of(tunnels: &mut [(Peer, Peer)]) -> Outcome {
+    let mut outcome = Outcome::default();
+    for (client, application) in tunnels {
+        match probe(client, application) {
+            Probe::Alive => outcome.alive += 1,
+            Probe::Closed => outcome.closed += 1,
+            Probe::Cut => outcome.cut += 1,
+        }
+    }
+    outcome
 }
 
 /// Whether the line says that an order to stop has come.

@@ -23,6 +23,7 @@ const RELEASES: &[(&str, &[(&str, Make)])] = &[(
         ("pings_in_flight", pings_in_flight),
         ("refused", refused),
         ("other_protocol", other_protocol),
+        ("ordered", ordered),
     ],
 )];
 
@@ -166,6 +167,18 @@ fn other_protocol(now: Now, instant: Instant) -> State {
     let mut state = opened(Protocol::Other, now, instant, b"1234", b"123");
     state.flows.client.is_unscanned = true;
     state.flows.client.waiting = b"early".to_vec().into();
+    state
+}
+
+/// A Close that was ordered waits for the end of a frame, with what it is to say.
+fn ordered(now: Now, instant: Instant) -> State {
+    let mut state = opened(Protocol::WebSocket, now, instant, &[], &[0x81, 2, b'a']);
+    let then = Passage::Discard;
+    state.flows.upstream.own_frame = OwnFrame::Close { code: 4000, after_message: true, then };
+    let end = End::new(Side::Elbows, Phase::Relay, Reason::Ordered);
+    let until = now.tick.wrapping_add(seconds(1));
+    state.close_handshake = CloseHandshake::AwaitAnswer { end, until };
+    state.close_reason = CloseReason::new("go home");
     state
 }
 

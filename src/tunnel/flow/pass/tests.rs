@@ -237,6 +237,7 @@ impl<'w> Run<'w> {
             source_alive: None,
             sink_alive: None,
             close: &mut None,
+            close_reason: &mut None,
             rearm: &mut false,
             bulk: Some(&mut way),
         };
