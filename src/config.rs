@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tracing_subscriber::filter::Targets;
 
-pub use self::admin::{AdminListenOn, AdminToken};
+pub use self::admin::{AdminHosts, AdminListenOn, AdminToken};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
 pub use self::rate::Rate;

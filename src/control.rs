@@ -19,6 +19,7 @@ mod server;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -290,6 +291,7 @@ impl Control {
             None => {
                 // Tunnels that open late over there still come.
                 server.has_predecessor.send_replace(true);
+                server.took_over.store(true, Ordering::Relaxed);
                 tokio::spawn(conversation.rest());
                 HandoffOutcome::Done
             }

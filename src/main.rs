@@ -50,6 +50,8 @@ enum Command {
     Check(Box<Check>),
     /// Try it: an application, elbows and a stand-in for the load balancer in one process
     Demo(elbows_demo::Options),
+    /// Show what an elbows does, live, by its admin port
+    Top(Box<elbows_top::Options>),
 }
 
 #[derive(Args)]
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         None => serve(&cli.settings),
         Some(Command::Check(options)) => check(&options),
         Some(Command::Demo(options)) => show(options),
+        Some(Command::Top(options)) => watch(*options),
     }
 }
 
@@ -219,6 +222,23 @@ fn show(options: elbows_demo::Options) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => failure(&fault.to_string()),
+    }
+}
+
+fn watch(options: elbows_top::Options) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&format!("no runtime: {error}")),
+    };
+    let ended = runtime.block_on(elbows_top::run(options));
+    // A name that is being looked up is waited for no longer.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("elbows: {fault}");
+            ExitCode::from(fault.exit_code())
+        }
     }
 }
 

@@ -5,11 +5,13 @@
 //! tunnels is in the tunnels, and added up when somebody asks (`traffic`, `workers/worker/looks.rs`). `families` lists
 //! every metric, `exposition` gives each its numbers, `text` writes them.
 
+pub(crate) mod exemplars;
 pub(crate) mod exposition;
 pub mod families;
 pub(crate) mod labels;
 pub(crate) mod own;
 pub(crate) mod process;
+pub(crate) mod sizes;
 pub(crate) mod text;
 pub(crate) mod traffic;
 pub(crate) mod tunnels;
@@ -224,6 +226,8 @@ pub struct Counters {
     pub proxy_headers_cut: Counter,
     /// Connections whose PROXY header was not complete in time.
     pub proxy_header_timeouts: Counter,
+    /// Requests that came without a required PROXY header.
+    pub proxy_headers_missing: Counter,
     /// Request heads that were no HTTP or too long.
     pub refused_heads: Counter,
     /// Request heads that had begun and were not whole in time.
@@ -305,7 +309,7 @@ impl Counters {
     }
 
     /// Those that are one number, in the order of the summary.
-    fn single(&self) -> [(&'static str, &Counter); 25] {
+    fn single(&self) -> [(&'static str, &Counter); 26] {
         [
             ("connections", &self.connections),
             ("requests", &self.requests),
@@ -323,6 +327,7 @@ impl Counters {
             ("over_handshake_rate", &self.over_handshake_rate),
             ("proxy_headers_cut", &self.proxy_headers_cut),
             ("proxy_header_timeouts", &self.proxy_header_timeouts),
+            ("proxy_headers_missing", &self.proxy_headers_missing),
             ("accept_pauses", &self.accept_pauses),
             ("no_room", &self.no_room),
             ("drained", &self.drained),

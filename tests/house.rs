@@ -27,10 +27,12 @@ const PURE: &[&str] = &[
     "limits/network.rs",
     "limits/rate.rs",
     "limits/table.rs",
+    "metrics/exemplars.rs",
     "metrics/exposition.rs",
     "metrics/families.rs",
     "metrics/labels.rs",
     "metrics/own.rs",
+    "metrics/sizes.rs",
     "metrics/text.rs",
     "metrics/traffic.rs",
     "metrics/tunnels.rs",
@@ -40,6 +42,18 @@ const PURE: &[&str] = &[
     "proxy_protocol.rs",
     "proxy_protocol",
     "workers/wheel.rs",
+    "../top/src/answers.rs",
+    "../top/src/close.rs",
+    "../top/src/columns.rs",
+    "../top/src/filters.rs",
+    "../top/src/model.rs",
+    "../top/src/model",
+    "../top/src/place.rs",
+    "../top/src/plain.rs",
+    "../top/src/text.rs",
+    "../top/src/units.rs",
+    "../top/src/view.rs",
+    "../top/src/view",
     "tunnel/close_handshake.rs",
     "tunnel/encoding.rs",
     "tunnel/flow.rs",
@@ -113,9 +127,12 @@ fn rust_files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of production code: the proxy's and the demonstration's.
+/// The files of production code: the proxy's, the demonstration's and those of `elbows top`.
 fn everything() -> Vec<PathBuf> {
-    [rust_files(&source("")), rust_files(&source("../demo/src"))].concat()
+    ["", "../demo/src", "../top/src"]
+        .into_iter()
+        .flat_map(|folder| rust_files(&source(folder)))
+        .collect()
 }
 
 /// The lines of a file that are code, numbered. Tests may use whatever they like.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
 use super::fault::Fault;
-use crate::config::AdminToken;
+use crate::config::{AdminHosts, AdminToken};
 
 /// What a request says of where it comes from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,20 +27,21 @@ impl Asker<'_> {
     /// Whether it may ask: its `Host` can be none that somebody made resolve to this machine.
     ///
     /// That takes a name of a public domain, which has a dot. An address, `localhost`, and a name of one label, as
-    /// container networks have them, are none.
-    pub(crate) fn may_ask(&self) -> Result<(), Fault> {
+    /// container networks have them, are none. Others are those that the operator has listed.
+    pub(crate) fn may_ask(&self, hosts: Option<&AdminHosts>) -> Result<(), Fault> {
         if self.is_local {
             return Ok(());
         }
         let host = self.host.unwrap_or_default();
-        if is_address_or_label(name_of(host)) {
+        let name = name_of(host);
+        if is_address_or_label(name) || hosts.is_some_and(|hosts| hosts.has(name)) {
             return Ok(());
         }
         Err(Fault::new(
             403,
             format!(
-                "Host {host:?}: ask by an IP address, localhost or a name without dots, so that no page can \
-                 do so by a name that it has resolve to this machine"
+                "Host {host:?}: ask by an IP address, localhost, a name without dots or one that ADMIN_HOSTS \
+                 lists, so that no page can do so by a name that it has resolve to this machine"
             ),
         ))
     }
@@ -141,7 +142,7 @@ mod tests {
             "elbows_1",
             "LOCALHOST",
         ] {
-            assert_eq!(Asker { host: Some(host), ..asker() }.may_ask(), Ok(()), "{host}");
+            assert_eq!(Asker { host: Some(host), ..asker() }.may_ask(None), Ok(()), "{host}");
         }
         for host in [
             "",
@@ -153,11 +154,26 @@ mod tests {
             "[::1",
             "user@localhost",
         ] {
-            let fault = Asker { host: Some(host), ..asker() }.may_ask().unwrap_err();
+            let fault = Asker { host: Some(host), ..asker() }.may_ask(None).unwrap_err();
             assert!(fault.status == 403 && fault.message.contains(&format!("{host:?}")), "{host}");
         }
-        assert!(Asker { host: None, ..asker() }.may_ask().is_err());
-        assert!(Asker { host: None, is_local: true, ..asker() }.may_ask().is_ok());
+        let listed = AdminHosts::read("elbows.example.internal, Metrics.example.com").unwrap();
+        for (host, passes) in [
+            ("elbows.example.internal", true),
+            ("Elbows.Example.Internal:9145", true),
+            ("metrics.example.com", true),
+            ("other.example.com", false),
+            ("elbows.example.internal.attacker.example", false),
+            ("a.elbows.example.internal", false),
+        ] {
+            let asked = Asker { host: Some(host), ..asker() }.may_ask(Some(&listed));
+            assert_eq!(asked.is_ok(), passes, "{host}");
+        }
+        for wrong in ["", "a,,b", "elbows.example.com:9145", "*.example.com", "a b"] {
+            assert!(AdminHosts::read(wrong).is_err(), "{wrong}");
+        }
+        assert!(Asker { host: None, ..asker() }.may_ask(None).is_err());
+        assert!(Asker { host: None, is_local: true, ..asker() }.may_ask(None).is_ok());
     }
 
     #[test]

@@ -51,6 +51,40 @@ impl fmt::Display for AdminListenOn {
     }
 }
 
+/// Names with dots that `Host` may have at the admin port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminHosts(Vec<String>);
+
+impl AdminHosts {
+    /// Reads names of hosts, comma separated (RFC 1123, section 2.1).
+    ///
+    /// # Errors
+    /// The first item that is none.
+    pub(crate) fn read<'t>(text: &'t str) -> Result<Self, &'t str> {
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        };
+        let names = text.split(',').map(str::trim);
+        let read = |name: &'t str| {
+            let is_name = name.len() <= 253 && name.split('.').all(is_label);
+            if is_name { Ok(name.to_ascii_lowercase()) } else { Err(name) }
+        };
+        names.map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether a name, as it came, is one of them.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+impl fmt::Display for AdminHosts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0.join(","))
+    }
+}
+
 /// What whoever changes something at the admin port has to have. It is never written anywhere.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(String);

@@ -16,12 +16,12 @@ use ipnet::IpNet;
 
 use super::kind::{
     AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS,
-    Host, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES,
-    PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, TUNNEL_TIMES, Threads,
-    TlvHeaders, Token, WordOf,
+    Host, HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList,
+    PAYLOAD_SIZES, PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, TUNNEL_TIMES,
+    Threads, TlvHeaders, Token, WordOf,
 };
 use super::{
-    AccessLogFormat, AdminListenOn, AdminToken, Fault, Forwarded, FrameCheck, ListenOn,
+    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Fault, Forwarded, FrameCheck, ListenOn,
     MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, TlvHeader, TraceContext,
 };
 
@@ -258,6 +258,8 @@ settings! {
     /// port, or the path of a UNIX socket; or off
     admin_listen_on: Option<AdminListenOn> =
         "ADMIN_LISTEN_ON", "[ADDRESS:]PORT|PATH", Unset::Default("off"), Or("off", AdminPlace);
+    /// Names with dots by which the admin port may be asked, besides addresses and names without; or off
+    admin_hosts: Option<AdminHosts> = "ADMIN_HOSTS", "NAMES", Unset::Default("off"), Or("off", HostNames);
     /// What whoever changes something there has to have; with off nothing can be changed
     admin_token: Option<AdminToken> = "ADMIN_TOKEN", "TOKEN", Unset::Default("off"), Or("off", Token);
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs

@@ -47,6 +47,8 @@ pub(super) struct Server {
     listeners: Mutex<Option<Listeners>>,
     /// What accepts on the listeners that are control's.
     tasks: Mutex<Vec<AbortHandle>>,
+    /// It went on with what another process served before it.
+    pub(super) took_over: AtomicBool,
     /// What the port for health checks says.
     pub(super) is_healthy: Arc<AtomicBool>,
     /// What the admin port reads.
@@ -87,6 +89,7 @@ impl Server {
             later: watch::Sender::default(),
             listeners: Mutex::default(),
             tasks: Mutex::default(),
+            took_over: AtomicBool::new(false),
             is_healthy: Arc::new(AtomicBool::new(true)),
             scrape: Scrape::default(),
             started: Instant::now(),

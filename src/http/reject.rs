@@ -203,6 +203,7 @@ impl Rejection {
                 }
             }
             Self::SlowHead => counters.slow_heads.add(1),
+            Self::NoProxyHeader => counters.proxy_headers_missing.add(1),
             Self::Over(over) => counters.over(*over),
             Self::Origin => counters.refused_origins.add(1),
             Self::LongBody => counters.large_bodies.add(1),

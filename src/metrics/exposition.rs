@@ -1,13 +1,16 @@
 //! The numbers of each metric, from those who count them. Pure.
 
+use super::exemplars::latest;
 use super::families::{self as all, Family};
 use super::labels::{ConnectFailure, Method, Status};
 use super::own::{Distribution, Own};
 use super::process::Process;
+use super::sizes::Sizes;
 use super::text::{Form, Text};
 use super::traffic::Traffic;
 use super::worker::WorkerMetrics;
 use super::{Counter, Counters};
+use crate::end::{End, Phase, Reason, Side};
 use crate::peer::Peer;
 
 /// All that a scrape tells, at one moment.
@@ -18,12 +21,13 @@ pub(crate) struct Snapshot<'s> {
     pub(crate) connections_open: usize,
     pub(crate) tunnels_open: usize,
     pub(crate) is_draining: bool,
+    pub(crate) took_over: bool,
     pub(crate) lines_dropped: u64,
     pub(crate) process: Process,
 }
 
 /// Counters of what was refused or broke a rule, beside those that are one for each rule.
-const RULES: [&str; 8] = [
+const RULES: [&str; 9] = [
     "slow_heads",
     "large_bodies",
     "refused_origins",
@@ -32,11 +36,24 @@ const RULES: [&str; 8] = [
     "over_handshake_rate",
     "proxy_headers_cut",
     "proxy_header_timeouts",
+    "proxy_headers_missing",
+];
+
+/// Statuses of GET, and ends of tunnels, that alerts are about: there from the start, since a number that comes out of
+/// nowhere is no increase to Prometheus.
+const WATCHED_STATUSES: [u16; 6] = [101, 200, 500, 502, 503, 504];
+const WATCHED_ENDS: [(Side, Reason); 6] = [
+    (Side::Client, Reason::Closed),
+    (Side::Client, Reason::Timeout),
+    (Side::Client, Reason::Stalled),
+    (Side::Upstream, Reason::Timeout),
+    (Side::Upstream, Reason::Stalled),
+    (Side::Elbows, Reason::Mistake),
 ];
 
 impl Snapshot<'_> {
-    /// The text of the scrape.
-    pub(crate) fn write(&self, form: Form) -> String {
+    /// The text of the scrape; `sizes` has what the one before told.
+    pub(crate) fn write(&self, form: Form, sizes: &mut Sizes) -> String {
         let mut out = Text::new(form);
         let out = &mut out;
         let one = |out: &mut Text, family: &Family, value: u64| {
@@ -49,10 +66,11 @@ impl Snapshot<'_> {
         one(out, &all::TUNNELS_OPENED, self.counters.tunnels.here());
         one(out, &all::TUNNELS_OPEN, self.tunnels_open as u64);
         self.ends(out);
-        self.messages(out);
+        self.messages(out, sizes);
         self.pings(out);
         self.rejections(out);
         self.upstream(out);
+        one(out, &all::TOOK_OVER, self.took_over.into());
         one(out, &all::DRAINING, self.is_draining.into());
         let Counters { drained, unanswered, cut, .. } = self.counters;
         out.family(&all::DRAIN_CLOSES);
@@ -89,7 +107,12 @@ impl Snapshot<'_> {
             }
         }
         for (method, sums) in Method::ALL.into_iter().zip(&sums) {
-            for (status, sum) in Status::all().zip(sums).filter(|(_, sum)| **sum > 0) {
+            let is_watched = |status| {
+                method == Method::Get
+                    && WATCHED_STATUSES.iter().any(|watched| Status::of(Some(*watched)) == status)
+            };
+            let told = Status::all().zip(sums);
+            for (status, sum) in told.filter(|(status, sum)| **sum > 0 || is_watched(*status)) {
                 let labels = [("method", method.as_str()), ("code", &*status.text())];
                 out.number(&all::REQUESTS, &labels, *sum);
             }
@@ -98,14 +121,17 @@ impl Snapshot<'_> {
         let times = self.sum(|worker| worker.request_times.distribution());
         out.histogram(&all::REQUEST_DURATION, &[], &times);
         out.family(&all::HANDSHAKE_DURATION);
-        let times = self.sum(|worker| worker.handshake_times.distribution());
-        out.histogram(&all::HANDSHAKE_DURATION, &[], &times);
+        let times = self.sum(WorkerMetrics::handshake_times);
+        let exemplars = latest(self.workers.iter().map(|worker| worker.handshake_exemplars()));
+        out.histogram_with(&all::HANDSHAKE_DURATION, &[], &times, &exemplars);
     }
 
     fn ends(&self, out: &mut Text) {
         let ends = &self.counters.ends;
         out.family(&all::TUNNELS_CLOSED);
-        for (end, number) in ends.closed() {
+        let is_watched =
+            |end: &End| end.during == Phase::Relay && WATCHED_ENDS.contains(&(end.by, end.why));
+        for (end, number) in ends.closed().filter(|(end, number)| *number > 0 || is_watched(end)) {
             let labels = [
                 ("by", end.by.as_str()),
                 ("during", end.during.as_str()),
@@ -122,8 +148,8 @@ impl Snapshot<'_> {
         out.histogram(&all::TUNNEL_DURATION, &[], &ends.durations.distribution());
     }
 
-    fn messages(&self, out: &mut Text) {
-        let from = |peer: Peer| [("from", crate::end::Side::from(peer).as_str())];
+    fn messages(&self, out: &mut Text, sizes: &mut Sizes) {
+        let from = |peer: Peer| [("from", Side::from(peer).as_str())];
         let passed = &self.traffic.0;
         out.family(&all::MESSAGES);
         for peer in Peer::BOTH {
@@ -136,9 +162,7 @@ impl Snapshot<'_> {
                 sum: 0,
             });
             let Distribution { counts: large, .. } = Distribution::of(large);
-            // A message may have come between the two looks.
-            let small = passed[peer].messages.saturating_sub(large.iter().sum());
-            let counts = std::iter::once(small).chain(large).collect();
+            let counts = sizes.next(peer, passed[peer].messages, &large);
             let distribution = Distribution { counts, sum: passed[peer].sizes };
             out.histogram(&all::MESSAGE_SIZE, &from(peer), &distribution);
         }
@@ -160,9 +184,8 @@ impl Snapshot<'_> {
         out.family(&all::REJECTED);
         for (name, counter) in self.counters.named() {
             let is_rule = name.contains('.') || RULES.contains(&&*name);
-            let number = Counter::here(counter);
-            if is_rule && number > 0 {
-                out.number(&all::REJECTED, &[("rule", &name)], number);
+            if is_rule {
+                out.number(&all::REJECTED, &[("rule", &name)], Counter::here(counter));
             }
         }
     }

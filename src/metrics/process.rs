@@ -68,8 +68,12 @@ fn started() -> Duration {
     let ticks: u64 = field.and_then(|field| field.parse().ok()).unwrap_or_default();
     let after_boot = Duration::from_millis(ticks * 1_000 / clock_ticks_per_second().max(1));
     let age = duration(clock_gettime(ClockId::Boottime)).saturating_sub(after_boot);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(age)
+    since_1970().saturating_sub(age)
+}
+
+/// What the machine's clock says.
+pub(crate) fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn duration(time: Timespec) -> Duration {

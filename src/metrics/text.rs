@@ -5,7 +5,9 @@
 //! suffixes, units and ends. What is written is held against Prometheus' own parser of it (`tests/e2e/admin`).
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use super::exemplars::Exemplar;
 use super::families::{Family, Kind};
 use super::own::Distribution;
 
@@ -76,17 +78,17 @@ impl Text {
 
     /// A number of a metric.
     pub(crate) fn number(&mut self, family: &Family, labels: Labels<'_>, value: u64) {
-        self.sample(family, family.kind.suffix(), labels, None, format_args!("{value}"));
+        self.sample(family, family.kind.suffix(), labels, format_args!("{value}"));
     }
 
     /// The same with a fraction.
     pub(crate) fn fraction(&mut self, family: &Family, labels: Labels<'_>, value: f64) {
-        self.sample(family, family.kind.suffix(), labels, None, format_args!("{value}"));
+        self.sample(family, family.kind.suffix(), labels, format_args!("{value}"));
     }
 
     /// The same as text.
     pub(crate) fn text(&mut self, family: &Family, value: &str) {
-        self.sample(family, family.kind.suffix(), &[], None, format_args!("{value}"));
+        self.sample(family, family.kind.suffix(), &[], format_args!("{value}"));
     }
 
     /// The ranges of a histogram.
@@ -96,22 +98,44 @@ impl Text {
         labels: Labels<'_>,
         distribution: &Distribution,
     ) {
+        self.histogram_with(family, labels, distribution, &[]);
+    }
+
+    /// The same, with exemplars of its ranges, which `OpenMetrics` alone has.
+    pub(crate) fn histogram_with(
+        &mut self,
+        family: &Family,
+        labels: Labels<'_>,
+        distribution: &Distribution,
+        exemplars: &[Option<Exemplar>],
+    ) {
         let is_time = family.unit == "seconds";
         let mut below = 0;
         let bounds = family.ranges.iter().map(|bound| bound_text(*bound, is_time));
         let bounds = bounds.chain(["+Inf".to_owned()]);
         let counts = distribution.counts.iter().copied().chain(std::iter::repeat(0));
-        for (bound, count) in bounds.zip(counts) {
+        let exemplars = exemplars.iter().copied().chain(std::iter::repeat(None));
+        for ((bound, count), exemplar) in bounds.zip(counts).zip(exemplars) {
             below += count;
-            self.sample(family, "_bucket", labels, Some(&bound), format_args!("{below}"));
+            self.begin(family, "_bucket", labels, Some(&bound));
+            match exemplar {
+                Some(exemplar) if self.form == Form::OpenMetrics => {
+                    let Exemplar { trace_id, value, at } = exemplar;
+                    let (value, at) = (seconds(value), Duration::from_millis(at).as_secs_f64());
+                    self.line(format_args!(
+                        " {below} # {{trace_id=\"{trace_id}\"}} {value} {at:.3}"
+                    ));
+                }
+                _ => self.line(format_args!(" {below}")),
+            }
         }
         let sum = distribution.sum;
         if is_time {
-            self.sample(family, "_sum", labels, None, format_args!("{}", seconds(sum)));
+            self.sample(family, "_sum", labels, format_args!("{}", seconds(sum)));
         } else {
-            self.sample(family, "_sum", labels, None, format_args!("{sum}"));
+            self.sample(family, "_sum", labels, format_args!("{sum}"));
         }
-        self.sample(family, "_count", labels, None, format_args!("{below}"));
+        self.sample(family, "_count", labels, format_args!("{below}"));
     }
 
     fn sample(
@@ -119,9 +143,14 @@ impl Text {
         family: &Family,
         suffix: &str,
         labels: Labels<'_>,
-        bound: Option<&str>,
         value: std::fmt::Arguments<'_>,
     ) {
+        self.begin(family, suffix, labels, None);
+        self.line(format_args!(" {value}"));
+    }
+
+    /// The name of a sample and its labels.
+    fn begin(&mut self, family: &Family, suffix: &str, labels: Labels<'_>, bound: Option<&str>) {
         self.out.push_str(family.name);
         self.out.push_str(suffix);
         let bound = bound.map(|bound| ("le", bound));
@@ -134,7 +163,6 @@ impl Text {
         if separator == ',' {
             self.out.push('}');
         }
-        self.line(format_args!(" {value}"));
     }
 
     fn line(&mut self, text: std::fmt::Arguments<'_>) {
@@ -217,6 +245,25 @@ mod tests {
         assert!(text.contains("_bucket{from=\"client\",le=\"125.0\"} 1\n"), "{text}");
         assert!(text.contains("_bucket{from=\"client\",le=\"+Inf\"} 9\n"), "{text}");
         assert!(text.contains("_sum{from=\"client\"} 3\n"), "{text}");
+    }
+
+    #[test]
+    fn exemplars_are_told_in_the_form_that_has_them() {
+        use crate::http::trace_context::TraceId;
+
+        let exemplar = Exemplar { trace_id: TraceId([0xab; 16]), value: 70, at: 1_795_849_444_007 };
+        let written = |form| {
+            let mut text = Text::new(form);
+            let distribution = Distribution { counts: vec![2, 1], sum: 1_500_000 };
+            text.histogram_with(&ROUND, &[], &distribution, &[None, Some(exemplar)]);
+            text.end()
+        };
+        let open = written(Form::OpenMetrics);
+        let id = "ab".repeat(16);
+        let line =
+            format!("_bucket{{le=\"0.0001\"}} 3 # {{trace_id=\"{id}\"}} 0.00007 1795849444.007\n");
+        assert!(open.contains(&line) && open.matches(" # ").count() == 1, "{open}");
+        assert!(!written(Form::Prometheus).contains('#'));
     }
 
     #[test]

@@ -47,14 +47,14 @@ impl TunnelEnds {
         self.durations.observe_time(age, &TUNNEL_TIMES);
     }
 
-    /// The ends that there were, and how often.
+    /// How often there was each end.
     pub(crate) fn closed(&self) -> impl Iterator<Item = (End, u64)> {
         Side::ALL.into_iter().zip(&self.closed).flat_map(|(by, phases)| {
             Phase::ALL.into_iter().zip(phases).flat_map(move |(during, reasons)| {
-                Reason::ALL.into_iter().zip(reasons).filter_map(move |(why, counter)| {
-                    let number = counter.here();
-                    (number > 0).then_some((End { by, during, why }, number))
-                })
+                Reason::ALL
+                    .into_iter()
+                    .zip(reasons)
+                    .map(move |(why, counter)| (End { by, during, why }, counter.here()))
             })
         })
     }

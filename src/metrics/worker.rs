@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::exemplars::{Exemplar, Exemplars};
 use super::families::{MESSAGE_SIZES, REQUEST_TIMES, ROUND_TIMES, ROUND_TRIP_TIMES};
 use super::labels::{ConnectFailure, Method, Status};
-use super::own::{Histogram, Own};
+use super::own::{Distribution, Histogram, Own};
+use crate::http::trace_context::TraceId;
 use crate::peer::Pair;
 
 /// The ranges of message sizes above the first one, whose count is what the others leave of all messages.
@@ -17,7 +19,9 @@ pub(crate) struct WorkerMetrics {
     /// Of requests that opened no tunnel, from their heads to the end of their responses.
     pub(crate) request_times: Histogram<{ REQUEST_TIMES.len() }>,
     /// From the head of a handshake until its client had the 101.
-    pub(crate) handshake_times: Histogram<{ REQUEST_TIMES.len() }>,
+    handshake_times: Histogram<{ REQUEST_TIMES.len() }>,
+    /// Of each range of those one with its trace.
+    handshake_exemplars: Exemplars<{ REQUEST_TIMES.len() }>,
     /// By what the client sent, and the upstream: messages in each range but the first.
     large_messages: Pair<[Own; LARGE_SIZES]>,
     /// Of our Pings to clients.
@@ -40,6 +44,7 @@ impl Default for WorkerMetrics {
             requests: from_fn(|_| from_fn(|_| Own::default())),
             request_times: Histogram::default(),
             handshake_times: Histogram::default(),
+            handshake_exemplars: Exemplars::default(),
             large_messages: Pair::of(|_| from_fn(|_| Own::default())),
             ping_times: Histogram::default(),
             pings_unanswered: Own::default(),
@@ -63,6 +68,29 @@ impl WorkerMetrics {
     /// A request ended without a tunnel after so long.
     pub(crate) fn request_ended(&self, time: Duration) {
         self.request_times.observe_time(time, &REQUEST_TIMES);
+    }
+
+    /// A handshake was answered with 101 after so long; it is part of this trace, and then it is so long since 1970.
+    pub(crate) fn handshake(
+        &self,
+        time: Duration,
+        trace_id: Option<TraceId>,
+        now: impl FnOnce() -> Duration,
+    ) {
+        self.handshake_times.observe_time(time, &REQUEST_TIMES);
+        if let Some(trace_id) = trace_id {
+            self.handshake_exemplars.keep(time, trace_id, now(), &REQUEST_TIMES);
+        }
+    }
+
+    /// How long handshakes took.
+    pub(crate) fn handshake_times(&self) -> Distribution {
+        self.handshake_times.distribution()
+    }
+
+    /// Some of them, with their traces.
+    pub(crate) fn handshake_exemplars(&self) -> Vec<Option<Exemplar>> {
+        self.handshake_exemplars.all()
     }
 
     /// There was no connection to an address of the upstream.

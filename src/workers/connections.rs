@@ -34,7 +34,7 @@ use crate::clock::tick;
 use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
 use crate::http::forwarded::RequestIds;
-use crate::metrics::families::REQUEST_TIMES;
+use crate::metrics::process::since_1970;
 use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
 use crate::tunnel::Tunnel;
@@ -426,7 +426,7 @@ impl Connections {
             service.proxy.counters.tunnels.add(1);
             service.metrics.request(entry.method, entry.status);
             let time = now.saturating_duration_since(entry.started);
-            service.metrics.handshake_times.observe_time(time, &REQUEST_TIMES);
+            service.metrics.handshake(time, entry.trace_id, since_1970);
         }
         let identity = entry.into_identity(&switching.client, address);
         if let Some(service) = &self.service {

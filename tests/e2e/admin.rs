@@ -3,7 +3,7 @@
 mod crowd;
 mod guard;
 mod handoff;
-mod metrics;
+pub(crate) mod metrics;
 mod page;
 mod tunnels;
 
@@ -22,13 +22,13 @@ use crate::web_socket::{Tunnels, talk};
 const TOKEN: &str = "s3cret-token-0123456789";
 
 /// elbows with an admin port.
-struct Admin {
-    elbows: Elbows,
-    address: SocketAddr,
+pub(crate) struct Admin {
+    pub(crate) elbows: Elbows,
+    pub(crate) address: SocketAddr,
 }
 
 impl Admin {
-    fn start(upstream: SocketAddr, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(upstream: SocketAddr, settings: &[(&str, &str)]) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let port = address.port().to_string();
         let own = [("ADMIN_LISTEN_ON", &*port), ("ADMIN_TOKEN", TOKEN), ("THREADS", "2")];
@@ -39,11 +39,11 @@ impl Admin {
     }
 
     /// What a request with these further fields is answered.
-    fn ask(&self, method: &str, target: &str, fields: &str) -> Response {
+    pub(crate) fn ask(&self, method: &str, target: &str, fields: &str) -> Response {
         ask(self.address, method, target, fields)
     }
 
-    fn get(&self, target: &str) -> Value {
+    pub(crate) fn get(&self, target: &str) -> Value {
         let response = self.ask("GET", target, "");
         assert_eq!(response.status, 200, "{target}: {}", response.text());
         json(&response)
@@ -78,11 +78,11 @@ fn json(response: &Response) -> Value {
     serde_json::from_slice(&response.body).unwrap()
 }
 
-fn text<'v>(value: &'v Value, name: &str) -> &'v str {
+pub(crate) fn text<'v>(value: &'v Value, name: &str) -> &'v str {
     value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 
-fn number(value: &Value, name: &str) -> u64 {
+pub(crate) fn number(value: &Value, name: &str) -> u64 {
     value[name].as_u64().unwrap_or_else(|| panic!("no {name} in {value}"))
 }
 

@@ -84,6 +84,10 @@ mod under_load;
 
 /// The port for operators: what it tells, what it does, and what comes to it.
 mod admin;
+/// The same in a terminal.
+mod top;
+/// The files for Prometheus and Grafana, and the document for the night, each against a running elbows.
+mod observability;
 
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;

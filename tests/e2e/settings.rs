@@ -197,6 +197,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("ADMIN_LISTEN_ON", "/run/elbows/", "give off, or the absolute path"),
     ("ADMIN_LISTEN_ON", "/nowhere/admin.sock", "/nowhere: no directory for the socket"),
     ("ADMIN_LISTEN_ON", "/tmp/admin.sock", "others may write to this directory (mode 1777)"),
+    ("ADMIN_HOSTS", "elbows.example.com:9145", "names of hosts"),
+    ("ADMIN_HOSTS", "*.example.com", "names of hosts"),
     // What stands in the place of one: it is never shown.
     ("ADMIN_TOKEN", "(not shown)", "give off, or 16 to 256 letters"),
     ("LOG", "", "give error, warn"),
@@ -356,6 +358,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
         ("MAX_CONNECTIONS", "20000"),
         ("HANDSHAKE_RATE_PER_CLIENT", "100/min burst=30"),
         ("MAX_HEADER_SIZE", "16384"),
+        ("ADMIN_HOSTS", "Elbows.Example.Internal, metrics.example.com"),
         ("ALLOWED_ORIGINS", "HTTPS://App.Example, *.shop.example:8443"),
         ("DRAIN_PERIOD", "1500ms"),
         ("DRAIN_CLOSE_CODE", "4321"),
@@ -379,6 +382,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
         "MAX_CONNECTIONS=20000",
         "HANDSHAKE_RATE_PER_CLIENT=100/min burst=30",
         "MAX_HEADER_SIZE=16KiB",
+        "ADMIN_HOSTS=elbows.example.internal,metrics.example.com",
         "ALLOWED_ORIGINS=https://app.example,*.shop.example:8443",
         "DRAIN_PERIOD=1s500ms",
         "DRAIN_CLOSE_CODE=4321",
@@ -392,7 +396,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 48);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 49);
 }
 
 #[test]

@@ -39,6 +39,7 @@ const SLOW_TESTS: &[&str] = &[
     "limits::tunnel_without_data_frames_ends_at_both_sides",
     "names::dead_application_is_named_in_the_log_once_per_cause",
     "names::refused_proxy_headers_are_named_in_the_log_once",
+    "observability::night::process_that_was_killed_and_one_that_handed_over",
     "strictness::documented_tables_are_what_comes_out",
     "warnings::dead_application_is_told_at_once_then_with_how_many_and_when_it_is_back",
 ];
@@ -332,8 +333,9 @@ mod tests {
             assert!(folder.join(file).exists(), "{topic}");
         }
         for test in SLOW_TESTS {
-            let (topic, name) = test.split_once("::").unwrap_or_default();
-            let text = fs::read_to_string(folder.join(format!("{topic}.rs"))).unwrap_or_default();
+            let (topic, name) = test.rsplit_once("::").unwrap_or_default();
+            let file = format!("{}.rs", topic.replace("::", "/"));
+            let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
             assert!(text.contains(&format!("fn {name}()")), "{test}");
         }
     }

@@ -1,7 +1,7 @@
 //! Kinds of values of the admin port.
 
 use super::{Kind, SocketPath, Wrong, parse_number, wrong};
-use crate::config::{AdminListenOn, AdminToken};
+use crate::config::{AdminHosts, AdminListenOn, AdminToken};
 
 /// A port, an address and a port, or the path of a UNIX socket.
 pub(in crate::config) struct AdminPlace;
@@ -48,6 +48,32 @@ const LONGEST: usize = 256;
 
 /// What is to be shown of a token, in place of it.
 const HIDDEN: &str = "(not shown)";
+
+/// Names of hosts.
+pub(in crate::config) struct HostNames;
+
+impl Kind for HostNames {
+    type Value = AdminHosts;
+
+    fn read(&self, text: &str, or: &str) -> Result<AdminHosts, Vec<Wrong>> {
+        AdminHosts::read(text).or_else(|item| {
+            wrong(
+                item,
+                format!(
+                    "give {or}names of hosts, comma separated, as elbows.example.internal; no ports"
+                ),
+            )
+        })
+    }
+
+    fn write(&self, value: &AdminHosts) -> String {
+        value.to_string()
+    }
+
+    fn bounds(&self) -> String {
+        "names, as `elbows.example.internal,metrics.example.com`".to_owned()
+    }
+}
 
 /// A token as `Authorization` can have it (RFC 6750, section 2.1).
 pub(in crate::config) struct Token;

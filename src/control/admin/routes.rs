@@ -191,7 +191,7 @@ async fn route(
         authorization: text(&header::AUTHORIZATION),
         is_local,
     };
-    asker.may_ask()?;
+    asker.may_ask(server.proxy.config.admin_hosts.as_ref())?;
     let path = request.uri().path();
     if path.starts_with("/api/") {
         asker.is_of_this_site()?;

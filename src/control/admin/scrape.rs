@@ -7,6 +7,7 @@ use crate::control::server::Server;
 use crate::log;
 use crate::metrics::exposition::Snapshot;
 use crate::metrics::process::Process;
+use crate::metrics::sizes::Sizes;
 use crate::metrics::text::Form;
 use crate::metrics::traffic::Traffic;
 
@@ -16,6 +17,8 @@ pub(in crate::control) struct Scrape {
     /// A walk over the tunnels of a worker is one at a time.
     walk: tokio::sync::Mutex<()>,
     last: Mutex<Vec<Traffic>>,
+    /// What was told of the sizes of messages.
+    sizes: Mutex<Sizes>,
 }
 
 impl Scrape {
@@ -50,9 +53,10 @@ impl Scrape {
             connections_open: server.workers.connections(),
             tunnels_open: server.workers.open(),
             is_draining: !server.is_healthy.load(Ordering::Relaxed),
+            took_over: server.took_over.load(Ordering::Relaxed),
             lines_dropped: server.proxy.access_log.dropped() + log::dropped(),
             process: Process::now(),
         }
-        .write(form)
+        .write(form, &mut self.sizes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

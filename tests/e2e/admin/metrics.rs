@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -13,12 +14,12 @@ use crate::web_socket::Tunnels;
 use elbows::metrics::families::{self, Kind};
 
 /// Samples by their names and labels, as a parser of others has read them, and the families.
-struct Scrape {
-    samples: BTreeMap<String, f64>,
-    families: Vec<Value>,
+pub(crate) struct Scrape {
+    pub(crate) samples: BTreeMap<String, f64>,
+    pub(crate) families: Vec<Value>,
 }
 
-fn scrape(admin: &Admin, form: &str) -> Scrape {
+pub(crate) fn scrape(admin: &Admin, form: &str) -> Scrape {
     let accept = match form {
         "openmetrics" => "Accept: application/openmetrics-text;version=1.0.0\r\n",
         _ => "",
@@ -54,7 +55,7 @@ fn scrape(admin: &Admin, form: &str) -> Scrape {
 
 impl Scrape {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         *self.samples.get(name).unwrap_or_else(|| panic!("no {name} in {:#?}", self.samples)) as u64
     }
 }
@@ -104,6 +105,27 @@ fn scrape_is_what_prometheus_reads_and_has_each_metric_that_is_documented() {
             1
         );
     }
+}
+
+/// What an alert asks for is there before it happens, and the whole stays small.
+#[test]
+fn series_that_alerts_are_about_are_there_from_the_start() {
+    let admin = Admin::start(Upstream::nobody(), &[]);
+    let scrape = scrape(&admin, "openmetrics");
+    for name in [
+        "elbows_requests_total code=502 method=GET",
+        "elbows_tunnels_closed_total by=client during=relay why=timeout",
+        "elbows_tunnels_closed_total by=elbows during=relay why=mistake",
+        "elbows_rejected_total rule=over_connections",
+        "elbows_rejected_total rule=proxy_headers_missing",
+        "elbows_rejected_total rule=frame_faults.mask_missing",
+        "elbows_upstream_connect_failures_total reason=unreachable",
+    ] {
+        assert_eq!(scrape.number(name), 0, "{name}");
+    }
+    assert_eq!(scrape.number("elbows_took_over"), 0);
+    let size = admin.ask("GET", "/metrics", "").body.len();
+    assert!(size <= 24 * 1024, "{size} bytes");
 }
 
 /// Of each kind so many, and as many are told, while tunnels live and when they have gone.
@@ -166,7 +188,7 @@ fn numbers_are_what_the_clients_counted() {
     let closed: u64 = scrape
         .samples
         .iter()
-        .filter(|(name, _)| name.starts_with("elbows_tunnels_closed_total "))
+        .filter(|(name, number)| name.starts_with("elbows_tunnels_closed_total ") && **number > 0.0)
         .inspect(|(name, _)| assert!(name.ends_with(" during=relay why=closed"), "{name}"))
         .map(|(name, _)| scrape.number(name))
         .sum();
@@ -191,9 +213,12 @@ fn requests_rules_and_failures_are_counted_by_closed_labels() {
     assert_eq!(scrape.number("elbows_requests_total code=4xx method=other"), 3);
     assert_eq!(scrape.number("elbows_requests_total code=400 method=GET"), 1);
     assert_eq!(scrape.number("elbows_request_duration_seconds_count"), 5);
-    let rules: Vec<_> =
-        scrape.samples.keys().filter(|name| name.starts_with("elbows_rejected_total ")).collect();
-    assert!(rules.len() == 1 && rules[0].contains("rule=http_faults."), "{rules:?}");
+    let rules: Vec<_> = scrape
+        .samples
+        .iter()
+        .filter(|(name, number)| name.starts_with("elbows_rejected_total ") && **number > 0.0)
+        .collect();
+    assert!(rules.len() == 1 && rules[0].0.contains("rule=http_faults."), "{rules:?}");
     assert!(scrape.number("elbows_upstream_connections_reused_total") >= 3);
     assert_eq!(scrape.number("elbows_pool_idle"), 1);
 
@@ -201,6 +226,48 @@ fn requests_rules_and_failures_are_counted_by_closed_labels() {
     assert_eq!(Client::behind_balancer(nobody.elbows.address).get("/").status, 502);
     let scrape = super::metrics::scrape(&nobody, "openmetrics");
     assert_eq!(scrape.number("elbows_upstream_connect_failures_total reason=unreachable"), 1);
+}
+
+/// A handshake that is part of a trace is shown with it; others are not, and the older form has no place for it.
+#[test]
+fn handshakes_show_their_traces() {
+    let application = Tunnels::start();
+    let admin = Admin::start(application.address, &[]);
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let open = |traceparent: &str| {
+        let mut client = Client::behind_balancer(admin.elbows.address);
+        let handshake = crate::client::handshake("/ws");
+        let (head, _) = handshake.rsplit_once("\r\n").unwrap();
+        client.send(format!("{head}{traceparent}\r\n"));
+        let upstream = application.accept();
+        assert_eq!(client.read_head().status, 101);
+        (client, upstream)
+    };
+    let exemplars = |form: &str| {
+        let scrape = scrape(&admin, form);
+        let samples = scrape.families.iter().flat_map(|one| one["samples"].as_array().unwrap());
+        samples.filter(|one| !one["exemplar"].is_null()).cloned().collect::<Vec<_>>()
+    };
+    let without = open("");
+    let broken = open(&format!("traceparent: 00-{id}-0000000000000000-01\r\n"));
+    assert_eq!(exemplars("openmetrics"), Vec::<Value>::new());
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let with = open(&format!("traceparent: 00-{id}-00f067aa0ba902b7-01\r\n"));
+    let found = exemplars("openmetrics");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0]["name"], "elbows_handshake_duration_seconds_bucket");
+    let exemplar = &found[0]["exemplar"];
+    assert_eq!(exemplar["labels"], serde_json::json!({ "trace_id": id }));
+    let bound: f64 = found[0]["labels"]["le"].as_str().unwrap().parse().unwrap();
+    let number = |name: &str| exemplar[name].as_f64().unwrap();
+    assert!(number("value") > 0.0 && number("value") <= bound, "{exemplar}");
+    let after = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    // It has milliseconds.
+    assert!((before - 0.001..=after).contains(&number("timestamp")), "{exemplar}");
+    assert_eq!(exemplars("prometheus"), Vec::<Value>::new());
+    // In the log it is the same.
+    drop((with, without, broken));
+    admin.elbows.access_log.wait_for(&format!("trace_id={id}"));
 }
 
 #[test]

@@ -12,6 +12,15 @@ from prometheus_client.openmetrics import parser as openmetrics
 form, path = sys.argv[1:]
 text = open(path, encoding="utf-8").read()
 parse = {"openmetrics": openmetrics, "prometheus": prometheus}[form].text_string_to_metric_families
+
+
+def exemplar(sample):
+    if sample.exemplar is None:
+        return None
+    labels, value, timestamp = sample.exemplar
+    return {"labels": labels, "value": value, "timestamp": float(timestamp)}
+
+
 families = [
     {
         "name": family.name,
@@ -19,7 +28,12 @@ families = [
         "unit": family.unit,
         "help": family.documentation,
         "samples": [
-            {"name": sample.name, "labels": sample.labels, "value": sample.value}
+            {
+                "name": sample.name,
+                "labels": sample.labels,
+                "value": sample.value,
+                "exemplar": exemplar(sample),
+            }
             for sample in family.samples
         ],
     }

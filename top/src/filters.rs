@@ -1,0 +1,170 @@
+//! Which tunnels are asked for, and in which order: as flags, as a line that somebody types, and as a query. Pure.
+//!
+//! elbows reads the values and says what is wrong with them; here only their names are known.
+
+use form_urlencoded::Serializer;
+
+/// What tunnels can be sorted by.
+pub(crate) const ORDERS: [&str; 10] =
+    ["id", "client", "upstream", "path", "age", "idle", "messages", "bytes", "waiting", "ping_rtt"];
+
+/// The names of filters, in the order of [`Filters`]' values.
+const NAMES: [&str; 6] = ["client", "upstream", "path", "older", "idle", "state"];
+
+/// Where `path` stands: a word without a name is one.
+const PATH: usize = 2;
+
+/// Which tunnels are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Filters([Option<String>; NAMES.len()]);
+
+/// In which order they come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// A place in [`ORDERS`].
+    by: usize,
+    /// The greatest comes first.
+    pub(crate) is_descending: bool,
+}
+
+/// What is asked of an elbows at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) filters: Filters,
+    pub(crate) order: Order,
+    pub(crate) limit: u16,
+    /// The tunnel to be told of by itself.
+    pub(crate) one: Option<String>,
+}
+
+impl Filters {
+    pub(crate) const fn new(values: [Option<String>; NAMES.len()]) -> Self {
+        Self(values)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let values = self.0.iter().map(Option::as_deref);
+        NAMES.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?)))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
+
+    /// Reads what was typed: `state=open idle=1m /chat`. A word that is no filter is looked for in paths.
+    pub(crate) fn read(line: &str) -> Result<Self, String> {
+        let mut read = Self::default();
+        for word in line.split_whitespace() {
+            let named = word.split_once('=').and_then(|(name, value)| {
+                let at = NAMES.into_iter().position(|known| known == name)?;
+                Some((at, value))
+            });
+            let (at, value) = named.unwrap_or((PATH, word));
+            let (Some(name), Some(place)) = (NAMES.get(at), read.0.get_mut(at)) else { continue };
+            if place.is_some() {
+                return Err(format!("{name} is given twice: {word}"));
+            }
+            *place = Some(value.to_owned());
+        }
+        Ok(read)
+    }
+
+    /// What [`Filters::read`] reads.
+    pub(crate) fn line(&self) -> String {
+        self.all().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Order {
+    /// Reads a name of [`ORDERS`], behind `-` where the greatest comes first.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let (name, is_descending) = match text.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (text, false),
+        };
+        let by = ORDERS.into_iter().position(|known| known == name);
+        by.map(|by| Self { by, is_descending })
+            .ok_or_else(|| format!("must be one of {}, perhaps behind a '-'", ORDERS.join(", ")))
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        ORDERS.get(self.by).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn reversed(self) -> Self {
+        Self { is_descending: !self.is_descending, ..self }
+    }
+
+    /// By what comes so many names later. What is a quantity comes with its greatest first.
+    pub(crate) fn moved(self, by: usize) -> Self {
+        let by = (self.by + by) % ORDERS.len();
+        Self { by, is_descending: by >= 4 }
+    }
+
+    /// What [`Order::read`] reads.
+    pub(crate) fn text(self) -> String {
+        format!("{}{}", if self.is_descending { "-" } else { "" }, self.name())
+    }
+}
+
+impl Question {
+    /// The target that tells of the tunnels.
+    pub(crate) fn target(&self) -> String {
+        let mut query = Serializer::new(String::new());
+        query.extend_pairs(self.filters.all());
+        // Without an order no more tunnels are looked at than are told.
+        if self.order != Order::default() {
+            query.append_pair("sort", &self.order.text());
+        }
+        query.append_pair("limit", &self.limit.to_string());
+        format!("/api/tunnels?{}", query.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn target(line: &str, order: &str) -> String {
+        let filters = Filters::read(line).unwrap();
+        assert_eq!(Filters::read(&filters.line()), Ok(filters.clone()), "{line}");
+        Question { filters, order: Order::read(order).unwrap(), limit: 100, one: None }.target()
+    }
+
+    #[test]
+    fn line_becomes_a_query_in_which_nothing_breaks_out() {
+        assert_eq!(target("", "id"), "/api/tunnels?limit=100");
+        assert_eq!(
+            target("  idle=1m  /chat state=open ", "-age"),
+            "/api/tunnels?path=%2Fchat&idle=1m&state=open&sort=-age&limit=100"
+        );
+        assert_eq!(
+            target("client=10.0.0.0/8 x&limit=9#ü=\u{1b}", "client"),
+            "/api/tunnels?client=10.0.0.0%2F8&path=x%26limit%3D9%23%C3%BC%3D%1B&sort=client&limit=100"
+        );
+        assert_eq!(Filters::read("a b"), Err("path is given twice: b".to_owned()));
+        assert!(Filters::read("state=open state=closing").is_err());
+        assert!(Filters::read(" ").unwrap().is_empty());
+    }
+
+    #[test]
+    fn orders_are_those_of_the_admin_port() {
+        for name in ORDERS {
+            assert_eq!(Order::read(name).unwrap().text(), name);
+            assert_eq!(Order::read(&format!("-{name}")).unwrap().reversed().text(), name);
+        }
+        assert!(Order::read("colour").unwrap_err().contains("ping_rtt"));
+        let order = Order::read("path").unwrap();
+        assert_eq!(
+            (order.moved(1).text(), order.moved(9).text()),
+            ("-age".into(), "upstream".into())
+        );
+        // What is a name comes from its beginning, what is a quantity from its greatest.
+        assert_eq!(
+            (order.moved(8).text(), order.moved(10).text()),
+            ("client".into(), "path".into())
+        );
+    }
+}
