@@ -9,7 +9,7 @@ use crate::access_log::Entry;
 use crate::config::{MissingOrigin, TraceContext};
 use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
-use crate::http::head::{Framing, Request};
+use crate::http::head::{Fault, Framing, Request};
 use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
 use crate::http::reject::{From, Rejection};
@@ -113,9 +113,10 @@ impl Connection {
         // An empty line may come first (RFC 9112, section 2.2).
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-        // Whole, and not what somebody took for HTTP.
-        let is_readable =
-            line.len() < bytes.len() && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        // Whole, or too long ever to be, and not what somebody took for HTTP.
+        let is_long = matches!(rejection, Rejection::BadHead(Fault::LongTarget));
+        let is_readable = (is_long || line.len() < bytes.len())
+            && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
         let line = if is_readable { line } else { b"" };
         let entry = Entry::new(&context.proxy.access_log, line, String::new(), context.now);
         let form = Form { to_head: bytes.starts_with(b"HEAD "), is_http_10: false, keeps: false };

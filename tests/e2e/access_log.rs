@@ -56,11 +56,12 @@ fn request_of_a_client_that_leaves_at_once_has_a_line() {
 fn long_request_line_is_cut_and_shows_it() {
     let upstream = Upstream::answering(OK);
     let elbows = Elbows::start(upstream.address, &[("ACCESS_LOG_QUERY", "on")]);
-    // A request that passes, one whose target is too long, a query, and a handshake.
+    // A request that passes, two whose target is too long, the second without an end, a query, and a handshake.
     let plain = |target: String| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
     let requests = [
         plain(format!("/a{}", "x".repeat(20_000))),
         plain(format!("/b{}", "x".repeat(40_000))),
+        format!("GET /e{}", "x".repeat(40_000)),
         plain(format!("/c?{}", "x".repeat(20_000))),
         handshake(&format!("/d{}", "x".repeat(20_000))),
     ];
