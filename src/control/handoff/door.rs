@@ -83,12 +83,19 @@ pub(in crate::control) async fn accept(
     }
 }
 
-/// A panic in there is a mistake of ours, and must not be the end of accepting.
+/// A panic in there is a mistake of ours, and must not be the end of accepting. The successor takes the end of the connection
+/// for the end of this process: where it listens already this one listens no more, and ends what is left here.
 async fn watched(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
     if tokio::spawn(hand_over(Arc::clone(&server), connection, events.clone())).await.is_err() {
-        server.stop_listening();
-        server.listen_again();
-        let _ = events.send(Event::Kept).await;
+        let is_handed_on = *server.handed_on.borrow();
+        let event = if is_handed_on {
+            Event::HandedOver
+        } else {
+            server.stop_listening();
+            server.listen_again();
+            Event::Kept
+        };
+        let _ = events.send(event).await;
     }
 }
 

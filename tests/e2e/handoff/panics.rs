@@ -36,6 +36,9 @@ const PANICS: &str = "ELBOWS_TEST_PANICS";
 const TAKES_OUT: &str = "tunnels were taken out for another process";
 const TAKES_IN: &str = "tunnels of another process came";
 
+/// What control says before its last message: the new process has listened for a while.
+const SAYS_BYE: &str = "Bye";
+
 #[derive(clap::Parser)]
 struct Cli {
     #[command(flatten)]
@@ -54,7 +57,7 @@ impl<S: tracing::Subscriber> Layer<S> for Panics {
         let mut message = Message(String::new());
         event.record(&mut message);
         let is_worker = thread::current().name().is_some_and(|name| name.starts_with("worker-"));
-        if is_worker && message.0 == self.at {
+        if (is_worker || self.at == SAYS_BYE) && message.0 == self.at {
             let time = self.times.fetch_add(1, Ordering::Relaxed) + 1;
             assert!(time != self.time, "a mistake that a test makes");
         }
@@ -132,8 +135,9 @@ impl Handoff {
             talk(tunnel, "before");
         }
         let old_pid = old.pid();
+        let is_to_wait = !of_old.ends_with(SAYS_BYE);
         let relay = Relay::start(place.socket(), move |moment| {
-            if moment == (TAKEN, 3) {
+            if is_to_wait && moment == (TAKEN, 3) {
                 wait_until("the end of the old process", || has_ended(old_pid));
             }
             Verdict::Pass
@@ -177,4 +181,13 @@ fn a_worker_of_the_new_process_panics_and_what_was_not_given_stays_in_the_old_on
         handoff.old.log.wait_for(&format!("aborted why=ended given={given} back=0"));
         handoff.leaves(TUNNELS - given);
     }
+}
+
+#[test]
+fn the_old_process_panics_while_it_finishes_and_does_not_listen_again() {
+    let mut handoff = Handoff::with(&format!("1 {SAYS_BYE}"), "0 never");
+    handoff.old.log.wait_for("a mistake of elbows, please report it: panic in thread");
+    assert_eq!(handoff.old.wait().code(), Some(0));
+    handoff.new.log.wait_for("the process before ended in the middle of it");
+    handoff.leaves(TUNNELS);
 }
