@@ -61,8 +61,12 @@ impl Asker<'_> {
     /// Whether it may change something.
     pub(crate) fn may_change(&self, token: Option<&AdminToken>) -> Result<(), Fault> {
         self.is_of_this_site()?;
-        let own = self.host.map(|host| format!("http://{host}"));
-        if let Some(origin) = self.origin.filter(|origin| own.as_deref() != Some(*origin)) {
+        // Whoever puts TLS in front has https.
+        let is_own = |origin: &&str| {
+            let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            name.is_some() && name == self.host
+        };
+        if let Some(origin) = self.origin.filter(|origin| !is_own(origin)) {
             return Err(Fault::new(
                 403,
                 format!("Origin {origin:?}: a page of another site changes nothing here"),
@@ -203,7 +207,11 @@ mod tests {
         {
             assert_eq!(change(Asker { origin: Some(origin), ..asker() }), Err(403), "{origin}");
         }
-        assert_eq!(change(Asker { origin: Some("http://127.0.0.1:9145"), ..asker() }), Ok(()));
+        for origin in ["http://127.0.0.1:9145", "https://127.0.0.1:9145"] {
+            assert_eq!(change(Asker { origin: Some(origin), ..asker() }), Ok(()), "{origin}");
+        }
+        let nobody = Asker { host: None, origin: Some("http://"), ..asker() };
+        assert_eq!(change(nobody), Err(403));
         for fetch_site in ["cross-site", "same-site", "nonsense"] {
             assert_eq!(change(Asker { fetch_site: Some(fetch_site), ..asker() }), Err(403));
         }

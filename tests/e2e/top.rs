@@ -381,6 +381,8 @@ fn once_is_a_table_and_json_is_what_the_admin_port_tells() {
         let at = rows[0].iter().position(|known| known == head).unwrap();
         rows[1..].iter().map(|row| row[at].clone()).collect()
     };
+    // Of ends that there were not nothing is said.
+    assert!(look(&["--once"]).contains("\nends       -\n"), "{}", look(&["--once"]));
     assert_eq!(column(&["--sort=-path"], "PATH"), ["/b/c", "/b", "/a"]);
     assert_eq!(column(&["--sort", "-messages", "--limit", "1"], "MSG_C"), ["1"]);
     assert!(

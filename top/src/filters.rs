@@ -5,8 +5,29 @@
 use form_urlencoded::Serializer;
 
 /// What tunnels can be sorted by.
-pub(crate) const ORDERS: [&str; 10] =
-    ["id", "client", "upstream", "path", "age", "idle", "messages", "bytes", "waiting", "ping_rtt"];
+pub(crate) const ORDERS: [&str; 18] = [
+    "id",
+    "client",
+    "upstream",
+    "path",
+    "subprotocol",
+    "state",
+    "age",
+    "idle",
+    "messages",
+    "messages_from_client",
+    "messages_from_upstream",
+    "bytes",
+    "from_client",
+    "from_upstream",
+    "waiting",
+    "waiting_for_client",
+    "waiting_for_upstream",
+    "ping_rtt",
+];
+
+/// From this place on they are quantities.
+const QUANTITIES: usize = 6;
 
 /// The names of filters, in the order of [`Filters`]' values.
 const NAMES: [&str; 6] = ["client", "upstream", "path", "older", "idle", "state"];
@@ -98,7 +119,7 @@ impl Order {
     /// By what comes so many names later. What is a quantity comes with its greatest first.
     pub(crate) fn moved(self, by: usize) -> Self {
         let by = (self.by + by) % ORDERS.len();
-        Self { by, is_descending: by >= 4 }
+        Self { by, is_descending: by >= QUANTITIES }
     }
 
     /// What [`Order::read`] reads.
@@ -158,12 +179,12 @@ mod tests {
         assert!(Order::read("colour").unwrap_err().contains("ping_rtt"));
         let order = Order::read("path").unwrap();
         assert_eq!(
-            (order.moved(1).text(), order.moved(9).text()),
+            (order.moved(3).text(), order.moved(17).text()),
             ("-age".into(), "upstream".into())
         );
         // What is a name comes from its beginning, what is a quantity from its greatest.
         assert_eq!(
-            (order.moved(8).text(), order.moved(10).text()),
+            (order.moved(16).text(), order.moved(18).text()),
             ("client".into(), "path".into())
         );
     }

@@ -72,6 +72,7 @@ impl Summary {
         let ends: Vec<_> = counters
             .ends
             .closed()
+            .filter(|(_, number)| *number > 0)
             .map(|(end, number)| Ends {
                 by: end.by.as_str(),
                 during: end.during.as_str(),
