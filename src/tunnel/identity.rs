@@ -4,17 +4,18 @@ use std::borrow::{Borrow, Cow};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields};
 use crate::http::trace_context::{self, TraceId};
+use crate::workers::start;
 
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
 /// place. A longer one is allocated: it is only larger, by what the allocator adds. Enough for the
-/// path of a chat, its host and subprotocol (48 bytes), and for an id of 32 digits, which are 16 bytes.
-const SHORT_TEXT: usize = 64;
+/// path of a chat or of Socket.IO, its host and subprotocol, and for an id of 32 digits, which are 16 bytes.
+const SHORT_TEXT: usize = 72;
 
 /// Who a tunnel belongs to, for the access log.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +29,7 @@ pub struct Identity {
     text: Text,
     /// Many tunnels have the same one, so that it is not kept with each.
     user_agent: Option<UserAgent>,
-    started: Instant,
+    started: Started,
 }
 
 /// What the handshake of a tunnel said beside its request line and id. Where it said nothing, or no log wants it, the
@@ -82,6 +83,30 @@ struct Address {
     port: [u8; 2],
 }
 
+/// A moment, in nanoseconds from where ticks and stamps begin: half of what an [`Instant`] takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Started(i64);
+
+impl Started {
+    /// Moments that are 292 years away are as far away as that.
+    fn at(instant: Instant) -> Self {
+        let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        let start = start();
+        match instant.checked_duration_since(start) {
+            Some(behind) => Self(nanoseconds(behind)),
+            None => Self(-nanoseconds(start.saturating_duration_since(instant))),
+        }
+    }
+
+    fn instant(self) -> Instant {
+        let Self(nanoseconds) = self;
+        let (start, away) = (start(), Duration::from_nanos(nanoseconds.unsigned_abs()));
+        let instant =
+            if nanoseconds < 0 { start.checked_sub(away) } else { start.checked_add(away) };
+        instant.unwrap_or(start)
+    }
+}
+
 impl Identity {
     /// A tunnel from `client` (from the PROXY header where there is one), over `balancer` (where the
     /// connection came from), to `upstream` (which answered), that a request opened that came at
@@ -104,7 +129,7 @@ impl Identity {
             ids,
             text,
             user_agent: None,
-            started,
+            started: Started::at(started),
         }
     }
 
@@ -176,7 +201,7 @@ impl Identity {
     /// When the request came.
     #[must_use]
     pub fn started(&self) -> Instant {
-        self.started
+        self.started.instant()
     }
 
     /// Has all of it be of this thread's memory. What lives long among what another thread threw
@@ -307,7 +332,8 @@ encode_fields!(IdentityRecord {
 
 impl Encode for Identity {
     fn write(&self, to: &mut Writer) {
-        let Self { client, balancer, upstream, started, .. } = *self;
+        let Self { client, balancer, upstream, .. } = *self;
+        let started = self.started();
         let Handshake { host, user_agent, subprotocol, trace_id } = self.handshake();
         let request_line = self.request_line();
         let record = IdentityRecord {
