@@ -1,12 +1,12 @@
 //! What comes to the port of the open internet: many that say nothing, and some that read nothing.
 
 use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use test_support::process::open_descriptors;
 
-use super::{Admin, json, text};
+use super::{Admin, TOKEN, json, text};
 use crate::client::{Client, handshake};
 use crate::programs::wait_until;
 use crate::upstream::Upstream;
@@ -108,4 +108,75 @@ fn what_is_no_request_is_refused_or_cut() {
         assert!(matches!(status, 400 | 404 | 405), "{target}: {status}");
     }
     assert_eq!(admin.ask("GET", "/live", "").status, 200);
+}
+
+/// Requests that are nearly good: bytes are changed, left out, put in and doubled, the same ones each time.
+#[test]
+fn two_thousand_spoilt_requests_are_answered_or_cut_and_harm_nobody() {
+    let upstream = Upstream::echo();
+    let admin = Admin::start(upstream.address, &[]);
+    let mut tunnel = Client::tunnel(&admin.elbows);
+    let id = text(&admin.only_tunnel(), "id").to_owned();
+    let tunnels = admin.ask("GET", "/api/tunnels?sort=client&limit=1", "");
+    assert_eq!(tunnels.status, 200);
+    let good = [
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n".to_owned(),
+        "GET /api/tunnels?client=203.0.113.0%2F24&older=1ms&idle=1h&sort=-age&limit=7&state=open \
+         HTTP/1.1\r\nHost: [::1]:9145\r\n\r\n"
+            .to_owned(),
+        "GET /api/tunnels?cursor=00ff&search=%C3%A4&path=/a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        format!("GET /api/tunnels/{id} HTTP/1.1\r\nHost: 10.0.0.1\r\nOrigin: http://10.0.0.1\r\n\r\n"),
+        format!(
+            "POST /api/tunnels/{id}/close?code=4000&reason=go+home HTTP/1.1\r\nHost: a\r\n\
+             Authorization: Bearer {}\r\nSec-Fetch-Site: none\r\nContent-Length: 2\r\n\r\nab",
+            // One that is wrong in its last sign: what is spoilt never becomes the right one.
+            TOKEN.replace('9', "8")
+        ),
+        "POST /api/log?level=debug HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    // xorshift64 (Marsaglia, "Xorshift RNGs", 2003).
+    let mut below = |most: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % most as u64).unwrap()
+    };
+    let (mut answered, mut cut) = (0, 0);
+    for round in 0..2_000 {
+        let mut bytes = good[round % good.len()].clone().into_bytes();
+        for _ in 0..=below(4) {
+            let at = below(bytes.len());
+            match below(4) {
+                0 => bytes[at] = u8::try_from(below(256)).unwrap(),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b" \r\n\0%&=:/?\xff"[below(11)]),
+                _ => bytes.extend_from_within(at..),
+            }
+        }
+        let mut client = Client::plain(admin.address);
+        // It may be cut before all is sent; what has no end of its own gets one here.
+        let _ = client.try_send(&bytes);
+        let _ = client.socket.shutdown(Shutdown::Write);
+        let answer = client.read_to_end().unwrap_or_default();
+        let said = String::from_utf8_lossy(&bytes);
+        if let Some(rest) = answer.strip_prefix(b"HTTP/1.1 ") {
+            assert!(matches!(rest.first(), Some(b'2' | b'4')), "{said}");
+            answered += 1;
+        } else {
+            assert!(answer.is_empty(), "{said}");
+            cut += 1;
+        }
+        if round % 100 == 0 {
+            tunnel.echoes();
+        }
+    }
+    assert!(answered > 1_000 && cut > 10, "{answered} answered, {cut} cut");
+    assert_eq!(admin.ask("GET", "/ready", "").status, 200);
+    assert_eq!(text(&admin.only_tunnel(), "id"), id);
+    tunnel.echoes();
+    let log = admin.elbows.log.all();
+    let bad = log.iter().find(|line| line.contains("panic") || line.contains(TOKEN));
+    assert_eq!(bad, None);
 }
