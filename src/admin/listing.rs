@@ -16,8 +16,8 @@ use crate::tunnel::State;
 /// Places that are gone over for one question: some 100 microseconds, most of them for memory that is in no cache.
 pub(crate) const PLACES: usize = 1_024;
 
-/// Tunnels that are written down for one question: about as long.
-const VIEWS: usize = 128;
+/// Tunnels that are written down for one question: about as long, where their memory is new as well.
+const VIEWS: usize = 32;
 
 /// What one worker is asked.
 #[derive(Debug)]
