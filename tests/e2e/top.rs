@@ -151,26 +151,23 @@ fn client_of_a_tunnel_that_is_closed_sees_just_that_close() {
     let mut closed = open(&application, &watched.elbows, "/closed", "");
     let top = watched.top(&["--path", "closed"]);
     top.wait_until("the tunnel", |screen| paths(screen) == ["/closed"]);
-    top.press("c");
-    top.wait_for("code (none: DRAIN_CLOSE_CODE): _");
-    top.type_text("4000");
-    top.press("Enter");
-    top.wait_for("with 4000: reason: _");
-    top.type_text("go home, ü");
-    top.press("Enter");
+    let order = || {
+        top.press("c");
+        top.wait_for("code (none: DRAIN_CLOSE_CODE): _");
+        top.type_text("4000");
+        top.press("Enter");
+        top.wait_for("with 4000: reason: _");
+        top.type_text("go home, ü");
+        top.press("Enter");
+    };
+    order();
     // It asks first.
     top.wait_for("with 4000 \"go home, ü\"? y or n");
     talk(&mut closed, b"still here");
     top.press("n");
     top.wait_for("stays open");
     talk(&mut closed, b"still here");
-    top.press("c");
-    top.wait_for("code (none: DRAIN_CLOSE_CODE): _");
-    top.type_text("4000");
-    top.press("Enter");
-    top.wait_for("with 4000: reason: _");
-    top.type_text("go home, ü");
-    top.press("Enter");
+    order();
     top.wait_for("y or n");
     top.press("y");
     let frame = closed.0.read_frame();
