@@ -249,17 +249,12 @@ impl Entry {
 
     /// Makes the request's identity that of its tunnel. The tunnel's end writes the line.
     pub(crate) fn into_identity(self, client: &Client, upstream: SocketAddr) -> Identity {
-        let identity = Identity::new(
-            client.address,
-            client.balancer,
-            upstream,
-            &self.request,
-            &self.request_id,
-            self.started,
-        );
-        let Some(told) = &self.handshake else { return identity };
-        let Told { host, user_agent, subprotocol } = &**told;
-        identity.with(&Handshake { host, user_agent, subprotocol, trace_id: self.trace_id })
+        let said = self.handshake.as_deref().map_or_else(Handshake::default, |told| {
+            let Told { host, user_agent, subprotocol } = told;
+            Handshake { host, user_agent, subprotocol, trace_id: self.trace_id }
+        });
+        let addresses = [client.address, client.balancer, upstream];
+        Identity::of(addresses, &self.request, &self.request_id, self.started, &said)
     }
 }
 

@@ -120,7 +120,20 @@ impl Identity {
         request_id: &str,
         started: Instant,
     ) -> Self {
-        let (ends, ids, text) = packed(request_line, request_id, &Handshake::default());
+        let nothing = Handshake::default();
+        Self::of([client, balancer, upstream], request_line, request_id, started, &nothing)
+    }
+
+    /// The same at once with what its handshake said, so that the texts are put together once. The addresses are those of
+    /// client, balancer and upstream.
+    pub(crate) fn of(
+        [client, balancer, upstream]: [SocketAddr; 3],
+        request_line: &str,
+        request_id: &str,
+        started: Instant,
+        handshake: &Handshake<'_>,
+    ) -> Self {
+        let (ends, ids, text) = packed(request_line, request_id, handshake);
         Self {
             client: client.into(),
             balancer: balancer.into(),
@@ -128,7 +141,7 @@ impl Identity {
             ends,
             ids,
             text,
-            user_agent: None,
+            user_agent: UserAgent::of(handshake.user_agent),
             started: Started::at(started),
         }
     }
@@ -137,9 +150,7 @@ impl Identity {
     #[must_use]
     pub fn with(self, handshake: &Handshake<'_>) -> Self {
         let (ends, ids, text) = packed(self.request_line(), &self.request_id(), handshake);
-        let agent = handshake.user_agent;
-        let user_agent = (!agent.is_empty()).then(|| UserAgent(Arc::new(agent.into())));
-        Self { ends, ids, text, user_agent, ..self }
+        Self { ends, ids, text, user_agent: UserAgent::of(handshake.user_agent), ..self }
     }
 
     /// The client's address.
@@ -219,6 +230,11 @@ impl Identity {
 }
 
 impl UserAgent {
+    /// None of nothing.
+    fn of(text: &str) -> Option<Self> {
+        (!text.is_empty()).then(|| Self(Arc::new(text.into())))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -363,9 +379,8 @@ impl Encode for Identity {
         };
         let split = text.split_at_checked(record.request_line as usize);
         let (line, id) = split.unwrap_or(("", &text));
-        let identity =
-            Self::new(client.into(), balancer.into(), upstream.into(), line, id, started);
-        Ok(if handshake == Handshake::default() { identity } else { identity.with(&handshake) })
+        let addresses = [client.into(), balancer.into(), upstream.into()];
+        Ok(Self::of(addresses, line, id, started, &handshake))
     }
 }
 
