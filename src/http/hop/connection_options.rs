@@ -91,6 +91,8 @@ impl ConnectionOptions {
         let always = |ours: &&str| field.is(ours);
         match field.name.len() {
             2 | 7 | 10 | 14 | 16..=19 if HOP_BY_HOP.iter().any(always) => true,
+            // `Close` is no field of any standard; it is removed as each field that is listed.
+            5 if self.close && field.is("close") => true,
             _ => self.fields.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1),
         }
     }
@@ -207,6 +209,15 @@ mod tests {
             ("Accept", b"*/*"),
         ];
         assert_eq!(passing(&lines), ["X-Secrets", "Accept"]);
+    }
+
+    #[test]
+    fn a_field_called_close_passes_unless_it_is_listed() {
+        assert_eq!(
+            passing(&[("Connection", b"a, close"), ("CLOSE", b"3"), ("Closed", b"4")]),
+            ["Closed"]
+        );
+        assert_eq!(passing(&[("Connection", b"closed"), ("Close", b"3")]), ["Close"]);
     }
 
     #[test]
