@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use self::handoff::{Arrival, Conversation, Event, Takeover};
+use self::handoff::{Arrival, Before, Conversation, Event, Takeover};
 use self::listeners::Added;
 use self::server::Server;
 use crate::access_log::AccessLog;
@@ -290,7 +290,7 @@ impl Control {
         let outcome = match outcome {
             None => {
                 // Tunnels that open late over there still come.
-                server.has_predecessor.send_replace(true);
+                server.before.send_replace(Before::Finishes);
                 server.took_over.store(true, Ordering::Relaxed);
                 tokio::spawn(conversation.rest());
                 HandoffOutcome::Done

@@ -86,6 +86,8 @@ pub(crate) enum Action {
     Adopt { number: u32 },
     /// The batch is not ours: close the descriptors.
     Forget { number: u32 },
+    /// Predecessor: say to the process before this one, where it still finishes, that the listeners go to another one.
+    Announce,
     /// Predecessor: accept no more.
     StopListening,
     /// Predecessor: send LISTENERS with the descriptors, COUNTERS and LIMITS.
@@ -146,8 +148,8 @@ pub(crate) trait Machine {
     /// Connections are accepted on the listeners that came; an error says why not.
     fn listening(&mut self, _result: Result<(), Why>) {}
 
-    /// Successor: another process has taken over from this one, while the predecessor still finishes.
-    fn handed_on(&mut self) {}
+    /// Successor: another process takes over from this one, while the predecessor still finishes.
+    fn hands_on(&mut self) {}
 
     /// Successor: this process is about to end, while the predecessor still finishes.
     fn leave(&mut self) {}

@@ -56,10 +56,22 @@ pub(super) enum Later {
     /// This process serves.
     #[default]
     Serves,
-    /// Another one does, and has the listeners.
-    HandedOn,
+    /// Another one takes over, or has.
+    HandsOn,
     /// This process is about to end.
     Leaves,
+}
+
+/// What the process before this one does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Before {
+    /// There is none, or it has ended.
+    #[default]
+    Gone,
+    /// It finishes what is no tunnel, and listens again where this process dies.
+    Finishes,
+    /// It finishes, and has been told that the listeners are not its own again.
+    LetsGo,
 }
 
 /// One conversation with the other process.
@@ -149,7 +161,7 @@ impl Conversation {
     pub(super) async fn rest(mut self) {
         let outcome = self.go_on(|_| false).await;
         self.tell(outcome).await;
-        self.server.has_predecessor.send_replace(false);
+        self.server.before.send_replace(Before::Gone);
         if let Some(Outcome::Kept(why)) = outcome {
             let _ = self.server.events().send(Event::GaveBack(why)).await;
         }
@@ -166,9 +178,7 @@ impl Conversation {
     /// Goes on until it is over, or `is_enough`.
     async fn go_on(&mut self, is_enough: impl Fn(&dyn Machine) -> bool) -> Option<Outcome> {
         loop {
-            while let Some(action) = self.machine.next() {
-                self.carry_out(action).await;
-            }
+            self.carry_out_all().await;
             if self.outcome.is_some() || is_enough(&*self.machine) {
                 return self.outcome;
             }
@@ -188,16 +198,27 @@ impl Conversation {
                 () = until(tells_at) => self.tell_silence(),
                 // The sender is the server's, which this has.
                 Ok(()) = self.stop.changed() => self.stop(),
-                Ok(()) = self.later.changed() => self.tell_later(),
+                Ok(()) = self.later.changed() => self.tell_later().await,
             }
         }
     }
 
     /// What becomes of this process the one before it has to know, which still finishes.
-    fn tell_later(&mut self) {
-        match *self.later.borrow_and_update() {
+    async fn tell_later(&mut self) {
+        let later = *self.later.borrow_and_update();
+        match later {
             Later::Serves => {}
-            Later::HandedOn => self.machine.handed_on(),
+            Later::HandsOn => {
+                self.machine.hands_on();
+                self.carry_out_all().await;
+                self.server.before.send_if_modified(|before| {
+                    let is_told = *before == Before::Finishes;
+                    if is_told {
+                        *before = Before::LetsGo;
+                    }
+                    is_told
+                });
+            }
             Later::Leaves => self.machine.leave(),
         }
     }
@@ -219,6 +240,12 @@ impl Conversation {
         }
         self.descriptors = received.descriptors;
         self.machine.received(message, Instant::now());
+    }
+
+    async fn carry_out_all(&mut self) {
+        while let Some(action) = self.machine.next() {
+            self.carry_out(action).await;
+        }
     }
 
     async fn carry_out(&mut self, action: Action) {
@@ -270,6 +297,7 @@ impl Conversation {
             }
             Action::Adopt { number } => self.batches.adopt(number),
             Action::Forget { number } => self.batches.forget(number),
+            Action::Announce => self.server.announce_successor().await,
             Action::StopListening => self.server.stop_listening(),
             Action::SendListeners => self.send_listeners().await,
             Action::ListenAgain => self.server.listen_again(),
@@ -280,7 +308,7 @@ impl Conversation {
             Action::Look => {
                 // The late tunnels of a process before this one come here, and go on from here.
                 let connections = self.server.workers.connections()
-                    + usize::from(*self.server.has_predecessor.borrow());
+                    + usize::from(*self.server.before.borrow() != Before::Gone);
                 self.machine.looked(connections, Instant::now());
             }
             Action::SendCounters => {

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::admin::{self, Scrape};
-use super::handoff::{self, Door, Event, Later};
+use super::handoff::{self, Before, Door, Event, Later};
 use super::health;
 use super::listeners::Listeners;
 use crate::access_log::AccessLog;
@@ -39,8 +39,8 @@ pub(super) struct Server {
     pub(super) workers: Workers,
     /// How successors come in.
     pub(super) door: Door,
-    /// The process before this one still finishes, and its late tunnels come here.
-    pub(super) has_predecessor: watch::Sender<bool>,
+    /// The process before this one: its late tunnels come here while it finishes.
+    pub(super) before: watch::Sender<Before>,
     /// What it has to know meanwhile.
     pub(super) later: watch::Sender<Later>,
     /// Kept for a successor; workers and tasks have copies.
@@ -85,7 +85,7 @@ impl Server {
             proxy,
             workers,
             door: Door::default(),
-            has_predecessor: watch::Sender::new(false),
+            before: watch::Sender::default(),
             later: watch::Sender::default(),
             listeners: Mutex::default(),
             tasks: Mutex::default(),
@@ -187,14 +187,23 @@ impl Server {
     pub(super) fn make_way(&self) {
         self.workers.stage(Stage::Yielding);
         self.handed_on.send_replace(true);
-        self.later.send_replace(Later::HandedOn);
+    }
+
+    /// Another process is about to take over. The one before this one, where it still finishes, hears so first: were this one
+    /// killed in the middle, it would listen again beside the other.
+    pub(super) async fn announce_successor(&self) {
+        self.later.send_replace(Later::HandsOn);
+        let mut before = self.before.subscribe();
+        let told = before.wait_for(|before| *before != Before::Finishes);
+        // One that does not read is no reason to wait for long.
+        let _ = timeout(ANSWER, told).await;
     }
 
     /// Takes nothing more from the process before, which is told so where it still finishes.
     pub(super) async fn leave_predecessor(&self) {
         self.later.send_replace(Later::Leaves);
-        let mut has_predecessor = self.has_predecessor.subscribe();
-        let gone = has_predecessor.wait_for(|has_predecessor| !has_predecessor);
+        let mut before = self.before.subscribe();
+        let gone = before.wait_for(|before| *before == Before::Gone);
         // One that does not answer finds out by the end of the connection.
         let _ = timeout(ANSWER, gone).await;
     }

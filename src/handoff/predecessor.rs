@@ -13,8 +13,9 @@
 //! any time: if they were served here, too, they would be doubled. So it is waited for, until it gives them back or is dead.
 //!
 //! Wherever the connection ends the successor is dead: what was not given is put back, listeners are listened on again, and it is over.
-//! In `Finishing` the successor may itself hand over, or be told to stop. It says the first by a second LISTENING, from which on
-//! the listeners are somebody else's whatever becomes of it, and the second by a BYE: then what is left here is drained.
+//! In `Finishing` the successor may itself hand over, or be told to stop. It says the first by a second LISTENING, before it moves a
+//! tunnel: from there on the listeners are somebody else's whatever becomes of it, so that two never serve at once, and a third
+//! process that finds it dead can bind them. It says the second by a BYE: then what is left here is drained.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ pub(crate) struct Predecessor {
     refuses: Option<RefuseWhy>,
     /// How long what cannot move has, once the successor listens.
     finish_within: Duration,
-    /// The successor has handed the listeners over in turn: its end is no reason to listen again.
+    /// The successor hands over in turn: its end is no reason to listen again.
     is_handed_on: bool,
     /// The successor may have something: a tunnel that it was given, or the listeners.
     has_given: bool,
@@ -104,6 +105,7 @@ impl Machine for Predecessor {
             }
             (State::AwaitPrepared { .. }, Message::Prepared) => {
                 self.state = State::Moving;
+                self.actions.push_back(Action::Announce);
                 self.giving.go_on(now, &mut self.actions);
                 Ok(())
             }

@@ -197,7 +197,7 @@ impl Machine for Successor {
         }
     }
 
-    fn handed_on(&mut self) {
+    fn hands_on(&mut self) {
         // Where the predecessor has not finished its late tunnels still come.
         if self.state == State::Serving {
             self.actions.push_back(Action::Send(Message::Listening));

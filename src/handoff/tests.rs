@@ -298,7 +298,7 @@ impl World {
                     self.send(one, Message::Limits, Vec::new());
                 }
                 Action::ListenAgain => process.listens = true,
-                Action::Leave | Action::Count(_) | Action::Limit => {}
+                Action::Announce | Action::Leave | Action::Count(_) | Action::Limit => {}
                 Action::Look => {
                     process.machine.looked(0, now);
                 }
@@ -549,7 +549,7 @@ fn listeners_that_were_handed_on_are_not_listened_on_again() {
     for (is_handed_on, outcome) in [(false, Outcome::Kept(Why::Ended)), (true, Outcome::Done)] {
         let mut world = finishing();
         if is_handed_on {
-            world.processes[NEW].machine.handed_on();
+            world.processes[NEW].machine.hands_on();
             world.carry_out(NEW);
             world.step(Step::Deliver(OLD));
         }

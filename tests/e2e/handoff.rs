@@ -12,6 +12,7 @@ mod silence;
 mod skew;
 mod states;
 mod stays;
+mod three;
 mod times;
 mod under_load;
 mod under_way;
