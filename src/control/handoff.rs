@@ -76,7 +76,8 @@ pub(super) enum Before {
 
 /// One conversation with the other process.
 pub(super) struct Conversation {
-    connection: Connection,
+    /// It outlives a panic of the conversation: its end would say that this process is dead.
+    connection: Arc<Connection>,
     server: Arc<Server>,
     machine: Box<dyn Machine + Send>,
     role: Role,
@@ -113,7 +114,7 @@ enum Role {
 
 impl Conversation {
     fn new(
-        connection: Connection,
+        connection: Arc<Connection>,
         server: Arc<Server>,
         role: Role,
         machine: Box<dyn Machine + Send>,
@@ -148,6 +149,7 @@ impl Conversation {
             tracing::warn!(%error, "handoff: no room for its descriptors in advance");
         }
         machine.prepared();
+        let connection = Arc::new(connection);
         let conversation = Self::new(connection, server, Role::Successor, Box::new(machine), begun);
         Self { added, build: offer.build, ..conversation }
     }
@@ -157,8 +159,17 @@ impl Conversation {
         self.go_on(|machine| machine.is_serving()).await
     }
 
-    /// What still comes when this process serves already.
-    pub(super) async fn rest(mut self) {
+    /// What still comes when this process serves already. A panic in there is a mistake of ours: the process before is to keep what it
+    /// has not given.
+    pub(super) async fn rest(self) {
+        let (connection, server) = (Arc::clone(&self.connection), Arc::clone(&self.server));
+        if tokio::spawn(self.until_over()).await.is_err() {
+            let _ = send(&connection, &Message::Bye.to_bytes(), &[]).await;
+            server.before.send_replace(Before::Gone);
+        }
+    }
+
+    async fn until_over(mut self) {
         let outcome = self.go_on(|_| false).await;
         self.tell(outcome).await;
         self.server.before.send_replace(Before::Gone);

@@ -88,6 +88,16 @@ impl Predecessor {
     }
 }
 
+impl Predecessor {
+    /// The conversation with a successor is gone on with after a mistake of ours: nobody knows what was given, and all of it comes back.
+    pub(crate) fn taking_back(offer: Offer, release: Release, now: Instant) -> Self {
+        let mut machine = Self::new(offer, release, None, Duration::ZERO, now);
+        machine.has_given = true;
+        machine.give_up(Why::Malformed, now);
+        machine
+    }
+}
+
 impl Machine for Predecessor {
     fn next(&mut self) -> Option<Action> {
         self.actions.pop_front()

@@ -7,6 +7,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -238,9 +239,14 @@ impl Batches {
     }
 }
 
-/// The process ends in the middle of it, or has none of them any more.
+/// The process ends in the middle of it, or has none of them any more. Where the conversation panics what was not given stays here.
 impl Drop for Batches {
     fn drop(&mut self) {
+        if thread::panicking() {
+            for (_, OnTheirWay { tunnels, .. }) in self.collected.drain() {
+                self.server.workers.put_back(tunnels, false);
+            }
+        }
         let count = |batches: &HashMap<u32, OnTheirWay>| {
             batches.values().map(|batch| batch.tunnels.len()).sum::<usize>()
         };

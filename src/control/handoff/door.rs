@@ -83,37 +83,35 @@ pub(in crate::control) async fn accept(
     }
 }
 
-/// A panic in there is a mistake of ours, and must not be the end of accepting. The successor takes the end of the connection
-/// for the end of this process: where it listens already this one listens no more, and ends what is left here.
+/// A panic in there is a mistake of ours, and must not be the end of accepting. Where the successor listens already this process listens no
+/// more, and ends what is left here. Otherwise it serves on, and takes back what it has given.
 async fn watched(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
-    if tokio::spawn(hand_over(Arc::clone(&server), connection, events.clone())).await.is_err() {
-        let is_handed_on = *server.handed_on.borrow();
-        let event = if is_handed_on {
-            Event::HandedOver
-        } else {
-            server.stop_listening();
-            server.listen_again();
-            Event::Kept
-        };
-        let _ = events.send(event).await;
+    let connection = Arc::new(connection);
+    let hand_over = hand_over(Arc::clone(&server), Arc::clone(&connection), events.clone());
+    if tokio::spawn(hand_over).await.is_ok() {
+        return;
     }
+    let is_handed_on = *server.handed_on.borrow();
+    if !is_handed_on {
+        server.stop_listening();
+        server.listen_again();
+        let taken_back = tokio::spawn(take_back(Arc::clone(&server), connection)).await;
+        if taken_back.is_err() {
+            tracing::error!("what another process was given cannot be taken back");
+        }
+    }
+    let event = if is_handed_on { Event::HandedOver } else { Event::Kept };
+    let _ = events.send(event).await;
 }
 
-async fn hand_over(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
+async fn hand_over(server: Arc<Server>, connection: Arc<Connection>, events: mpsc::Sender<Event>) {
     let Some(turn) = Turn::take(&server) else {
         return refuse_second(&server, &connection).await;
     };
     let now = Instant::now();
     let drains_in = server.drains_in(now);
     let refuses = drains_in.is_err().then_some(RefuseWhy::Draining);
-    let offer = Offer {
-        protocol: PROTOCOL,
-        build: BUILD.to_owned(),
-        tunnels: server.workers.open() as u64,
-        start: start_of_count(),
-        places: server.listeners().as_ref().map(|all| all.places().0).unwrap_or_default(),
-        drains_in: drains_in.unwrap_or_default(),
-    };
+    let offer = offer(&server, drains_in.unwrap_or_default());
     let finish_within = server.proxy.config.drain_period;
     let machine = Box::new(Predecessor::new(offer, release(), refuses, finish_within, now));
     let mut conversation =
@@ -129,6 +127,27 @@ async fn hand_over(server: Arc<Server>, connection: Connection, events: mpsc::Se
     let _ = events.send(event).await;
 }
 
+/// The conversation that was under way is lost: the successor is told to give back what it has.
+async fn take_back(server: Arc<Server>, connection: Arc<Connection>) {
+    let turn = Turn::take(&server);
+    let now = Instant::now();
+    let machine = Box::new(Predecessor::taking_back(offer(&server, None), release(), now));
+    let mut conversation = Conversation::new(connection, server, Role::Predecessor, machine, now);
+    let outcome = conversation.go_on(|_| false).await;
+    drop(turn);
+    conversation.tell(outcome).await;
+}
+
+fn offer(server: &Server, drains_in: Option<u64>) -> Offer {
+    Offer {
+        protocol: PROTOCOL,
+        build: BUILD.to_owned(),
+        tunnels: server.workers.open() as u64,
+        start: start_of_count(),
+        places: server.listeners().as_ref().map(|all| all.places().0).unwrap_or_default(),
+        drains_in,
+    }
+}
 /// Says to a second successor that there is one already.
 async fn refuse_second(server: &Server, connection: &Connection) {
     server.proxy.counters.handoff_refused.add(1);

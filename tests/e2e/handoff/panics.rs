@@ -26,6 +26,7 @@ use tracing_subscriber::{Layer, fmt};
 use super::faults::{Outcome, outcome_of};
 use super::relay::{Relay, TAKEN, Verdict};
 use super::{Place, has_ended, talk};
+use crate::client::{Client, handshake};
 use crate::programs::wait_until;
 use crate::proxy::Elbows;
 use crate::web_socket::{Peer, Tunnels};
@@ -35,6 +36,15 @@ const PANICS: &str = "ELBOWS_TEST_PANICS";
 
 const TAKES_OUT: &str = "tunnels were taken out for another process";
 const TAKES_IN: &str = "tunnels of another process came";
+
+/// What control says when the third batch is taken, and the fourth is under way.
+const HEARS_TAKEN: &str = "Taken(Taken { number: 2, refused: [] })";
+
+/// What control says when the new process listens: that hears nothing of it.
+const HEARS_LISTENING: &str = "Listening";
+
+/// What control says when the new process serves, and hears the last that it needs for that.
+const HEARS_LIMITS: &str = "Limits";
 
 /// What control says before its last message: the new process has listened for a while.
 const SAYS_BYE: &str = "Bye";
@@ -57,7 +67,8 @@ impl<S: tracing::Subscriber> Layer<S> for Panics {
         let mut message = Message(String::new());
         event.record(&mut message);
         let is_worker = thread::current().name().is_some_and(|name| name.starts_with("worker-"));
-        if (is_worker || self.at == SAYS_BYE) && message.0 == self.at {
+        let is_of_worker = self.at == TAKES_OUT || self.at == TAKES_IN;
+        if (is_worker || !is_of_worker) && message.0 == self.at {
             let time = self.times.fetch_add(1, Ordering::Relaxed) + 1;
             assert!(time != self.time, "a mistake that a test makes");
         }
@@ -118,6 +129,15 @@ struct Handoff {
 impl Handoff {
     /// `of_old` and `of_new` say when their workers panic. The old one hears nothing of its third batch until it has ended.
     fn with(of_old: &str, of_new: &str) -> Self {
+        Self::after(of_old, of_new, |_, _| ()).0
+    }
+
+    /// The same after something else has been begun with the old one.
+    fn after<T>(
+        of_old: &str,
+        of_new: &str,
+        begin: impl FnOnce(&Tunnels, &Place) -> T,
+    ) -> (Self, T) {
         let application = Tunnels::start();
         let place = Place::new(application.address);
         let process = |socket: &Path, panics: &str| {
@@ -135,15 +155,16 @@ impl Handoff {
             talk(tunnel, "before");
         }
         let old_pid = old.pid();
-        let is_to_wait = !of_old.ends_with(SAYS_BYE);
+        let is_to_wait = of_old.ends_with(TAKES_OUT);
         let relay = Relay::start(place.socket(), move |moment| {
             if is_to_wait && moment == (TAKEN, 3) {
                 wait_until("the end of the old process", || has_ended(old_pid));
             }
             Verdict::Pass
         });
+        let begun = begin(&application, &place);
         let new = process(&relay.path, of_new);
-        Self { application, place, old, new, tunnels, _relay: relay }
+        (Self { application, place, old, new, tunnels, _relay: relay }, begun)
     }
 
     /// What is left of the tunnels, and a new one opens.
@@ -184,10 +205,44 @@ fn a_worker_of_the_new_process_panics_and_what_was_not_given_stays_in_the_old_on
 }
 
 #[test]
+fn the_conversation_of_the_old_process_panics_and_all_that_has_moved_comes_back() {
+    for says in [HEARS_TAKEN, HEARS_LISTENING] {
+        let mut handoff = Handoff::with(&format!("1 {says}"), "0 never");
+        handoff.old.log.wait_for("a mistake of elbows, please report it: panic in thread");
+        assert_eq!(handoff.new.wait().code(), Some(1), "{says}");
+        handoff.old.log.wait_for("aborted why=malformed");
+        handoff.new.log.wait_for("aborted why=malformed");
+        handoff.leaves(TUNNELS);
+        assert!(!handoff.old.has_ended());
+    }
+}
+
+#[test]
 fn the_old_process_panics_while_it_finishes_and_does_not_listen_again() {
     let mut handoff = Handoff::with(&format!("1 {SAYS_BYE}"), "0 never");
     handoff.old.log.wait_for("a mistake of elbows, please report it: panic in thread");
     assert_eq!(handoff.old.wait().code(), Some(0));
     handoff.new.log.wait_for("the process before ended in the middle of it");
     handoff.leaves(TUNNELS);
+}
+
+#[test]
+fn the_new_process_panics_when_it_serves_and_the_old_one_does_not_listen_again() {
+    // A handshake that is not answered keeps the old one from ending.
+    let handshake = |application: &Tunnels, place: &Place| {
+        let mut client = Client::behind_balancer(place.address);
+        client.send(handshake("/late"));
+        (client, application.asked())
+    };
+    let (mut handoff, (mut client, asked)) =
+        Handoff::after("0 never", &format!("1 {HEARS_LIMITS}"), handshake);
+    handoff.new.log.wait_for("a mistake of elbows, please report it: panic in thread");
+    let line = handoff.old.log.wait_for("handoff to=");
+    assert!(line.contains("moved=100"), "{line}");
+    handoff.leaves(TUNNELS);
+    let upstream = asked.accept_with(Vec::new());
+    assert_eq!(client.read_head().status, 101);
+    talk(&mut (Peer::client(client), upstream), "late");
+    assert_eq!(handoff.old.wait().code(), Some(0));
+    assert!(!handoff.new.has_ended());
 }
