@@ -143,6 +143,9 @@ impl Action {
 pub(crate) struct Shell {
     pub(crate) proxy: Proxy,
     ids: RequestIds,
+    /// On the heap, since it is large and a shell is moved.
+    metrics: Box<WorkerMetrics>,
+    spare: Spare,
     lines: Lines,
     pub(crate) now: Instant,
     pub(crate) stage: Stage,
@@ -205,6 +208,8 @@ impl Shell {
         let mut shell = Self {
             proxy,
             ids: RequestIds::new(7, 0),
+            metrics: Box::default(),
+            spare: Spare::default(),
             lines,
             now,
             stage: Stage::Serving,
@@ -285,8 +290,8 @@ impl Shell {
             stage: self.stage,
             proxy: &self.proxy,
             ids: &self.ids,
-            metrics: &WorkerMetrics::default(),
-            spare: &Spare::default(),
+            metrics: &self.metrics,
+            spare: &self.spare,
             random: &|| 0x0123_4567_89ab_cdef,
             destination: &destination,
         };
