@@ -17,8 +17,9 @@
 //! line of the [`access_log`] and the counters of [`metrics`] tell.
 //!
 //! Beside the workers, [`control`] has one thread on tokio: signals, name resolution ([`upstream`]), health checks on
-//! their own port, and the port for operators, whose questions and answers are in `admin`. It never touches a client's byte. It also conducts the [`handoff`]: a new process takes the tunnels over,
-//! and the listeners. `docs/architecture.md` draws all of it and says why.
+//! their own port, and the port for operators, whose questions and answers are in `admin`. It never touches a client's
+//! byte. It also conducts the [`handoff`]: a new process takes over the tunnels and the listeners.
+//! `docs/architecture.md` draws all of it and says why.
 
 mod words;
 
