@@ -20,8 +20,8 @@ use crate::line_writer::{self, Lines, Writer};
 use crate::metrics::labels::Method;
 use crate::tunnel::{Handshake, Identity, State, Tunnel};
 
-/// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for as long as it is
-/// open: a target of 32 KiB would be what an idle tunnel costs, many times over.
+/// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for
+/// as long as it is open: a target of 32 KiB would be what an idle tunnel costs, many times over.
 const LONGEST_LINE: usize = 1_024;
 
 /// The longest host and subprotocol that are kept: a name of the DNS has 253 bytes (RFC 1035, section 2.3.4).

@@ -21,14 +21,14 @@
 //! ```
 //!
 //! Whose a tunnel is follows from three rules. The successor touches a tunnel only once it was told YOURS, or when
-//! the connection ends without an ABORT: then the predecessor is dead and nobody else has it. The predecessor takes back
-//! only what it has not given by YOURS. And nobody who lives closes the connection without an ABORT or a BYE before it. After an
-//! ABORT the successor gives (`giving`) back all that it has, in the same way, with what it counted (COUNTERS, before its
-//! BYE), so that the predecessor goes on as if nothing had been.
+//! the connection ends without an ABORT: then the predecessor is dead and nobody else has it. The predecessor takes
+//! back only what it has not given by YOURS. And nobody who lives closes the connection without an ABORT or a BYE
+//! before it. After an ABORT the successor gives (`giving`) back all that it has, in the same way, with what it
+//! counted (COUNTERS, before its BYE), so that the predecessor goes on as if nothing had been.
 //!
-//! Whether a process that starts is wanted, or was only started again by its supervisor, nothing in HELLO tells: both are the
-//! same release and the same settings, in the same place. So there is no rule for it here. A process whose supervisor starts again whatever has
-//! ended does not end when it has handed over (`HANDOFF_STAY`, in `control`).
+//! Whether a process that starts is wanted, or was only started again by its supervisor, nothing in HELLO tells: both
+//! are the same release and the same settings, in the same place. So there is no rule for it here. A process whose
+//! supervisor starts again whatever has ended does not end when it has handed over (`HANDOFF_STAY`, in `control`).
 //!
 //! `predecessor` and `successor` are machines without sockets and clocks: messages and time come in, `Action`s come
 //! out. Who carries them out is `control::handoff`; the connection itself is `socket`.
@@ -98,8 +98,8 @@ pub(crate) enum Action {
     Leave,
     /// Predecessor: say how many connections are left that are no tunnels, by `looked`.
     Look,
-    /// Send what was counted here: the predecessor since [`Action::SendListeners`], the successor all that did not come with
-    /// COUNTERS.
+    /// Send what was counted here: the predecessor since [`Action::SendListeners`], the successor all that did not
+    /// come with COUNTERS.
     SendCounters,
     /// Successor: start everything but listening; to be answered by `prepared`.
     Prepare(Offer),

@@ -1,9 +1,9 @@
 //! Panics: mistakes of elbows itself. Each ends the one connection in which it happened, is counted,
 //! and is told in the log.
 //!
-//! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected.
-//! Where one happens all the same, the worker catches it around the turn of a connection or of a tunnel. What is here is only the telling: the hook of the standard library would wait for
-//! whoever reads standard error.
+//! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected. Where one
+//! happens all the same, the worker catches it around the turn of a connection or of a tunnel. What is here is only
+//! the telling: the hook of the standard library would wait for whoever reads standard error.
 
 use std::panic;
 use std::thread;

@@ -17,8 +17,9 @@ const KEEPALIVE: TcpKeepalive =
 /// buffer had grown it may not be, and the end is the same.
 ///
 /// While a side's window is closed the kernel counts until the window is open for all of the next packet in the queue
-/// (`tcp_ack_probe` of `net/ipv4/tcp_input.c`), whatever passed in between: one that reads little by little may look to it as if it
-/// read nothing. docs/operations.md tells of it. Nothing else would notice a side that vanished with bytes on their way to it and is not pinged.
+/// (`tcp_ack_probe` of `net/ipv4/tcp_input.c`), whatever passed in between: one that reads little by little may look
+/// to it as if it read nothing. docs/operations.md tells of it. Nothing else would notice a side that vanished with
+/// bytes on their way to it and is not pinged.
 const MARGIN: Duration = Duration::from_secs(5);
 
 /// Sets the options of a connection whose bytes may wait for their acknowledgement for

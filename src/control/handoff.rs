@@ -159,8 +159,8 @@ impl Conversation {
         self.go_on(|machine| machine.is_serving()).await
     }
 
-    /// What still comes when this process serves already. A panic in there is a mistake of ours: the process before is to keep what it
-    /// has not given.
+    /// What still comes when this process serves already. A panic in there is a mistake of ours: the process before
+    /// is to keep what it has not given.
     pub(super) async fn rest(self) {
         let (connection, server) = (Arc::clone(&self.connection), Arc::clone(&self.server));
         if tokio::spawn(self.until_over()).await.is_err() {

@@ -9,13 +9,15 @@
 //!                                        TakingBack ── BYE ─▶ Over                       Over
 //! ```
 //!
-//! `TakingBack` has an end by itself only where the successor was given nothing. One that has tunnels may stand still, and go on with them at
-//! any time: if they were served here, too, they would be doubled. So it is waited for, until it gives them back or is dead.
+//! `TakingBack` has an end by itself only where the successor was given nothing. One that has tunnels may stand
+//! still, and go on with them at any time: if they were served here, too, they would be doubled. So it is waited for,
+//! until it gives them back or is dead.
 //!
-//! Wherever the connection ends the successor is dead: what was not given is put back, listeners are listened on again, and it is over.
-//! In `Finishing` the successor may itself hand over, or be told to stop. It says the first by a second LISTENING, before it moves a
-//! tunnel: from there on the listeners are somebody else's whatever becomes of it, so that two never serve at once, and a third
-//! process that finds it dead can bind them. It says the second by a BYE: then what is left here is drained.
+//! Wherever the connection ends the successor is dead: what was not given is put back, listeners are listened on
+//! again, and it is over. In `Finishing` the successor may itself hand over, or be told to stop. It says the first by
+//! a second LISTENING, before it moves a tunnel: from there on the listeners are somebody else's whatever becomes of
+//! it, so that two never serve at once, and a third process that finds it dead can bind them. It says the second by a
+//! BYE: then what is left here is drained.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -86,10 +88,9 @@ impl Predecessor {
             actions: VecDeque::new(),
         }
     }
-}
 
-impl Predecessor {
-    /// The conversation with a successor is gone on with after a mistake of ours: nobody knows what was given, and all of it comes back.
+    /// The conversation with a successor is gone on with after a mistake of ours: nobody knows what was given, and
+    /// all of it comes back.
     pub(crate) fn taking_back(offer: Offer, release: Release, now: Instant) -> Self {
         let mut machine = Self::new(offer, release, None, Duration::ZERO, now);
         machine.has_given = true;

@@ -239,7 +239,8 @@ impl Batches {
     }
 }
 
-/// The process ends in the middle of it, or has none of them any more. Where the conversation panics what was not given stays here.
+/// The process ends in the middle of it, or has none of them any more. Where the conversation panics what was not
+/// given stays here.
 impl Drop for Batches {
     fn drop(&mut self) {
         if thread::panicking() {

@@ -83,8 +83,9 @@ pub(in crate::control) async fn accept(
     }
 }
 
-/// A panic in there is a mistake of ours, and must not be the end of accepting. Where the successor listens already this process listens no
-/// more, and ends what is left here. Otherwise it serves on, and takes back what it has given.
+/// A panic in there is a mistake of ours, and must not be the end of accepting. Where the successor listens already
+/// this process listens no more, and ends what is left here. Otherwise it serves on, and takes back what it has
+/// given.
 async fn watched(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
     let connection = Arc::new(connection);
     let hand_over = hand_over(Arc::clone(&server), Arc::clone(&connection), events.clone());
