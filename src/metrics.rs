@@ -49,7 +49,7 @@ impl Counter {
     }
 
     /// Adds what another process has counted.
-    fn add_elsewhere(&self, number: u64) {
+    pub(crate) fn add_elsewhere(&self, number: u64) {
         self.elsewhere.fetch_add(number, Ordering::Relaxed);
     }
 

@@ -1,9 +1,11 @@
-//! Panics: mistakes of elbows itself. Each ends the one connection in which it happened, is counted,
-//! and is told in the log.
+//! Panics: mistakes of elbows itself. Each ends the one connection or task in which it happened, is counted, and is
+//! told in the log.
 //!
-//! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected. Where one
-//! happens all the same, the worker catches it around the turn of a connection or of a tunnel. What is here is only
-//! the telling: the hook of the standard library would wait for whoever reads standard error.
+//! Lints keep the usual causes out (`unwrap`, unchecked indices, `panic!`), so that none is expected.
+//! Where one happens all the same, the worker catches it around the turn of a connection or of a tunnel, and tokio
+//! around a task of control: a request to the admin or the health port, a question to the resolver, a handoff. What is
+//! here is only the telling, by a hook that knows of each of them wherever it is caught: the hook of the standard
+//! library would wait for whoever reads standard error.
 
 use std::panic;
 use std::thread;
@@ -29,8 +31,19 @@ pub fn install() {
     }));
 }
 
-/// How many there were.
+/// How many there were, with those of the processes before this one.
 #[must_use]
 pub fn count() -> u64 {
     PANICS.get()
+}
+
+/// How many there were in this process.
+#[must_use]
+pub fn here() -> u64 {
+    PANICS.here()
+}
+
+/// Adds those of another process.
+pub(crate) fn add_elsewhere(number: u64) {
+    PANICS.add_elsewhere(number);
 }

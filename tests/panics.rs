@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use elbows::panics;
+use elbows::tunnel::{Identity, Protocol, Tunnel};
+use elbows::workers::{Options, Workers};
 
 /// Collects what is logged.
 #[derive(Clone, Default)]
@@ -22,6 +27,20 @@ impl Write for Log {
     }
 }
 
+/// A tunnel whose client has gone by now.
+fn tunnel() -> Tunnel {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let [client, upstream] = [(); 2].map(|()| {
+        drop(TcpStream::connect(address).unwrap());
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (socket, Vec::new())
+    });
+    let identity = Identity::new(address, address, address, "GET / HTTP/1.1", "1", Instant::now());
+    Tunnel::new(Protocol::Other, client, upstream, identity)
+}
+
 #[tokio::test]
 async fn panic_of_one_task_is_counted_and_logged_in_one_line_and_ends_no_other() {
     let log = Log::default();
@@ -36,4 +55,20 @@ async fn panic_of_one_task_is_counted_and_logged_in_one_line_and_ends_no_other()
     assert!(log.contains("ERROR") && log.contains("two and two is 5"), "{log}");
     assert!(log.contains("at tests/panics.rs:"), "{log}");
     assert_eq!(log.lines().count(), 1, "{log}");
+
+    // On a worker, which goes on: one in each tunnel.
+    let workers = Workers::start(NonZeroUsize::MIN, &Options::default(), |_, _, _| {
+        panic!("at the end of a tunnel")
+    });
+    let workers = workers.unwrap();
+    for count in 2..4 {
+        workers.adopt(tunnel());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while panics::count() < count {
+            assert!(Instant::now() < deadline, "{count} were not counted");
+            std::thread::yield_now();
+        }
+        assert_eq!(panics::count(), count);
+    }
+    workers.stop();
 }

@@ -98,6 +98,7 @@ fn connect(
         return tracing::debug!("the admin port has no place for another connection");
     };
     let (server, of_connection) = (Arc::clone(server), Arc::clone(places));
+    let seat = places.seat(number);
     let task = tokio::spawn(async move {
         let mut leaves = server.handed_on.subscribe();
         let service = service_fn(|request| {
@@ -121,7 +122,7 @@ fn connect(
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection of the admin port broke");
         }
-        of_connection.leave(number);
+        drop(seat);
     });
     places.sits(number, task.abort_handle());
 }

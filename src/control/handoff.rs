@@ -31,10 +31,13 @@ use crate::handoff::message::{Counted, Message, Places, Rates, Release};
 use crate::handoff::predecessor::descriptors_for;
 use crate::handoff::socket::{self, Connection, Received};
 use crate::handoff::{ANSWER, Action, Machine, Outcome, Why};
-use crate::workers;
+use crate::{panics, workers};
 
 /// What this process calls itself to the other.
 const BUILD: &str = concat!("elbows ", env!("CARGO_PKG_VERSION"));
+
+/// Under which name mistakes are counted, beside the names of [`Counters`](crate::metrics::Counters).
+const PANICS: &str = "panics";
 
 /// How long something pauses that fails for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -331,7 +334,11 @@ impl Conversation {
             Action::Listen(places) => self.listen(&places),
             Action::Count(counters) => {
                 for Counted { name, number } in counters {
-                    self.server.proxy.counters.add_named(&name, number);
+                    if name == PANICS {
+                        panics::add_elsewhere(number);
+                    } else {
+                        self.server.proxy.counters.add_named(&name, number);
+                    }
                     let came = self.came.entry(name).or_default();
                     *came = came.saturating_add(number);
                 }
@@ -400,8 +407,10 @@ impl Conversation {
     /// What was counted here since this was called before.
     fn count(&mut self) -> Vec<Counted> {
         let named = self.server.proxy.counters.named();
+        let named = named.map(|(name, counter)| (name, counter.get()));
         let now: Vec<_> = named
-            .map(|(name, counter)| Counted { name: name.into_owned(), number: counter.get() })
+            .chain([(PANICS.into(), panics::count())])
+            .map(|(name, number)| Counted { name: name.into_owned(), number })
             .collect();
         let before = mem::replace(&mut self.counted, now.clone());
         let before = before.into_iter().map(|counted| counted.number).chain(std::iter::repeat(0));

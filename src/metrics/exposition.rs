@@ -22,6 +22,7 @@ pub(crate) struct Snapshot<'s> {
     pub(crate) tunnels_open: usize,
     pub(crate) is_draining: bool,
     pub(crate) took_over: bool,
+    pub(crate) panics: u64,
     pub(crate) lines_dropped: u64,
     pub(crate) process: Process,
 }
@@ -80,6 +81,7 @@ impl Snapshot<'_> {
         out.family(&all::ROUND);
         let rounds = self.sum(|worker| worker.round_times.distribution());
         out.histogram(&all::ROUND, &[], &rounds);
+        one(out, &all::PANICS, self.panics);
         one(out, &all::LINES_DROPPED, self.lines_dropped);
         self.process(out);
         std::mem::replace(out, Text::new(form)).end()

@@ -198,6 +198,8 @@ families! {
     DRAIN_CLOSES: Counter, "elbows_drain_closes", unit "", labels ["result"], ranges [];
     /// Rounds of workers: the first of each 20 ms, and each that did more than pass messages
     ROUND: Histogram, "elbows_worker_round_seconds", unit "seconds", labels [], ranges ROUND_TIMES;
+    /// Mistakes of elbows itself: panics, in connections, in tunnels and in what control does; the log says where
+    PANICS: Counter, "elbows_panics", unit "", labels [], ranges [];
     /// Lines of both logs that were dropped, since their reader was too slow or gone
     LINES_DROPPED: Counter, "elbows_log_lines_dropped", unit "", labels [], ranges [];
     /// Descriptors that are open

@@ -19,7 +19,7 @@ use crate::proxy::{Elbows, free_port};
 use crate::upstream::Upstream;
 use crate::web_socket::{Tunnels, talk};
 
-const TOKEN: &str = "s3cret-token-0123456789";
+pub(crate) const TOKEN: &str = "s3cret-token-0123456789";
 
 /// elbows with an admin port.
 pub(crate) struct Admin {
@@ -58,7 +58,7 @@ impl Admin {
     }
 
     /// The one tunnel that there is.
-    fn only_tunnel(&self) -> Value {
+    pub(crate) fn only_tunnel(&self) -> Value {
         let tunnels = self.tunnels("");
         assert_eq!(tunnels.len(), 1, "{tunnels:?}");
         tunnels[0].clone()

@@ -33,29 +33,29 @@ use crate::upstream::{SWITCHING, Upstream};
 use crate::web_socket::{Tunnels, talk, value};
 
 /// Processes that hand over to each other: one directory, one address.
-struct Place {
+pub(crate) struct Place {
     directory: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     upstream: SocketAddr,
 }
 
 impl Place {
-    fn new(upstream: SocketAddr) -> Self {
+    pub(crate) fn new(upstream: SocketAddr) -> Self {
         let directory = directory();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         Self { directory, address, upstream }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("handoff.sock")
     }
 
-    fn command(&self, settings: &[(&str, &str)]) -> Command {
+    pub(crate) fn command(&self, settings: &[(&str, &str)]) -> Command {
         self.command_of(Elbows::command(), settings)
     }
 
     /// The same of another binary.
-    fn command_of(&self, binary: Command, settings: &[(&str, &str)]) -> Command {
+    pub(crate) fn command_of(&self, binary: Command, settings: &[(&str, &str)]) -> Command {
         let (mut command, _) = Elbows::prepare(binary, self.upstream, &[]);
         command
             .env("LISTEN_ON", self.address.to_string())
@@ -70,7 +70,7 @@ impl Place {
     }
 
     /// A process that takes over, once it serves.
-    fn take_over(&self, settings: &[(&str, &str)]) -> Elbows {
+    pub(crate) fn take_over(&self, settings: &[(&str, &str)]) -> Elbows {
         let new = Elbows::spawn(self.command(settings), self.address);
         new.log.wait_for("listening on");
         new

@@ -89,6 +89,9 @@ mod observability;
 /// The same in a terminal.
 mod top;
 
+/// Mistakes of elbows itself.
+mod mistakes;
+
 /// What the access log says, and what its reader can do to elbows.
 mod access_log;
 /// What the process gives up, who it runs as, and what it never says.

@@ -246,6 +246,11 @@ impl Asked {
         self.accept_as(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"), Vec::new())
     }
 
+    /// Answers it with these bytes, and ends.
+    pub fn answer(mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).unwrap();
+    }
+
     fn accept_as(mut self, fields: &str, first: Vec<u8>) -> Peer {
         let key = field(&self.head, "sec-websocket-key").expect("a key");
         let accept = derive_accept_key(key.as_bytes());

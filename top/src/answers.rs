@@ -26,6 +26,8 @@ pub(crate) struct Summary {
     pub(crate) payload_from_upstream: u64,
     pub(crate) handed_in: u64,
     pub(crate) handed_out: u64,
+    #[serde(default)]
+    pub(crate) panics: u64,
     pub(crate) drain: Drain,
     pub(crate) ends: Vec<Ends>,
     pub(crate) closes: Vec<Closes>,

@@ -100,6 +100,9 @@ fn summary(place: &Text, look: &Look) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if of.panics > 0 {
+        lines.push(("mistakes", format!("{} of elbows itself: the log says where", of.panics)));
+    }
     if of.draining {
         let drain = of.drain;
         lines.push((

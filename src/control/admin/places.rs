@@ -45,6 +45,13 @@ enum Does {
     Follows,
 }
 
+/// A connection has its place, until this is dropped: with its task, whatever ends that.
+#[derive(Debug)]
+pub(super) struct Seat {
+    places: Arc<Places>,
+    number: u64,
+}
+
 /// A request of a connection is answered, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Busy {
@@ -85,9 +92,9 @@ impl Places {
         }
     }
 
-    /// It has ended.
-    pub(super) fn leave(&self, number: u64) {
-        self.all().open.remove(&number);
+    /// The place, for the task that serves the connection.
+    pub(super) fn seat(self: &Arc<Self>, number: u64) -> Seat {
+        Seat { places: Arc::clone(self), number }
     }
 
     /// A request of it came.
@@ -125,6 +132,12 @@ impl Busy {
             }
             _ => false,
         }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.places.all().open.remove(&self.number);
     }
 }
 
@@ -188,6 +201,18 @@ mod tests {
         assert!(!busy[MOST_FOLLOWERS].follows());
         drop(busy);
         assert!(places.busy(places.take().unwrap()).follows());
+    }
+
+    #[tokio::test]
+    async fn place_ends_with_its_task_by_a_mistake_as_well() {
+        let places = Places::start();
+        let seat = places.seat(places.take().unwrap());
+        let task = tokio::spawn(async move {
+            let _seat = seat;
+            panic!("made on purpose by a test");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        assert!(places.all().open.is_empty());
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use crate::metrics::process::Process;
 use crate::metrics::sizes::Sizes;
 use crate::metrics::text::Form;
 use crate::metrics::traffic::Traffic;
+use crate::panics;
 
 /// What passed on each worker, as it was told last.
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ impl Scrape {
             tunnels_open: server.workers.open(),
             is_draining: !server.is_healthy.load(Ordering::Relaxed),
             took_over: server.took_over.load(Ordering::Relaxed),
+            panics: panics::here(),
             lines_dropped: server.proxy.access_log.dropped() + log::dropped(),
             process: Process::now(),
         }

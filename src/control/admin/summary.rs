@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::control::server::Server;
 use crate::metrics::process::Process;
+use crate::panics;
 use crate::peer::Peer;
 
 /// The process at one moment. Counters begin at 0 with it.
@@ -31,6 +32,7 @@ pub(super) struct Summary {
     payload_from_upstream: u64,
     handed_in: u64,
     handed_out: u64,
+    panics: u64,
     drain: Drain,
     ends: Vec<Ends>,
     closes: Vec<Closes>,
@@ -104,6 +106,7 @@ impl Summary {
             payload_from_upstream: traffic[Peer::Upstream].payload,
             handed_in: counters.handed_in.here(),
             handed_out: counters.handed_out.here(),
+            panics: panics::here(),
             drain: Drain {
                 answered: counters.drained.here(),
                 unanswered: counters.unanswered.here(),

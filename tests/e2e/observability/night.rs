@@ -16,6 +16,8 @@ use std::{fs, io};
 use super::{Prometheus, operations};
 use crate::admin::{Admin, ask, number};
 use crate::client::{Client, handshake, other_handshake};
+use crate::handoff::Place;
+use crate::mistakes;
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, PATIENCE, free_port};
 use crate::upstream::{Upstream, handed_over};
@@ -166,6 +168,31 @@ fn tried(watch: &Watch<'_>, rows: &[Row], fault: impl FnOnce()) {
     for row in rows {
         watch.sees_all_of(row);
     }
+}
+
+#[test]
+fn mistake_of_elbows() {
+    let admin = mistakes::start(Upstream::nobody(), &[(1, mistakes::BAD_HEADER)], &[]);
+    let rows = [row("A mistake of elbows", "elbows ran into a fault of its own")];
+    tried(&Watch::of(&admin), &rows, || {
+        let mut client = Client::plain(admin.elbows.address);
+        client.send("PROXY nonsense\r\n");
+        assert!(client.read_to_end().unwrap_or_default().is_empty());
+    });
+}
+
+#[test]
+fn mistake_outside_of_any_connection() {
+    let application = Tunnels::start();
+    let place = Place::new(application.address);
+    let command = mistakes::command(&[(1, mistakes::TAKES_OUT)]);
+    let mut old = Elbows::spawn(place.command_of(command, &[]), place.address);
+    let _tunnel = application.open(&old);
+    let rows = [row("A mistake of elbows", "it happened outside of any one connection")];
+    let mut new = None;
+    let watch = Watch { admin: place.address, elbows: &old };
+    tried(&watch, &rows, || new = Some(Elbows::spawn_unready(place.command(&[]), place.address)));
+    assert_eq!(old.wait().code(), Some(1));
 }
 
 /// Each row of the document is a row of a test here.

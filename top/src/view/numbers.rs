@@ -72,10 +72,14 @@ pub(super) fn lines(look: &Look, rates: &Rates, wide: usize, theme: Theme) -> Ve
     lines.push(line("closes", texts(&closes(look), "none yet")));
     lines.push(line("endpoints", texts(&endpoints(look), "none known")));
     let most = of.max_fds.map_or_else(String::new, |most| format!(" of {}", short(most)));
+    let mistakes = match of.panics {
+        0 => String::new(),
+        panics => format!("mistakes {}  ", short(panics)),
+    };
     lines.push(line(
         "process",
         format!(
-            "cpu {}  memory {}B  fds {}{most}  workers {}  connections {}",
+            "{mistakes}cpu {}  memory {}B  fds {}{most}  workers {}  connections {}",
             percent(rates.cpu),
             short(of.resident_memory_bytes),
             short(of.open_fds),

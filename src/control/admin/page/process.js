@@ -43,6 +43,7 @@ function showProcess(summary) {
     bytes(summary.resident_memory_bytes) + " of memory",
     count(summary.open_fds) + (summary.max_fds ? " of " + count(summary.max_fds) : "") + " descriptors",
   ];
+  if (summary.panics) parts.push(count(summary.panics) + (summary.panics === 1 ? " mistake" : " mistakes") + " of elbows (see its log)");
   if (summary.handed_in) parts.push(tunnelsOf(summary.handed_in) + " taken over");
   if (summary.handed_out) parts.push(tunnelsOf(summary.handed_out) + " handed over");
   show(byId("process"), parts.join(" · "));
