@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::config::{AccessLogFormat, Config};
 use crate::end::{End, Phase};
 use crate::http::head::Request;
+use crate::http::request_id::RequestId;
 use crate::http::trace_context::TraceId;
 use crate::line_writer::{self, Lines, Writer};
 use crate::metrics::labels::Method;
@@ -95,7 +96,7 @@ impl AccessLog {
             duration: now.saturating_duration_since(entry.started),
             upstream: entry.upstream,
             end,
-            request_id: &entry.request_id,
+            request_id: &entry.request_id.text(),
             spoken: None,
             handoffs: None,
             handshake: None,
@@ -182,7 +183,7 @@ pub(crate) struct Entry {
     pub(crate) upstream: Option<SocketAddr>,
     /// The phase that it is in.
     pub(crate) during: Phase,
-    pub(crate) request_id: String,
+    pub(crate) request_id: RequestId,
     pub(crate) trace_id: Option<TraceId>,
     pub(crate) method: Method,
     /// Of a handshake, where there is a log.
@@ -200,7 +201,12 @@ struct Told {
 impl Entry {
     /// The entry of a request that came at `now` with the line `request`, of which no more is kept than will be
     /// logged.
-    pub(crate) fn new(log: &AccessLog, request: &[u8], request_id: String, now: Instant) -> Self {
+    pub(crate) fn new(
+        log: &AccessLog,
+        request: &[u8],
+        request_id: RequestId,
+        now: Instant,
+    ) -> Self {
         let method = Method::of_line(request);
         let request = log.0.as_ref().map_or_else(String::new, |open| {
             let mut request = String::from_utf8_lossy(request).into_owned();

@@ -16,5 +16,6 @@ pub(crate) mod hop;
 pub(crate) mod max_forwards;
 pub(crate) mod own;
 pub(crate) mod reject;
+pub(crate) mod request_id;
 pub(crate) mod upgrade;
 pub(crate) mod write;

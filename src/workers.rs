@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
-use crate::http::forwarded::RequestIds;
+use crate::http::request_id::RequestIds;
 use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::Proxy;
 use crate::tunnel::Tunnel;

@@ -13,9 +13,10 @@ use crate::http::head::{Fault, Framing, Request};
 use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
 use crate::http::reject::{From, Rejection};
+use crate::http::request_id::RequestId;
 use crate::http::trace_context::{self, Begun};
 use crate::http::write::{self, Onward};
-use crate::http::{forwarded, health, max_forwards, upgrade};
+use crate::http::{health, max_forwards, upgrade};
 use crate::proxy::Context;
 
 /// The longest request line that is waited for where a connection is over a limit.
@@ -77,7 +78,7 @@ impl Connection {
         }
         let Some(over) = self.over.take() else { return };
         context.proxy.counters.requests.add(1);
-        let entry = Entry::new(&context.proxy.access_log, line, String::new(), context.now);
+        let entry = Entry::new(&context.proxy.access_log, line, RequestId::none(), context.now);
         self.reject(&Rejection::Over(over), entry, form, false, context);
     }
 
@@ -118,7 +119,7 @@ impl Connection {
         let is_readable = (is_long || line.len() < bytes.len())
             && line.iter().all(|byte| matches!(byte, b' '..=b'~'));
         let line = if is_readable { line } else { b"" };
-        let entry = Entry::new(&context.proxy.access_log, line, String::new(), context.now);
+        let entry = Entry::new(&context.proxy.access_log, line, RequestId::none(), context.now);
         let form = Form { to_head: bytes.starts_with(b"HEAD "), is_http_10: false, keeps: false };
         self.reject(rejection, entry, form, false, context);
     }
@@ -135,7 +136,7 @@ impl Connection {
             return self.answer(&own, form, Linger::Long, context);
         }
         proxy.counters.requests.add(1);
-        let request_id = forwarded::request_id(&head.fields, context.ids);
+        let request_id = RequestId::of_request(&head.fields, context.ids);
         let mut entry = Entry::new(&proxy.access_log, head.line, request_id, context.now);
         let offer = upgrade::offer(head, &options);
         if offer.is_some() {

@@ -15,6 +15,7 @@ use crate::http::health::{self, NOT_SERVED};
 use crate::http::hop::ConnectionOptions;
 use crate::http::own::Form;
 use crate::http::reject::{From, Rejection};
+use crate::http::request_id::RequestId;
 use crate::listener;
 use crate::proxy::Proxy;
 
@@ -100,7 +101,8 @@ fn refuse(
     proxy: &Proxy,
     out: &mut Vec<u8>,
 ) -> bool {
-    rejection.note(&From { client: from, request_id: "" }, proxy, Instant::now().into_std());
+    let from = From { client: from, request_id: &RequestId::none() };
+    rejection.note(&from, proxy, Instant::now().into_std());
     let form = Form { to_head: head.starts_with(b"HEAD "), is_http_10: false, keeps: false };
     rejection.answer(|own| own.write(out, form));
     false

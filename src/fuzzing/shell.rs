@@ -19,7 +19,7 @@ use crate::config::{Config, ProxyProtocol};
 use crate::connection::{Connection, Lifecycle, Switching};
 use crate::drain::Stage;
 use crate::feed::Feed;
-use crate::http::forwarded::RequestIds;
+use crate::http::request_id::RequestIds;
 use crate::limits::{Limits, Seat};
 use crate::line_writer::Lines;
 use crate::metrics::Counters;

@@ -1,14 +1,14 @@
-//! What the upstream is told about the client: forwarded headers, TLV headers, the request id.
+//! What the upstream is told about the client: forwarded headers, TLV headers, the request's id.
 //!
 //! Set, not appended, by default: nothing in front of a layer-4 balancer can be believed. Whatever
 //! the client sent under these names, in any spelling that a CGI-like application would read as
 //! the same, is removed first.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::head::Field;
+use super::request_id::{REQUEST_ID, RequestId};
 use super::write::{self, line};
 use crate::client::Client;
 use crate::config::{Config, Forwarded, TlvHeader};
@@ -20,7 +20,6 @@ const PORT: &str = "x-forwarded-port";
 const HOST: &str = "x-forwarded-host";
 const REAL_IP: &str = "x-real-ip";
 const FORWARDED: &str = "forwarded";
-const REQUEST_ID: &str = "x-request-id";
 
 /// No field at all, but `HTTP_PROXY` in a CGI program's environment (CVE-2016-5385): never passed.
 const PROXY: &str = "proxy";
@@ -48,14 +47,11 @@ const TLVS: [&str; 9] = [
     GCP_PSC_ID,
 ];
 
-/// The longest request id that is taken over from a client.
-const LONGEST_REQUEST_ID: usize = 128;
-
 /// What is said of a request beside its client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Words<'a> {
     pub(crate) host: Option<&'a [u8]>,
-    pub(crate) request_id: &'a str,
+    pub(crate) request_id: &'a RequestId,
 }
 
 /// The values of all lines of this name, in their order.
@@ -114,7 +110,7 @@ pub(super) fn write(
     for (name, value) in &client.tlv_headers {
         line(out, name.as_bytes(), value.as_bytes());
     }
-    line(out, REQUEST_ID.as_bytes(), words.request_id.as_bytes());
+    words.request_id.write(|id| line(out, REQUEST_ID.as_bytes(), id));
 }
 
 /// Whether a client's field of this name must not pass: only we may say it, or say it anew.
@@ -238,47 +234,6 @@ pub(crate) fn tlv_headers(tlvs: &Tlvs, wanted: &[TlvHeader]) -> Vec<(&'static st
         }
     }
     headers
-}
-
-/// Makes request ids: the process has a number that nobody can foresee, and each worker counts in a part of its
-/// own.
-#[derive(Debug)]
-pub(crate) struct RequestIds {
-    process: u64,
-    next: Cell<u64>,
-}
-
-impl RequestIds {
-    /// Workers that share it have ids of 40 bits each.
-    const BITS_OF_COUNT: u32 = 40;
-
-    /// Those of the worker with this number, in the process with that one.
-    pub(crate) const fn new(process: u64, worker: usize) -> Self {
-        Self { process, next: Cell::new((worker as u64) << Self::BITS_OF_COUNT) }
-    }
-
-    fn next(&self) -> String {
-        let number = self.next.get();
-        self.next.set(number.wrapping_add(1));
-        let mut id = String::with_capacity(32);
-        for half in [self.process, number] {
-            for place in (0..16).rev() {
-                let digit = (half >> (4 * place)) & 0xf;
-                let digit = b"0123456789abcdef".get(digit as usize).copied();
-                id.push(char::from(digit.unwrap_or(b'0')));
-            }
-        }
-        id
-    }
-}
-
-/// The client's request id, where it is fit for a log, or a new one.
-pub(crate) fn request_id(fields: &[Field<'_>], ids: &RequestIds) -> String {
-    let fit = |id: &&[u8]| {
-        (1..=LONGEST_REQUEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
-    };
-    let first = values(fields, REQUEST_ID).next().filter(fit);
-    first.and_then(|id| String::from_utf8(id.to_vec()).ok()).unwrap_or_else(|| ids.next())
 }
 
 /// RFC 7239, section 4: IPv6 and anything that is no token is quoted.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::head::Fault;
 use super::own::Own;
+use super::request_id::RequestId;
 use crate::end::{End, Phase, Reason, Side};
 use crate::limits::Over;
 use crate::metrics::Counters;
@@ -238,14 +239,14 @@ impl Rejection {
             Side::Elbows => {
                 counters.no_room.add(1);
                 if counters.no_room_told.lets_through() {
-                    tracing::error!(request_id, "{self}");
+                    tracing::error!(%request_id, "{self}");
                 }
             }
             // An operator wants to know, but a thousand requests to a dead upstream are no thousand
             // faults of this process.
             Side::Upstream => {
                 proxy.warnings.upstream_failed(self.why(), self.status(), self, now);
-                tracing::debug!(request_id, rule, "{self}");
+                tracing::debug!(%request_id, rule, "{self}");
             }
             Side::Client => tracing::debug!(%client, rule, "{self}"),
         }
@@ -256,5 +257,5 @@ impl Rejection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct From<'a> {
     pub(crate) client: SocketAddr,
-    pub(crate) request_id: &'a str,
+    pub(crate) request_id: &'a RequestId,
 }

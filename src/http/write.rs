@@ -4,6 +4,7 @@
 use super::forwarded::{self, Words};
 use super::head::{Framing, Request, Response, Target, Version};
 use super::hop::{self, ConnectionOptions};
+use super::request_id::RequestId;
 use super::trace_context::{self, Begun};
 use crate::client::Client;
 use crate::config::Config;
@@ -38,7 +39,7 @@ pub(crate) fn number(out: &mut Vec<u8>, number: u64) {
 /// What a request head needs on its way to the upstream beside itself.
 pub(crate) struct Onward<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) request_id: &'a str,
+    pub(crate) request_id: &'a RequestId,
     pub(crate) config: &'a Config,
     /// The protocols that are offered, where it is a handshake.
     pub(crate) offer: Option<&'a [u8]>,

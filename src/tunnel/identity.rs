@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields};
-use crate::http::trace_context::{self, TraceId};
+use crate::http::request_id::RequestId;
+use crate::http::trace_context::TraceId;
 use crate::workers::start;
 
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
@@ -121,7 +122,7 @@ impl Identity {
         started: Instant,
     ) -> Self {
         let nothing = Handshake::default();
-        Self::of([client, balancer, upstream], request_line, request_id, started, &nothing)
+        Self::of([client, balancer, upstream], request_line, &request_id.into(), started, &nothing)
     }
 
     /// The same at once with what its handshake said, so that the texts are put together once. The addresses are those of
@@ -129,7 +130,7 @@ impl Identity {
     pub(crate) fn of(
         [client, balancer, upstream]: [SocketAddr; 3],
         request_line: &str,
-        request_id: &str,
+        request_id: &RequestId,
         started: Instant,
         handshake: &Handshake<'_>,
     ) -> Self {
@@ -149,7 +150,8 @@ impl Identity {
     /// The same, with what its handshake said. Texts of 64 KiB and more are not kept.
     #[must_use]
     pub fn with(self, handshake: &Handshake<'_>) -> Self {
-        let (ends, ids, text) = packed(self.request_line(), &self.request_id(), handshake);
+        let (ends, ids, text) =
+            packed(self.request_line(), &(*self.request_id()).into(), handshake);
         Self { ends, ids, text, user_agent: UserAgent::of(handshake.user_agent), ..self }
     }
 
@@ -182,7 +184,7 @@ impl Identity {
     pub fn request_id(&self) -> Cow<'_, str> {
         let (_, id) = self.ids();
         match id.try_into().ok().filter(|_| self.ids.is(Ids::PACKED)) {
-            Some(id) => Cow::Owned(TraceId(id).to_string()),
+            Some(id) => Cow::Owned(RequestId::Digits(id).to_string()),
             None => Cow::Borrowed(text(Some(id))),
         }
     }
@@ -272,15 +274,18 @@ impl Borrow<str> for UserAgent {
 }
 
 /// All texts but the user agent in one.
-fn packed(request_line: &str, request_id: &str, handshake: &Handshake<'_>) -> (Ends, Ids, Text) {
-    let id = trace_context::packed(request_id);
+fn packed(
+    request_line: &str,
+    request_id: &RequestId,
+    handshake: &Handshake<'_>,
+) -> (Ends, Ids, Text) {
     let trace_id = handshake.trace_id.map(|TraceId(bytes)| bytes);
     let parts = [
         request_line.as_bytes(),
         handshake.host.as_bytes(),
         handshake.subprotocol.as_bytes(),
         trace_id.as_ref().map_or(&[][..], |bytes| bytes),
-        id.as_ref().map_or(request_id.as_bytes(), |bytes| bytes),
+        request_id.packed(),
     ];
     let length = parts.iter().map(|part| part.len()).sum();
     let mut text = Text::new();
@@ -297,7 +302,8 @@ fn packed(request_line: &str, request_id: &str, handshake: &Handshake<'_>) -> (E
     }
     let [request_line, host, subprotocol, ..] = ends;
     let traced = trace_id.map_or(0, |_| Ids::TRACED);
-    let ids = Ids(traced | id.map_or(0, |_| Ids::PACKED));
+    let packed = if matches!(request_id, RequestId::Digits(_)) { Ids::PACKED } else { 0 };
+    let ids = Ids(traced | packed);
     (Ends { request_line, host, subprotocol }, ids, text)
 }
 
@@ -380,7 +386,7 @@ impl Encode for Identity {
         let split = text.split_at_checked(record.request_line as usize);
         let (line, id) = split.unwrap_or(("", &text));
         let addresses = [client.into(), balancer.into(), upstream.into()];
-        Ok(Self::of(addresses, line, id, started, &handshake))
+        Ok(Self::of(addresses, line, &id.into(), started, &handshake))
     }
 }
 

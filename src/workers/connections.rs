@@ -34,7 +34,7 @@ use super::wheel::Wheel;
 use crate::clock::tick;
 use crate::connection::{Connection, Lifecycle};
 use crate::drain::Stage;
-use crate::http::forwarded::RequestIds;
+use crate::http::request_id::RequestIds;
 use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
 use crate::tunnel::Tunnel;

@@ -34,7 +34,8 @@ fn fields_for_upstream(lines: &[(&str, &str)], client: &Client, config: &Config)
     let mut reader = Reader::default();
     let (head, _) = reader.request(head.as_bytes(), &limits).unwrap().unwrap();
     let mut out = Vec::new();
-    let onward = Onward { client, request_id: "id-1", config, offer: None, begun: None };
+    let request_id = &RequestId::from("id-1");
+    let onward = Onward { client, request_id, config, offer: None, begun: None };
     request(&mut out, &head, &ConnectionOptions::of(&head.fields), &onward);
     let text = String::from_utf8(out).unwrap();
     let mut lines: Vec<_> = text.trim_end().lines().skip(1).map(str::to_owned).collect();
@@ -103,17 +104,6 @@ fn append_keeps_what_the_trusted_proxy_said() {
             "x-request-id: id-1",
         ]
     );
-}
-
-#[test]
-fn request_id_is_the_clients_if_it_is_fit_and_new_otherwise() {
-    let ids = RequestIds::new(7, 1);
-    let of = |id: &str| request_id(&[Field { name: b"X-Request-ID", value: id.as_bytes() }], &ids);
-    assert_eq!(of("abc-1"), "abc-1");
-    let (long, space) = (of(&"x".repeat(129)), of("a b"));
-    assert_eq!((long.len(), space.len()), (32, 32));
-    assert_ne!(long, space);
-    assert_eq!(request_id(&[], &ids), "00000000000000070000010000000002");
 }
 
 #[test]
