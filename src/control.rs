@@ -204,8 +204,10 @@ struct Control {
 /// Why it serves no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// It was told to stop, and connections have so long until they are ended.
+    /// It was told to stop, and listeners close after this.
     Stopped { delay: Duration },
+    /// It was told so a second time.
+    Hurried,
     /// Another process serves.
     HandedOver,
     /// The process before serves again.
@@ -224,15 +226,15 @@ impl Control {
             }
             Start::Takeover(start) => {
                 let (offered, drains_in) = (now(), start.takeover.offer.drains_in);
-                let (outcome, is_told_to_stop) = self.take_over(*start).await;
+                let (outcome, orders) = self.take_over(*start).await;
                 match outcome {
-                    HandoffOutcome::Done if is_told_to_stop => Some(delay),
+                    HandoffOutcome::Done if orders > 0 => Some(delay),
                     HandoffOutcome::Done => drains_in
                         .map(|left| Duration::from_millis(left).saturating_sub(offered.elapsed())),
-                    HandoffOutcome::Kept(Why::Stopped) if is_told_to_stop => {
+                    HandoffOutcome::Kept(Why::Stopped) if orders > 0 => {
                         return Ok(self.finish(false, now() + ONE_STOP).await);
                     }
-                    outcome => return self.end_unused(outcome.why()).await,
+                    outcome => return self.end_unused(outcome.why(), orders > 1).await,
                 }
             }
         };
@@ -254,22 +256,26 @@ impl Control {
                 self.stay().await;
                 hurried
             }
-            Ending::GaveBack(why) => return self.end_unused(why.as_str()).await,
+            Ending::Hurried => {
+                self.notify.stopping("ending at once");
+                self.finish(true, now() + ONE_STOP).await
+            }
+            Ending::GaveBack(why) => return self.end_unused(why.as_str(), false).await,
         })
     }
 
     /// Ends where the process before serves on.
-    async fn end_unused(&mut self, why: &str) -> io::Result<bool> {
-        self.finish(false, Instant::now() + ONE_STOP).await;
+    async fn end_unused(&mut self, why: &str, is_hurried: bool) -> io::Result<bool> {
+        self.finish(is_hurried, Instant::now() + ONE_STOP).await;
         Err(io::Error::other(format!("the handoff was given up: {why}")))
     }
 
-    /// Takes over from the process that serves: done once this one serves. Also, whether it was told to stop meanwhile.
-    async fn take_over(&mut self, start: TakeoverStart) -> (HandoffOutcome, bool) {
+    /// Takes over from the process that serves: done once this one serves. Also, how often it was told to stop meanwhile.
+    async fn take_over(&mut self, start: TakeoverStart) -> (HandoffOutcome, u32) {
         let TakeoverStart { takeover, added } = start;
         let server = Arc::clone(&self.server);
         let mut conversation = Conversation::take_over(takeover, added, Arc::clone(&server));
-        let mut told_at = None;
+        let (mut orders, mut again) = (0, Instant::now());
         let outcome = {
             // One future from beginning to end: what it waits for is not to be lost.
             let serving = conversation.until_serving();
@@ -277,8 +283,9 @@ impl Control {
             loop {
                 tokio::select! {
                     outcome = &mut serving => break outcome,
-                    () = self.orders.stop(told_at.map_or_else(Instant::now, |at| at + ONE_STOP)) => {
-                        if told_at.replace(Instant::now()).is_some() {
+                    () = self.orders.stop(again) => {
+                        (orders, again) = (orders + 1, Instant::now() + ONE_STOP);
+                        if orders > 1 {
                             // The process before does not answer: what came ends here.
                             break Some(HandoffOutcome::Kept(Why::Silence));
                         }
@@ -312,7 +319,7 @@ impl Control {
                 outcome
             }
         };
-        (outcome, told_at.is_some())
+        (outcome, orders)
     }
 
     /// Waits until it is told to stop, or has handed over.
@@ -334,7 +341,10 @@ impl Control {
             );
             let again = Instant::now() + ONE_STOP;
             tokio::select! {
-                () = self.orders.stop(again) => {}
+                () = self.orders.stop(again) => return Ending::Hurried,
+                () = self.server.door.takes_back() => {
+                    tracing::info!("the handoff was given up, and what is left here is drained");
+                }
                 event = self.events.recv() => {
                     if event == Some(Event::HandedOver) {
                         return Ending::HandedOver;
@@ -401,9 +411,10 @@ impl Control {
         server.finish();
         server.close_listeners();
         if !hurried {
-            workers.drain(config.drain_period);
+            let period = server.period();
+            workers.drain(period);
             let grace = config.drain_grace.saturating_add(LAST_CLOSES);
-            let longest = config.drain_period.saturating_add(grace);
+            let longest = period.saturating_add(grace);
             let finished = timeout(longest, census.empty());
             hurried = tokio::select! {
                 _ = finished => false,

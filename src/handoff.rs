@@ -151,6 +151,9 @@ pub(crate) trait Machine {
     /// Successor: another process takes over from this one, while the predecessor still finishes.
     fn hands_on(&mut self) {}
 
+    /// Successor: the other process does not take over, and this one serves on.
+    fn serves_on(&mut self) {}
+
     /// Successor: this process is about to end, while the predecessor still finishes.
     fn leave(&mut self) {}
 

@@ -13,7 +13,6 @@ use std::io;
 use std::mem;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -35,6 +34,9 @@ use crate::workers;
 
 /// What this process calls itself to the other.
 const BUILD: &str = concat!("elbows ", env!("CARGO_PKG_VERSION"));
+
+/// What the other calls itself that has not said so.
+const UNKNOWN: &str = "?";
 
 /// How long something pauses that fails for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -134,7 +136,7 @@ impl Conversation {
             came: HashMap::new(),
             begun,
             took: None,
-            build: String::from("?"),
+            build: UNKNOWN.to_owned(),
             silence: Silence::new(),
             has_told_no_room: false,
             outcome: None,
@@ -164,6 +166,7 @@ impl Conversation {
     pub(super) async fn rest(self) {
         let (connection, server) = (Arc::clone(&self.connection), Arc::clone(&self.server));
         if tokio::spawn(self.until_over()).await.is_err() {
+            // It is not to take the end of the connection for the end of this process.
             let _ = send(&connection, &Message::Bye.to_bytes(), &[]).await;
             server.before.send_replace(Before::Gone);
         }
@@ -194,7 +197,7 @@ impl Conversation {
                 return self.outcome;
             }
             if self.role == Role::Predecessor {
-                self.server.door.is_moving.store(self.machine.is_moving(), Ordering::Relaxed);
+                self.server.door.is_moving.send_replace(self.machine.is_moving());
             }
             let deadline = self.machine.deadline();
             let tells_at = self.machine.waits().then_some(self.silence.tells_at);
@@ -217,20 +220,20 @@ impl Conversation {
     /// What becomes of this process the one before it has to know, which still finishes.
     async fn tell_later(&mut self) {
         let later = *self.later.borrow_and_update();
-        match later {
-            Later::Serves => {}
+        let before = match later {
+            Later::Serves => {
+                self.machine.serves_on();
+                Before::Finishes
+            }
             Later::HandsOn => {
                 self.machine.hands_on();
-                self.carry_out_all().await;
-                self.server.before.send_if_modified(|before| {
-                    let is_told = *before == Before::Finishes;
-                    if is_told {
-                        *before = Before::LetsGo;
-                    }
-                    is_told
-                });
+                Before::LetsGo
             }
-            Later::Leaves => self.machine.leave(),
+            Later::Leaves => return self.machine.leave(),
+        };
+        self.carry_out_all().await;
+        if self.role == Role::Successor && self.outcome.is_none() {
+            self.server.before.send_replace(before);
         }
     }
 
@@ -240,6 +243,9 @@ impl Conversation {
             tracing::error!("the other process of a handoff sent what is no message");
             return self.machine.malformed(Instant::now());
         };
+        if let Message::Yours { number } = message {
+            self.batches.was_given(number);
+        }
         tracing::debug!(?message, "handoff");
         match &message {
             Message::Hello(hello) => self.build.clone_from(&hello.build),
@@ -278,8 +284,9 @@ impl Conversation {
                 match sent {
                     Ok(()) => self.has_told_no_room = false,
                     Err(error) => {
-                        // It may be tried again.
-                        if !mem::replace(&mut self.has_told_no_room, true) {
+                        // It may be tried again. A process that is dead is heard of by the end of the connection.
+                        let is_dead = error.kind() == io::ErrorKind::BrokenPipe;
+                        if !is_dead && !mem::replace(&mut self.has_told_no_room, true) {
                             tracing::error!(%error, "tunnels cannot be sent to the other process, and go on here");
                         }
                         self.machine.batch_not_sent(number, Instant::now());

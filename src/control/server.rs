@@ -58,6 +58,8 @@ pub(super) struct Server {
     pub(super) handed_on: watch::Sender<bool>,
     /// Tunnels that end from now on end in the drain.
     is_finishing: Arc<AtomicBool>,
+    /// Since when another process has the listeners.
+    made_way_at: Mutex<Option<Instant>>,
     /// When the listeners close, once the process is told to stop.
     leaves_at: Mutex<Option<Instant>>,
     events: mpsc::Sender<Event>,
@@ -95,6 +97,7 @@ impl Server {
             started: Instant::now(),
             handed_on: watch::Sender::new(false),
             is_finishing,
+            made_way_at: Mutex::default(),
             leaves_at: Mutex::default(),
             events,
         }))
@@ -185,6 +188,7 @@ impl Server {
 
     /// Another process has the listeners. What is under way here may finish.
     pub(super) fn make_way(&self) {
+        *locked(&self.made_way_at) = Some(Instant::now());
         self.workers.stage(Stage::Yielding);
         self.handed_on.send_replace(true);
     }
@@ -197,6 +201,23 @@ impl Server {
         let told = before.wait_for(|before| *before != Before::Finishes);
         // One that does not read is no reason to wait for long.
         let _ = timeout(ANSWER, told).await;
+    }
+
+    /// The other process does not take over. The one before this one listens again where this one dies.
+    pub(super) fn withdraw_successor(&self) {
+        self.later.send_if_modified(|later| {
+            let is_announced = *later == Later::HandsOn;
+            if is_announced {
+                *later = Later::Serves;
+            }
+            is_announced
+        });
+    }
+
+    /// How long what is left here has until it is ended: since another process has the listeners, if one has.
+    pub(super) fn period(&self) -> Duration {
+        let since = locked(&self.made_way_at).map(|at| at.elapsed());
+        self.proxy.config.drain_period.saturating_sub(since.unwrap_or_default())
     }
 
     /// Takes nothing more from the process before, which is told so where it still finishes.

@@ -16,8 +16,8 @@
 //! Wherever the connection ends the successor is dead: what was not given is put back, listeners are listened on
 //! again, and it is over. In `Finishing` the successor may itself hand over, or be told to stop. It says the first by
 //! a second LISTENING, before it moves a tunnel: from there on the listeners are somebody else's whatever becomes of
-//! it, so that two never serve at once, and a third process that finds it dead can bind them. It says the second by a
-//! BYE: then what is left here is drained.
+//! it, so that two never serve at once, and a third process that finds it dead can bind them. An ABORT takes that
+//! back. It says the second by a BYE: then what is left here is drained.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -43,6 +43,7 @@ pub(crate) struct Predecessor {
     refuses: Option<RefuseWhy>,
     /// How long what cannot move has, once the successor listens.
     finish_within: Duration,
+    is_told_to_stop: bool,
     /// The successor hands over in turn: its end is no reason to listen again.
     is_handed_on: bool,
     /// The successor may have something: a tunnel that it was given, or the listeners.
@@ -80,6 +81,7 @@ impl Predecessor {
             release,
             refuses,
             finish_within,
+            is_told_to_stop: false,
             is_handed_on: false,
             has_given: false,
             connections: usize::MAX,
@@ -132,6 +134,10 @@ impl Machine for Predecessor {
             }
             (State::Finishing { .. }, Message::Listening) => {
                 self.is_handed_on = true;
+                Ok(())
+            }
+            (State::Finishing { .. }, Message::Abort(_)) => {
+                self.is_handed_on = false;
                 Ok(())
             }
             (State::Finishing { .. }, Message::Bye) => {
@@ -238,8 +244,15 @@ impl Machine for Predecessor {
         match self.state {
             State::AwaitHello { .. } => self.refuse(RefuseWhy::Draining),
             State::AwaitPrepared { .. } => self.give_up(Why::Stopped, now),
-            // One that moves tunnels goes on, since nobody is cut then.
-            _ => {}
+            // One that moves tunnels goes on, since nobody is cut then. What is no tunnel is not waited for.
+            _ => {
+                self.is_told_to_stop = true;
+                self.finish_within = self.finish_within.min(ANSWER);
+                if let State::Finishing { until, .. } = &mut self.state {
+                    *until = (*until).min(now + self.finish_within);
+                }
+                self.go_on(now);
+            }
         }
     }
 
@@ -297,7 +310,7 @@ impl Predecessor {
             self.has_given = true;
             self.actions.push_back(Action::StopListening);
             self.actions.push_back(Action::SendListeners);
-        } else if self.giving.is_done() && self.connections == 0 {
+        } else if self.giving.is_done() && (self.connections == 0 || self.is_told_to_stop) {
             self.bye();
         }
     }

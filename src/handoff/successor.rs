@@ -204,6 +204,12 @@ impl Machine for Successor {
         }
     }
 
+    fn serves_on(&mut self) {
+        if self.state == State::Serving {
+            self.actions.push_back(Action::Send(Message::Abort(Why::Ended)));
+        }
+    }
+
     fn leave(&mut self) {
         // Where the predecessor has not finished it keeps what it has not given, and says BYE.
         if self.state == State::Serving {

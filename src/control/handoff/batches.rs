@@ -54,6 +54,8 @@ struct OnTheirWay {
     tunnels: Vec<Tunnel>,
     /// Since when nobody reads from them, by the machine's monotonic clock.
     frozen_at: Duration,
+    /// The other process has said YOURS.
+    is_given: bool,
 }
 
 struct Unchecked {
@@ -94,7 +96,7 @@ impl Batches {
         let tunnels = taken.into_tunnels();
         let count = tunnels.len();
         if count > 0 {
-            self.collected.insert(number, OnTheirWay { tunnels, frozen_at });
+            self.collected.insert(number, OnTheirWay { tunnels, frozen_at, is_given: false });
         }
         // The next worker may have some where this one has not.
         (count, count > 0)
@@ -105,7 +107,7 @@ impl Batches {
     /// # Errors
     /// There is no descriptor, no memory or no room for it.
     pub(super) async fn send(&self, number: u32, connection: &Connection) -> io::Result<()> {
-        let Some(OnTheirWay { tunnels, frozen_at }) = self.collected.get(&number) else {
+        let Some(OnTheirWay { tunnels, frozen_at, .. }) = self.collected.get(&number) else {
             return Ok(());
         };
         let (now, instant) = now();
@@ -208,13 +210,22 @@ impl Batches {
         }
         self.moved.refused += refused.len() as u64;
         let frozen_at = Duration::from_nanos(batch.frozen_at);
-        self.held.insert(number, OnTheirWay { tunnels, frozen_at });
+        self.held.insert(number, OnTheirWay { tunnels, frozen_at, is_given: false });
         refused
+    }
+
+    /// YOURS came.
+    pub(super) fn was_given(&mut self, number: u32) {
+        if let Some(batch) = self.held.get_mut(&number) {
+            batch.is_given = true;
+        }
     }
 
     /// The batch is this process's.
     pub(super) fn adopt(&mut self, number: u32) {
-        let Some(OnTheirWay { mut tunnels, frozen_at }) = self.held.remove(&number) else { return };
+        let Some(OnTheirWay { mut tunnels, frozen_at, .. }) = self.held.remove(&number) else {
+            return;
+        };
         let proxy = &self.server.proxy;
         for Tunnel { state, .. } in &mut tunnels {
             state.count_handoff();
@@ -239,13 +250,18 @@ impl Batches {
     }
 }
 
-/// The process ends in the middle of it, or has none of them any more. Where the conversation panics what was not
-/// given stays here.
+/// The process ends in the middle of it, or has none of them any more. Where the conversation panics what is this
+/// process's goes on here, and the rest stays with the other one.
 impl Drop for Batches {
     fn drop(&mut self) {
         if thread::panicking() {
             for (_, OnTheirWay { tunnels, .. }) in self.collected.drain() {
                 self.server.workers.put_back(tunnels, false);
+            }
+            self.held.retain(|_, batch| batch.is_given);
+            let given: Vec<_> = self.held.keys().copied().collect();
+            for number in given {
+                self.adopt(number);
             }
         }
         let count = |batches: &HashMap<u32, OnTheirWay>| {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::{BUILD, Conversation, Event, PAUSE, Role, receive, release, start_of_count};
+use super::{BUILD, Conversation, Event, PAUSE, Role, receive, release, send, start_of_count};
 use crate::control::Server;
 use crate::handoff::message::{Message, Offer, PROTOCOL, RefuseWhy};
 use crate::handoff::predecessor::Predecessor;
@@ -19,43 +19,40 @@ use crate::handoff::{ANSWER, Outcome};
 pub(in crate::control) struct Door {
     /// A conversation is under way.
     is_busy: AtomicBool,
-    /// It moves tunnels: what is told to stop may as well let it.
-    pub(super) is_moving: AtomicBool,
+    /// The conversation, where there is one, moves tunnels: what is told to stop may as well let it.
+    pub(super) is_moving: watch::Sender<bool>,
     /// Changes when the process is told to stop.
     pub(super) stop: watch::Sender<()>,
 }
 
 impl Default for Door {
     fn default() -> Self {
-        let (is_busy, is_moving) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { is_busy, is_moving, stop: watch::Sender::new(()) }
+        let is_busy = AtomicBool::new(false);
+        Self { is_busy, is_moving: watch::Sender::new(false), stop: watch::Sender::new(()) }
     }
 }
 
 impl Door {
+    /// A conversation begins. False: there is one already. A panic of it leaves the door to whoever sees to that.
+    fn enter(&self) -> bool {
+        !self.is_busy.swap(true, Ordering::Relaxed)
+    }
+
+    /// It is over.
+    fn leave(&self) {
+        self.is_busy.store(false, Ordering::Relaxed);
+    }
+
     /// The process is told to stop. Whether a conversation goes on all the same, and will tell how it ends.
     pub(in crate::control) fn stop(&self) -> bool {
         self.stop.send_replace(());
-        self.is_moving.load(Ordering::Relaxed)
+        self.is_busy.load(Ordering::Relaxed) && *self.is_moving.borrow()
     }
-}
 
-/// The one conversation that is under way, for as long as this is there.
-struct Turn(Arc<Server>);
-
-impl Turn {
-    /// None: there is one already.
-    fn take(server: &Arc<Server>) -> Option<Self> {
-        let is_busy = server.door.is_busy.swap(true, Ordering::Relaxed);
-        (!is_busy).then(|| Self(Arc::clone(server)))
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let Self(server) = self;
-        server.door.is_moving.store(false, Ordering::Relaxed);
-        server.door.is_busy.store(false, Ordering::Relaxed);
+    /// Waits until a conversation that moved tunnels takes them back. One that is over tells how it ended.
+    pub(in crate::control) async fn takes_back(&self) {
+        // The sender is this one's.
+        let _ = self.is_moving.subscribe().wait_for(|is_moving| !is_moving).await;
     }
 }
 
@@ -87,28 +84,33 @@ pub(in crate::control) async fn accept(
 /// this process listens no more, and ends what is left here. Otherwise it serves on, and takes back what it has
 /// given.
 async fn watched(server: Arc<Server>, connection: Connection, events: mpsc::Sender<Event>) {
+    if !server.door.enter() {
+        return refuse_second(&server, &connection).await;
+    }
     let connection = Arc::new(connection);
     let hand_over = hand_over(Arc::clone(&server), Arc::clone(&connection), events.clone());
     if tokio::spawn(hand_over).await.is_ok() {
         return;
     }
     let is_handed_on = *server.handed_on.borrow();
-    if !is_handed_on {
+    if is_handed_on {
+        // It is not to take the end of the connection for the end of this process, and what was not given for its own.
+        let _ = send(&connection, &Message::Bye.to_bytes(), &[]).await;
+    } else {
         server.stop_listening();
         server.listen_again();
         let taken_back = tokio::spawn(take_back(Arc::clone(&server), connection)).await;
         if taken_back.is_err() {
             tracing::error!("what another process was given cannot be taken back");
         }
+        server.withdraw_successor();
     }
+    server.door.leave();
     let event = if is_handed_on { Event::HandedOver } else { Event::Kept };
     let _ = events.send(event).await;
 }
 
 async fn hand_over(server: Arc<Server>, connection: Arc<Connection>, events: mpsc::Sender<Event>) {
-    let Some(turn) = Turn::take(&server) else {
-        return refuse_second(&server, &connection).await;
-    };
     let now = Instant::now();
     let drains_in = server.drains_in(now);
     let refuses = drains_in.is_err().then_some(RefuseWhy::Draining);
@@ -118,24 +120,23 @@ async fn hand_over(server: Arc<Server>, connection: Arc<Connection>, events: mps
     let mut conversation =
         Conversation::new(connection, Arc::clone(&server), Role::Predecessor, machine, now);
     let outcome = conversation.go_on(|_| false).await;
-    drop(turn);
+    let is_done = outcome == Some(Outcome::Done);
+    if !is_done {
+        server.withdraw_successor();
+    }
+    server.door.leave();
     conversation.tell(outcome).await;
-    let event = match outcome {
-        Some(Outcome::Done) => Event::HandedOver,
-        _ => Event::Kept,
-    };
+    let event = if is_done { Event::HandedOver } else { Event::Kept };
     // Control is gone where the process ends.
     let _ = events.send(event).await;
 }
 
 /// The conversation that was under way is lost: the successor is told to give back what it has.
 async fn take_back(server: Arc<Server>, connection: Arc<Connection>) {
-    let turn = Turn::take(&server);
     let now = Instant::now();
     let machine = Box::new(Predecessor::taking_back(offer(&server, None), release(), now));
     let mut conversation = Conversation::new(connection, server, Role::Predecessor, machine, now);
     let outcome = conversation.go_on(|_| false).await;
-    drop(turn);
     conversation.tell(outcome).await;
 }
 
@@ -149,6 +150,7 @@ fn offer(server: &Server, drains_in: Option<u64>) -> Offer {
         drains_in,
     }
 }
+
 /// Says to a second successor that there is one already.
 async fn refuse_second(server: &Server, connection: &Connection) {
     server.proxy.counters.handoff_refused.add(1);

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Conversation, Role};
+use super::{Conversation, Role, UNKNOWN};
 use crate::handoff::message::PROTOCOL;
-use crate::handoff::{Moved, Outcome};
+use crate::handoff::{Moved, Outcome, Why};
 
 /// How long the other process says nothing until the log tells of it, and how often after that.
 const SILENT: Duration = Duration::from_secs(2);
@@ -65,6 +65,9 @@ impl Conversation {
                 counters.handoff_refused.add(1);
                 let why = why.as_str();
                 tracing::warn!("handoff to=\"{build}\" refused why={why}: this process serves on");
+            }
+            (Role::Predecessor, Outcome::Kept(Why::Ended)) if build == UNKNOWN => {
+                tracing::debug!("whoever connected at HANDOFF_SOCKET said nothing");
             }
             (Role::Predecessor, Outcome::Kept(_) | Outcome::Alone { .. }) => {
                 counters.handoff_aborted.add(1);

@@ -12,7 +12,7 @@ use crate::client::{Client, handshake};
 use crate::mistakes::{self, TAKES_OUT};
 use crate::programs::wait_until;
 use crate::proxy::Elbows;
-use crate::web_socket::{Peer, Tunnels};
+use crate::web_socket::{Asked, Peer, Tunnels};
 
 const TAKES_IN: &str = "tunnels of another process came";
 
@@ -24,6 +24,10 @@ const HEARS_LISTENING: &str = "Listening";
 
 /// What control says when the new process serves, and hears the last that it needs for that.
 const HEARS_LIMITS: &str = "Limits";
+
+/// How what control says of a batch begins. The fifth is the first that comes late.
+const HEARS_ANY_TAKEN: &str = "Taken(Taken";
+const HEARS_YOURS: &str = "Yours";
 
 /// What control says before its last message: the new process has listened for a while.
 const SAYS_BYE: &str = "Bye";
@@ -151,26 +155,68 @@ fn the_old_process_panics_while_it_finishes_and_does_not_listen_again() {
     let mut handoff = Handoff::with((1, SAYS_BYE), NEVER);
     handoff.old.log.wait_for("a mistake of elbows, please report it: panic in thread");
     assert_eq!(handoff.old.wait().code(), Some(0));
-    handoff.new.log.wait_for("the process before ended in the middle of it");
+    handoff.new.log.wait_for("handoff from=");
     handoff.leaves(TUNNELS);
+}
+
+/// A handshake that is not answered keeps the old process from ending.
+fn begin(application: &Tunnels, place: &Place) -> (Client, Asked) {
+    let mut client = Client::behind_balancer(place.address);
+    client.send(handshake("/late"));
+    (client, application.asked())
+}
+
+/// It is answered, and is a tunnel.
+fn open((mut client, asked): (Client, Asked)) -> (Peer, Peer) {
+    let upstream = asked.accept_with(Vec::new());
+    assert_eq!(client.read_head().status, 101);
+    (Peer::client(client), upstream)
 }
 
 #[test]
 fn the_new_process_panics_when_it_serves_and_the_old_one_does_not_listen_again() {
-    // A handshake that is not answered keeps the old one from ending.
-    let handshake = |application: &Tunnels, place: &Place| {
-        let mut client = Client::behind_balancer(place.address);
-        client.send(handshake("/late"));
-        (client, application.asked())
-    };
-    let (mut handoff, (mut client, asked)) = Handoff::after(NEVER, (1, HEARS_LIMITS), handshake);
+    let (mut handoff, late) = Handoff::after(NEVER, (1, HEARS_LIMITS), begin);
     handoff.new.log.wait_for("a mistake of elbows, please report it: panic in thread");
     let line = handoff.old.log.wait_for("handoff to=");
     assert!(line.contains("moved=100"), "{line}");
     handoff.leaves(TUNNELS);
-    let upstream = asked.accept_with(Vec::new());
-    assert_eq!(client.read_head().status, 101);
-    talk(&mut (Peer::client(client), upstream), "late");
+    talk(&mut open(late), "late");
     assert_eq!(handoff.old.wait().code(), Some(0));
     assert!(!handoff.new.has_ended());
+}
+
+#[test]
+fn the_old_process_panics_while_a_late_tunnel_moves_and_drains_it() {
+    let (mut handoff, late) = Handoff::after((5, HEARS_ANY_TAKEN), NEVER, begin);
+    handoff.new.log.wait_for("listening on");
+    let mut late = open(late);
+    handoff.old.log.wait_for("a mistake of elbows, please report it: panic in thread");
+    // Who else had it would not read this Close alone.
+    late.0.expect_close(1001);
+    late.0.send_close(1001);
+    assert_eq!(handoff.old.wait().code(), Some(0));
+    handoff.old.access_log.wait_for("/late");
+    handoff.leaves(TUNNELS);
+    let lines = handoff.new.access_log.all();
+    assert!(!lines.iter().any(|line| line.contains("/late")), "{lines:#?}");
+}
+
+#[test]
+fn the_new_process_panics_when_it_is_given_a_late_tunnel_and_goes_on_with_it() {
+    let (mut handoff, late) = Handoff::after(NEVER, (5, HEARS_YOURS), begin);
+    handoff.new.log.wait_for("listening on");
+    let mut late = open(late);
+    assert_eq!(handoff.old.wait().code(), Some(0));
+    handoff.new.log.wait_for("a mistake of elbows, please report it: panic in thread");
+    for number in 0..20 {
+        talk(&mut late, format!("late {number}"));
+    }
+    late.0.send_close(4001);
+    late.1.expect_close(4001);
+    late.1.send_close(4001);
+    late.0.expect_close(4001);
+    handoff.new.access_log.wait_for("/late");
+    let lines = handoff.old.access_log.all();
+    assert!(!lines.iter().any(|line| line.contains("/late")), "{lines:#?}");
+    handoff.leaves(TUNNELS);
 }

@@ -112,15 +112,15 @@ fn what_was_counted_in_the_meantime_comes_back_with_the_tunnels() {
     let (client, application) = &mut served.tunnels[0];
     client.send_frame(CONTINUATION, "of nothing");
     application.expect(CONTINUATION, "of nothing");
-    let report = new.wait_for_report("handed_in=1");
-    let faults = value(&report, "frame_faults").to_owned();
-    assert_ne!(faults, "0", "{report}");
+    // It may be counted a moment after it has passed.
+    let report = new.wait_for_report("frame_faults=1");
+    assert_eq!(value(&report, "handed_in"), "1", "{report}");
     new.signal(Signal::TERM);
     new.log.wait_for("told to stop while it takes over");
     go.send(()).unwrap();
     assert_eq!(new.wait().code(), Some(0));
     let report = served.old.wait_for_report("handed_in=2");
-    assert_eq!(value(&report, "frame_faults"), faults, "{report}");
+    assert_eq!(value(&report, "frame_faults"), "1", "{report}");
     // There and back, and each of the two counts its part.
     assert_eq!((number(&report, "handed_out"), number(&report, "handoff_aborted")), (2, 1));
     for name in ["connections", "requests", "tunnels", "probes"] {

@@ -1,4 +1,4 @@
-//! A new process that stands still in the middle: it is waited for where it has tunnels, and only there.
+//! A process that stands still in the middle: it is waited for where it has tunnels, and only there.
 
 use std::sync::mpsc;
 
@@ -6,10 +6,17 @@ use rustix::process::Signal;
 
 use super::relay::{BATCH, Moment, Relay, Verdict};
 use super::{Place, talk};
+use crate::programs::wait_until;
 use crate::proxy::Elbows;
 use crate::web_socket::{Peer, Tunnels};
 
-/// A handoff of two tunnels whose new process stands still at a message of the old one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Old,
+    New,
+}
+
+/// A handoff of two tunnels of which one process stands still at a message of the old one.
 struct Still {
     application: Tunnels,
     place: Place,
@@ -20,7 +27,12 @@ struct Still {
 }
 
 impl Still {
-    fn at(still: Moment) -> Self {
+    fn new_at(moment: Moment) -> Self {
+        Self::at(Who::New, moment, &[])
+    }
+
+    /// `settings` are those of the new one.
+    fn at(who: Who, still: Moment, settings: &[(&str, &str)]) -> Self {
         let application = Tunnels::start();
         let place = Place::new(application.address);
         let old = place.start(&[]);
@@ -35,10 +47,11 @@ impl Still {
             Verdict::Pass
         });
         let path = relay.path.to_str().unwrap();
-        let command = place.command(&[("HANDOFF_SOCKET", path)]);
+        let command = place.command(&[settings, &[("HANDOFF_SOCKET", path)]].concat());
         let new = Elbows::spawn_unready(command, place.address);
         is_there.recv().unwrap();
-        new.signal(Signal::STOP);
+        let process = if who == Who::Old { &old } else { &new };
+        process.signal(Signal::STOP);
         go.send(()).unwrap();
         Self { application, place, old, new, tunnels, _relay: relay }
     }
@@ -53,7 +66,7 @@ impl Still {
 
 #[test]
 fn one_that_was_given_nothing_is_not_waited_for() {
-    let mut still = Still::at((BATCH, 1));
+    let mut still = Still::new_at((BATCH, 1));
     still.old.log.wait_for("aborted why=silence given=0 back=0");
     still.goes_on();
     let new = still.place.hand_over(&mut still.old, &[]);
@@ -68,7 +81,7 @@ fn one_that_was_given_nothing_is_not_waited_for() {
 
 #[test]
 fn one_that_has_tunnels_is_waited_for_and_the_log_names_it() {
-    let mut still = Still::at((BATCH, 2));
+    let mut still = Still::new_at((BATCH, 2));
     // The relay is the process that has connected.
     let who = format!("process {} has said nothing for 2 s, and is waited for", std::process::id());
     let line = still.old.log.wait_for(&who);
@@ -80,4 +93,32 @@ fn one_that_has_tunnels_is_waited_for_and_the_log_names_it() {
     assert_eq!(still.new.wait().code(), Some(1));
     still.old.log.wait_for("aborted why=silence given=1 back=1");
     still.goes_on();
+}
+
+#[test]
+fn an_old_process_that_is_told_to_stop_while_tunnels_move_drains_when_the_new_one_falls_silent() {
+    let mut still = Still::new_at((BATCH, 2));
+    still.old.signal(Signal::TERM);
+    assert_eq!(still.old.wait().code(), Some(0));
+    still.old.log.wait_for("draining");
+    // The tunnel that it had not given.
+    let lines = still.old.access_log.all();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+#[test]
+fn a_new_process_that_is_told_to_stop_twice_waits_for_nobody() {
+    let mut still = Still::at(Who::Old, (BATCH, 2), &[("DRAIN_PERIOD", "1h")]);
+    still.new.signal(Signal::TERM);
+    still.new.log.wait_for("told to stop while it takes over");
+    // The second order counts from a second after the first.
+    wait_until("its end", || {
+        still.new.has_ended() || {
+            still.new.signal(Signal::TERM);
+            false
+        }
+    });
+    assert_eq!(still.new.wait().code(), Some(1));
+    still.old.signal(Signal::CONT);
+    still.old.log.wait_for("aborted why=");
 }

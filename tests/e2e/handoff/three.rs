@@ -1,10 +1,11 @@
-//! A process hands over while the one before it still finishes a request, and is killed in the middle: one of the other two
-//! serves, and never both.
+//! A process hands over while the one before it still finishes a request, and one of them is killed in the middle: one
+//! of those that are left serves, and never two.
 
 use std::io::Write;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::relay::{BATCH, LISTENERS, LISTENING, Moment, PREPARED, Relay, Verdict, YOURS};
 use super::{Place, has_ended};
@@ -20,11 +21,18 @@ const SETTINGS: [(&str, &str); 2] = [("DRAIN_PERIOD", "1h"), ("THREADS", "1")];
 
 const BODY: &[u8] = &[b'x'; 300_000];
 
-/// The first process, which still answers a request, and the third; the second one was killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Second,
+    Third,
+}
+
+/// Three processes, of which the first still answers a request, and one was killed.
 struct Three {
     place: Place,
     sockets: Receiver<(Socket, String)>,
     first: Elbows,
+    second: Elbows,
     third: Elbows,
     /// Of the request, and of a tunnel that the second one has.
     clients: [Client; 2],
@@ -34,8 +42,8 @@ struct Three {
 }
 
 impl Three {
-    /// The second is killed before this message of the handoff to the third arrives.
-    fn with(at: Moment) -> Self {
+    /// One is killed before this message of the handoff from the second to the third arrives.
+    fn with(who: Who, at: Moment) -> Self {
         let (address, sockets) = handed_over();
         let place = Place::new(address);
         let first = place.start(&SETTINGS);
@@ -52,9 +60,12 @@ impl Three {
         let (mut tunnel_upstream, _) = sockets.recv().unwrap();
         tunnel_upstream.write_all(SWITCHING).unwrap();
         assert_eq!(tunnel.read_head().status, 101);
-        let pid = second.pid();
+        let killed: Arc<Mutex<Option<Pid>>> = Arc::default();
+        let known = Arc::clone(&killed);
         let relay = Relay::start(place.socket(), move |moment| {
             if moment == at {
+                wait_until("the process", || known.lock().unwrap().is_some());
+                let pid = known.lock().unwrap().unwrap();
                 kill_process(pid, Signal::KILL).expect("it runs");
                 wait_until("its end", || has_ended(pid));
             }
@@ -63,11 +74,14 @@ impl Three {
         let path = relay.path.to_str().unwrap().to_owned();
         let command = place.command(&[&SETTINGS[..], &[("HANDOFF_SOCKET", &path)]].concat());
         let third = Elbows::spawn_unready(command, place.address);
+        let pid = if who == Who::Second { second.pid() } else { third.pid() };
+        *killed.lock().unwrap() = Some(pid);
         wait_until("the end of the second", || has_ended(pid));
         Self {
             place,
             sockets,
             first,
+            second,
             third,
             clients: [client, tunnel],
             upstreams: [upstream, tunnel_upstream],
@@ -96,7 +110,7 @@ impl Three {
 #[test]
 fn the_middle_one_of_three_is_killed_and_the_last_one_serves_alone() {
     for at in [(BATCH, 1), (YOURS, 1), (LISTENERS, 1), (LISTENING, 1)] {
-        let mut three = Three::with(at);
+        let mut three = Three::with(Who::Second, at);
         three.third.log.wait_for("listening on");
         three.third.log.wait_for("the process before ended in the middle of it");
         three.serves();
@@ -112,11 +126,24 @@ fn the_middle_one_of_three_is_killed_and_the_last_one_serves_alone() {
 
 #[test]
 fn the_middle_one_of_three_is_killed_before_it_moves_anything_and_the_first_one_serves_again() {
-    let mut three = Three::with((PREPARED, 1));
+    let mut three = Three::with(Who::Second, (PREPARED, 1));
     assert_eq!(three.third.wait().code(), Some(1));
     three.third.log.wait_for("cannot listen there");
     three.serves();
     three.finishes();
     assert!(!three.first.has_ended());
     three.first.access_log.wait_until("21 lines", |lines| (lines.len() == 21).then_some(()));
+}
+
+#[test]
+fn the_last_one_of_three_is_killed_and_then_the_middle_one_and_the_first_one_serves_again() {
+    let mut three = Three::with(Who::Third, (BATCH, 1));
+    three.second.log.wait_for("aborted why=ended");
+    three.serves();
+    three.second.signal(Signal::KILL);
+    three.first.log.wait_for("aborted why=ended");
+    three.serves();
+    three.finishes();
+    three.first.access_log.wait_until("21 lines", |lines| (lines.len() == 21).then_some(()));
+    assert!(!three.first.has_ended());
 }

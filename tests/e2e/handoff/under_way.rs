@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::{Place, number, talk};
 use crate::client::{Client, handshake};
 use crate::programs::wait_until;
@@ -91,6 +93,24 @@ fn a_request_that_is_under_way_is_answered_whole_by_the_old_process() {
         assert!(line.contains("status=200") && line.contains("why=complete"), "{line}");
     }
     assert!(new.access_log.all().is_empty());
+}
+
+#[test]
+fn an_old_process_that_is_told_to_stop_while_it_finishes_says_so_at_once() {
+    let (address, sockets) = handed_over();
+    let place = Place::new(address);
+    let mut old = place.start(&PATIENT);
+    let mut client = Client::behind_balancer(place.address);
+    client.send("GET /waits HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (mut upstream, _) = sockets.recv().unwrap();
+    let new = place.take_over(&PATIENT);
+    old.signal(Signal::TERM);
+    old.log.wait_for("handoff to=");
+    new.log.wait_for("handoff from=");
+    assert!(!old.has_ended(), "the request has an hour");
+    upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate").unwrap();
+    assert_eq!(client.read_response().text(), "late");
+    assert_eq!(old.wait().code(), Some(0));
 }
 
 /// An application that says how often it saw each target.
