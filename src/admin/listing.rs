@@ -163,9 +163,8 @@ mod tests {
 
     use super::*;
     use crate::admin::sorting::{Field, Sorting};
-    use crate::clock::Now;
+    use crate::clock::{Now, Since};
     use crate::tunnel::{Identity, Pair, Protocol};
-    use crate::workers::start;
 
     /// As many as the documents speak of.
     const TUNNELS: usize = 100_000;
@@ -190,7 +189,7 @@ mod tests {
                 worker.push(Some((number, tunnel(number))));
             }
             let elapsed = Duration::from_secs(100);
-            Self { places, at: Moment { now: Now::at(elapsed), instant: start() + elapsed } }
+            Self { places, at: Moment { now: Now::at(elapsed), elapsed } }
         }
 
         fn list(&self, query: Query) -> (Listed, usize) {
@@ -233,7 +232,7 @@ mod tests {
         let client = SocketAddr::from(([203, 0, 113, (mixed % 251) as u8], mixed as u16));
         let upstream = SocketAddr::from(([10, 0, 0, (mixed % 7) as u8], 80));
         let line = format!("GET /rooms/{} HTTP/1.1", mixed % 997);
-        let since = start() + Duration::from_millis((mixed % 50_000) as u64);
+        let since = Since::ago(Duration::ZERO, Duration::from_millis((mixed % 50_000) as u64));
         let identity = Identity::new(client, client, upstream, &line, "1", since);
         let mut state = State::new(Protocol::WebSocket, Pair::default(), identity);
         state.flows.client.passed = (mixed % 1_000) as u64;

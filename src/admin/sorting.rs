@@ -122,10 +122,7 @@ impl Sorting {
                 )
             }
             // From a moment that stays: the age itself changes as long as one looks.
-            Field::Age => {
-                let since = identity.started().checked_duration_since(crate::workers::start());
-                Value::Number(u64::MAX - since.map_or(0, micros))
-            }
+            Field::Age => Value::Number(u64::MAX - identity.started().micros()),
             Field::Idle => Value::Number(micros(view::idle(state, at))),
             Field::Messages => {
                 Value::Number(messages_from_client.wrapping_add(messages_from_upstream))
