@@ -3,7 +3,7 @@
 //! Lines are formed where the end is known and written by a thread of their own
 //! ([`crate::line_writer`]): no worker ever waits for whoever reads them.
 
-mod line;
+pub(crate) mod line;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

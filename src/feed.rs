@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::admin::json;
 use crate::admin::view::Id;
 use crate::end::{End, Side};
 use crate::tunnel::State;
@@ -102,7 +103,7 @@ impl Feed {
 
     /// Tells all followers.
     pub(crate) fn tell(&self, name: &'static str, data: &impl Serialize) {
-        let Ok(data) = serde_json::to_string(data) else { return };
+        let Ok(data) = json::write(data) else { return };
         // Fails only where nobody follows any more.
         drop(self.0.events.send(Event { name, data: data.into() }));
     }

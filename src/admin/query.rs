@@ -1,5 +1,8 @@
 //! What a request asks for behind its `?`: which tunnels, in which order, how many. Pure.
 
+#[cfg(any(test, fuzzing))]
+mod written;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -277,6 +280,7 @@ mod tests {
         fn any_query_is_read_or_refused(query in ".{0,80}") {
             if let Ok(read) = Query::read(&query) {
                 prop_assert!((1..=MOST).contains(&read.limit));
+                prop_assert_eq!(Query::read(&read.written()), Ok(read));
             }
         }
     }
