@@ -172,6 +172,11 @@ impl Query {
         Ok(read)
     }
 
+    /// Whether the addresses of each tunnel are written down to be looked at.
+    pub(crate) fn compares_addresses(&self) -> bool {
+        self.search.as_ref().is_some_and(|search| search.can_be_address)
+    }
+
     /// Whether a tunnel is one of them.
     pub(crate) fn is_met(&self, state: &State, is_closing: bool, at: Moment) -> bool {
         let identity = &state.identity;
