@@ -3,7 +3,7 @@
 //! Lines are formed where the end is known and written by a thread of their own
 //! ([`crate::line_writer`]): no worker ever waits for whoever reads them.
 
-mod line;
+pub(crate) mod line;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use self::line::{Line, Opening, Spoken};
 use crate::client::Client;
+use crate::clock::Since;
 use crate::config::{AccessLogFormat, Config};
 use crate::end::{End, Phase};
 use crate::http::head::Request;
@@ -20,6 +21,7 @@ use crate::http::trace_context::TraceId;
 use crate::line_writer::{self, Lines, Writer};
 use crate::metrics::labels::Method;
 use crate::tunnel::{Handshake, Identity, State, Tunnel};
+use crate::workers;
 
 /// The longest request line that is kept, and so written (`docs/operations.md` tells it). A tunnel keeps its own for
 /// as long as it is open: a target of 32 KiB would be what an idle tunnel costs, many times over.
@@ -113,7 +115,7 @@ impl AccessLog {
             client: identity.client(),
             balancer: identity.balancer(),
             request: identity.request_line(),
-            duration: identity.started().elapsed(),
+            duration: identity.age(workers::elapsed()),
             upstream: identity.upstream(),
             request_id: &identity.request_id(),
             handshake: identity.handshake(),
@@ -136,7 +138,7 @@ impl AccessLog {
             status: Some(101),
             from_client: state.flows.client.delivered(),
             from_upstream: state.flows.upstream.delivered(),
-            duration: identity.started().elapsed(),
+            duration: identity.age(workers::elapsed()),
             upstream: Some(identity.upstream()),
             end,
             request_id: &identity.request_id(),
@@ -253,14 +255,20 @@ impl Entry {
         }
     }
 
-    /// Makes the request's identity that of its tunnel. The tunnel's end writes the line.
-    pub(crate) fn into_identity(self, client: &Client, upstream: SocketAddr) -> Identity {
+    /// Makes the request's identity that of its tunnel, where the count began at `start`. The tunnel's end writes the line.
+    pub(crate) fn into_identity(
+        self,
+        client: &Client,
+        upstream: SocketAddr,
+        start: Instant,
+    ) -> Identity {
         let said = self.handshake.as_deref().map_or_else(Handshake::default, |told| {
             let Told { host, user_agent, subprotocol } = told;
             Handshake { host, user_agent, subprotocol, trace_id: self.trace_id }
         });
         let addresses = [client.address, client.balancer, upstream];
-        Identity::of(addresses, &self.request, &self.request_id, self.started, &said)
+        let started = Since::of(self.started, start);
+        Identity::of(addresses, &self.request, &self.request_id, started, &said)
     }
 }
 

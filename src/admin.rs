@@ -6,6 +6,7 @@
 pub(crate) mod close;
 pub(crate) mod fault;
 pub(crate) mod guard;
+pub(crate) mod json;
 pub(crate) mod listing;
 pub(crate) mod query;
 pub(crate) mod sorting;

@@ -4,7 +4,7 @@
 //! timers are; a stamp is as fine as round trips are. Both wrap around, and are compared within half of
 //! their range.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How fine timers are. Intervals of 100 ms are legal; a wheel that turned much faster would wake its
 /// thread more often than the pings of many tunnels do.
@@ -22,6 +22,44 @@ pub struct Now {
 /// A moment in microseconds. Wraps around after 71 minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp(pub(crate) u32);
+
+/// A moment that is kept for long: in nanoseconds from the start of the count, before which it is less than 0. It takes half
+/// of what an [`Instant`] does, and 292 years away is as far as it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since(i64);
+
+impl Since {
+    /// The moment that `instant` is, where the count began at `start`.
+    #[must_use]
+    pub fn of(instant: Instant, start: Instant) -> Self {
+        match instant.checked_duration_since(start) {
+            Some(elapsed) => Self(nanoseconds(elapsed)),
+            None => Self(-nanoseconds(start.saturating_duration_since(instant))),
+        }
+    }
+
+    /// The moment that was `age` ago, when it is `elapsed` after the start of the count.
+    #[must_use]
+    pub fn ago(age: Duration, elapsed: Duration) -> Self {
+        Self(nanoseconds(elapsed).saturating_sub(nanoseconds(age)))
+    }
+
+    /// How long ago it was, when it is `elapsed` after the start of the count.
+    #[must_use]
+    pub fn age(self, elapsed: Duration) -> Duration {
+        let nanoseconds = i128::from(nanoseconds(elapsed)) - i128::from(self.0);
+        Duration::from_nanos(u64::try_from(nanoseconds.max(0)).unwrap_or(u64::MAX))
+    }
+
+    /// Microseconds from the start of the count; none before it.
+    pub(crate) const fn micros(self) -> u64 {
+        if self.0 < 0 { 0 } else { self.0.unsigned_abs() / 1_000 }
+    }
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
 
 impl Now {
     /// The moment that is `elapsed` after the start of the count.
@@ -86,6 +124,8 @@ pub(crate) fn until(at: u32, elapsed: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use proptest::prelude::*;
 
     use super::*;
@@ -109,6 +149,27 @@ mod tests {
             prop_assert_eq!(happened + until(due, happened), begins);
             prop_assert_eq!(until(due, begins), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn moment_has_the_same_age_however_it_was_made() {
+        let second = Duration::from_secs(1);
+        let start = Instant::now();
+        for (instant, since) in [
+            (start, Since::default()),
+            (start + second, Since::ago(2 * second, 3 * second)),
+            (start.checked_sub(second).unwrap(), Since::ago(2 * second, second)),
+        ] {
+            assert_eq!(Since::of(instant, start), since);
+            assert_eq!(since.age(5 * second), start + 5 * second - instant);
+        }
+        assert_eq!(Since::of(start + second, start).age(Duration::ZERO), Duration::ZERO);
+        assert_eq!(Since::ago(2 * second, 3 * second).micros(), 1_000_000);
+        assert_eq!(Since::ago(second, Duration::ZERO).micros(), 0);
+        assert!(
+            Since::ago(Duration::MAX, Duration::ZERO).age(Duration::MAX)
+                > Duration::from_secs(500 * 365 * 86_400)
+        );
     }
 
     #[test]

@@ -432,7 +432,7 @@ impl Control {
             proxy.counters.cut.add(1);
             let end = End::new(Side::Elbows, Phase::Drain, Reason::PeriodOver);
             let state = &tunnel.state;
-            proxy.counters.ends.count(end, state.close(), state.identity.started().elapsed());
+            proxy.counters.ends.count(end, state.close(), state.identity.age(workers::elapsed()));
             proxy.access_log.tunnel(&tunnel, end);
             let (client, balancer) =
                 (tunnel.state.identity.client(), tunnel.state.identity.balancer());

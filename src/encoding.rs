@@ -29,14 +29,14 @@
 //!
 //! A tick is written as its distance from now, since another process may count others. A stamp stays as it is,
 //! so that a Pong is known for which another process sent the Ping: whoever reads it counts its own stamps on from
-//! there. An instant is written as its age. What is read is checked as a peer's bytes are: it allocates no more than came.
+//! there. A moment is written as its age. What is read is checked as a peer's bytes are: it allocates no more than came.
 
 #[cfg(test)]
 pub(crate) mod change;
 mod fields;
 mod values;
 
-use std::time::Instant;
+use std::time::Duration;
 
 pub(crate) use fields::{encode_fields, encode_variants, is_ascending};
 pub(crate) use values::Bytes;
@@ -78,7 +78,7 @@ pub enum RecordFault {
 pub(crate) struct Writer {
     bytes: Vec<u8>,
     tick: u32,
-    instant: Option<Instant>,
+    elapsed: Option<Duration>,
     /// What a test has it write otherwise.
     #[cfg(test)]
     pub(crate) change: change::Change,
@@ -88,7 +88,7 @@ pub(crate) struct Writer {
 pub(crate) struct Reader<'b> {
     rest: &'b [u8],
     tick: u32,
-    instant: Option<Instant>,
+    elapsed: Option<Duration>,
 }
 
 /// A field that was read: its number and its value.
@@ -99,14 +99,14 @@ pub(crate) struct Field<'b> {
 }
 
 impl Writer {
-    /// For what has no ticks and no instants.
+    /// For what has no ticks and no moments.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// For what has ticks and instants, too: it is `tick` and `instant` now.
-    pub(crate) fn at(self, tick: u32, instant: Instant) -> Self {
-        Self { tick, instant: Some(instant), ..self }
+    /// For what has ticks and moments, too: it is `tick` now, `elapsed` after the start of the count.
+    pub(crate) fn at(self, tick: u32, elapsed: Duration) -> Self {
+        Self { tick, elapsed: Some(elapsed), ..self }
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -157,14 +157,14 @@ impl Writer {
 const FIELD_HEAD: usize = 2 + 4;
 
 impl<'b> Reader<'b> {
-    /// For what has no ticks and no instants: an instant is a fault.
+    /// For what has no ticks and no moments: a moment is a fault.
     pub(crate) const fn new(bytes: &'b [u8]) -> Self {
-        Self { rest: bytes, tick: 0, instant: None }
+        Self { rest: bytes, tick: 0, elapsed: None }
     }
 
-    /// For what has ticks and instants, too: it is `tick` and `instant` now.
-    pub(crate) const fn at(self, tick: u32, instant: Instant) -> Self {
-        Self { tick, instant: Some(instant), ..self }
+    /// For what has ticks and moments, too: it is `tick` now, `elapsed` after the start of the count.
+    pub(crate) const fn at(self, tick: u32, elapsed: Duration) -> Self {
+        Self { tick, elapsed: Some(elapsed), ..self }
     }
 
     /// The value that all the bytes are.

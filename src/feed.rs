@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::admin::json;
 use crate::admin::view::Id;
 use crate::end::{End, Side};
 use crate::tunnel::State;
-use crate::workers::Position;
+use crate::workers::{self, Position};
 
 /// Opens and ends that are told in a second, of each.
 const A_SECOND: u32 = 20;
@@ -102,7 +103,7 @@ impl Feed {
 
     /// Tells all followers.
     pub(crate) fn tell(&self, name: &'static str, data: &impl Serialize) {
-        let Ok(data) = serde_json::to_string(data) else { return };
+        let Ok(data) = json::write(data) else { return };
         // Fails only where nobody follows any more.
         drop(self.0.events.send(Event { name, data: data.into() }));
     }
@@ -122,7 +123,7 @@ impl Feed {
                 by: end.by.as_str(),
                 during: end.during.as_str(),
                 why: end.why.as_str(),
-                duration: state.identity.started().elapsed().as_secs_f64(),
+                duration: state.identity.age(workers::elapsed()).as_secs_f64(),
                 close_code: state.close().map(|(code, _)| code),
                 close_by: state.close().map(|(_, by)| Side::as_str(by)),
             };
@@ -160,15 +161,13 @@ fn take_one(left: &AtomicU32) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::Instant;
-
     use super::*;
     use crate::end::{Phase, Reason};
-    use crate::tunnel::{Identity, Pair, Protocol};
+    use crate::tunnel::{Identity, Pair, Protocol, Since};
 
     fn state(request: &str) -> State {
         let address = SocketAddr::from(([203, 0, 113, 7], 51234));
-        let identity = Identity::new(address, address, address, request, "id", Instant::now());
+        let identity = Identity::new(address, address, address, request, "id", Since::default());
         State::new(Protocol::Other, Pair::default(), identity)
     }
 

@@ -17,6 +17,7 @@
     clippy::cast_possible_truncation
 )]
 
+mod admin;
 mod connection;
 pub(crate) mod course;
 pub(crate) mod decode;
@@ -33,6 +34,7 @@ mod responses;
 pub(crate) mod shell;
 
 pub use crate::tunnel::schedule::tunnel;
+pub use admin::admin;
 pub use connection::connection;
 pub use exchange::exchange;
 pub use frames::frames;
@@ -46,6 +48,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("admin", admin),
     ("connection", connection),
     ("exchange", exchange),
     ("frames", frames),
@@ -180,6 +183,11 @@ mod tests {
             failure_persistence: None,
             ..ProptestConfig::with_cases(3000)
         })]
+
+        #[test]
+        fn damaged_requests_of_the_admin_port_break_no_rule(bytes in input("admin")) {
+            body("admin")(&bytes);
+        }
 
         #[test]
         fn damaged_proxy_headers_break_no_rule(bytes in input("proxy_header")) {

@@ -27,7 +27,7 @@ mod waiting;
 
 use std::net::TcpStream;
 
-pub use crate::clock::Now;
+pub use crate::clock::{Now, Since};
 pub use crate::encoding::RecordFault;
 pub use crate::peer::{Pair, Peer};
 pub use flow::{Flow, Sink, Source};

@@ -47,6 +47,7 @@ use accept::{Listening, NewConnection};
 use looks::Look;
 use worker::Worker;
 
+pub(crate) use origin::elapsed;
 pub use origin::{count_from, start};
 
 pub use crate::tunnel::Options;

@@ -98,6 +98,8 @@ const BANS: &[Ban] = &[
     (".elapsed()", "a clock"),
     ("SystemTime", "a clock that jumps"),
     ("RandomState", "random numbers"),
+    // The start of the count is one for the process: what came when is told as time since then.
+    ("crate::workers", "threads, and a global"),
     ("async fn", "a runtime"),
 ];
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use elbows::panics;
-use elbows::tunnel::{Identity, Protocol, Tunnel};
+use elbows::tunnel::{Identity, Protocol, Since, Tunnel};
 use elbows::workers::{Options, Workers};
 
 /// Collects what is logged.
@@ -37,7 +37,8 @@ fn tunnel() -> Tunnel {
         socket.set_nonblocking(true).unwrap();
         (socket, Vec::new())
     });
-    let identity = Identity::new(address, address, address, "GET / HTTP/1.1", "1", Instant::now());
+    let identity =
+        Identity::new(address, address, address, "GET / HTTP/1.1", "1", Since::default());
     Tunnel::new(Protocol::Other, client, upstream, identity)
 }
 

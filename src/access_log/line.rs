@@ -316,6 +316,16 @@ fn is_acted_on(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// JSON in which such characters are escaped, too: in texts, for elsewhere it has none.
+pub(crate) fn escaped(json: String) -> String {
+    if !json.contains(is_acted_on) {
+        return json;
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    json.chars().for_each(|char| push(&mut out, char));
+    out
+}
+
 /// Appends `char` so that it is seen and does nothing.
 fn push(out: &mut impl Write, char: char) {
     // Writing to a string cannot fail.

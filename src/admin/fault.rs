@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::json;
+
 /// A fault: the status, and the words that name the value and the rule.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -22,13 +24,13 @@ impl Fault {
 
     /// A parameter of the query that breaks a rule.
     pub(crate) fn parameter(name: &str, value: &str, rule: &str) -> Self {
-        Self::new(400, format!("{name}={value:?}: {rule}"))
+        Self::new(400, format!("{}={value:?}: {rule}", name.escape_debug()))
     }
 
     /// It as JSON.
     pub(crate) fn json(&self) -> Vec<u8> {
         let body = Body { status: self.status, error: &self.message };
         // A number and a string can always be written.
-        serde_json::to_vec(&body).unwrap_or_default()
+        json::write(&body).unwrap_or_default().into_bytes()
     }
 }

@@ -4,7 +4,7 @@
 //! the site's name is made to resolve to that address (DNS rebinding), can read the answers. It cannot choose `Host`,
 //! `Origin` and `Sec-Fetch-Site`, which tell of it.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use subtle::ConstantTimeEq;
 
@@ -33,8 +33,7 @@ impl Asker<'_> {
             return Ok(());
         }
         let host = self.host.unwrap_or_default();
-        let name = name_of(host);
-        if is_address_or_label(name) || hosts.is_some_and(|hosts| hosts.has(name)) {
+        if may_be_asked_by(host, hosts) {
             return Ok(());
         }
         Err(Fault::new(
@@ -93,18 +92,24 @@ impl Asker<'_> {
     }
 }
 
-/// The name in `Host`, without the port.
-fn name_of(host: &str) -> &str {
-    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((name, _)) => name,
-        None => host.split_once(':').map_or(host, |(name, _)| name),
-    }
+/// Whether this `Host` is one to ask by: an address or a name, and nothing behind it but a port (RFC 9110, section 7.2).
+fn may_be_asked_by(host: &str, hosts: Option<&AdminHosts>) -> bool {
+    let (is_known, rest) = match host.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, rest))) => (address.parse::<Ipv6Addr>().is_ok(), rest),
+        Some(None) => return false,
+        None => {
+            let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
+            let is_listed = hosts.is_some_and(|hosts| hosts.has(name));
+            (is_listed || is_label(name) || name.parse::<Ipv4Addr>().is_ok(), rest)
+        }
+    };
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    is_known && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
-fn is_address_or_label(name: &str) -> bool {
-    let is_label = !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    is_label || name.parse::<IpAddr>().is_ok()
+fn is_label(name: &str) -> bool {
+    let is_of_label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !name.is_empty() && name.bytes().all(is_of_label)
 }
 
 fn bearer(authorization: &str) -> Option<&str> {
@@ -157,6 +162,13 @@ mod tests {
             "a b",
             "[::1",
             "user@localhost",
+            "[::1].attacker.example",
+            "[::1]9145",
+            "[localhost]",
+            "[127.0.0.1]:9145",
+            "127.0.0.1:attacker.example",
+            "localhost:91a",
+            "::1",
         ] {
             let fault = Asker { host: Some(host), ..asker() }.may_ask(None).unwrap_err();
             assert!(fault.status == 403 && fault.message.contains(&format!("{host:?}")), "{host}");

@@ -1,5 +1,8 @@
 //! What a request asks for behind its `?`: which tunnels, in which order, how many. Pure.
 
+#[cfg(any(test, fuzzing))]
+mod written;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -169,6 +172,11 @@ impl Query {
         Ok(read)
     }
 
+    /// Whether the addresses of each tunnel are written down to be looked at.
+    pub(crate) fn compares_addresses(&self) -> bool {
+        self.search.as_ref().is_some_and(|search| search.can_be_address)
+    }
+
     /// Whether a tunnel is one of them.
     pub(crate) fn is_met(&self, state: &State, is_closing: bool, at: Moment) -> bool {
         let identity = &state.identity;
@@ -187,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::Now;
+    use crate::clock::{Now, Since};
     use crate::tunnel::{Pair, Protocol};
 
     fn read(query: &str) -> Query {
@@ -227,7 +235,6 @@ mod tests {
 
     #[test]
     fn tunnels_are_those_that_meet_all_that_is_asked() {
-        let start = crate::workers::start();
         let address = |text: &str| text.parse().unwrap();
         let identity = Identity::new(
             address("203.0.113.7:51234"),
@@ -235,11 +242,11 @@ mod tests {
             address("10.0.0.5:45490"),
             "GET /chat/rooms?... HTTP/1.1",
             "id",
-            start,
+            Since::default(),
         );
         let state = State::new(Protocol::WebSocket, Pair::default(), identity);
         let elapsed = Duration::from_secs(100);
-        let at = Moment { now: Now::at(elapsed), instant: start + elapsed };
+        let at = Moment { now: Now::at(elapsed), elapsed };
         let meets = |query: &str| read(query).is_met(&state, false, at);
         for query in [
             "",
@@ -278,6 +285,7 @@ mod tests {
         fn any_query_is_read_or_refused(query in ".{0,80}") {
             if let Ok(read) = Query::read(&query) {
                 prop_assert!((1..=MOST).contains(&read.limit));
+                prop_assert_eq!(Query::read(&read.written()), Ok(read));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
@@ -83,7 +83,8 @@ pub(crate) struct View {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) now: Now,
-    pub(crate) instant: Instant,
+    /// How long it is after the start of the count.
+    pub(crate) elapsed: Duration,
 }
 
 /// How long no data has passed.
@@ -93,7 +94,7 @@ pub(crate) fn idle(state: &State, at: Moment) -> Duration {
 
 /// How long ago its request came.
 pub(crate) fn age(state: &State, at: Moment) -> Duration {
-    at.instant.saturating_duration_since(state.identity.started())
+    state.identity.age(at.elapsed)
 }
 
 /// How far it has come; `is_closing` where the worker ends it.

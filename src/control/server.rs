@@ -291,7 +291,7 @@ fn start_workers(
             _ => {}
         }
         let state = &tunnel.state;
-        counters.ends.count(end, state.close(), state.identity.started().elapsed());
+        counters.ends.count(end, state.close(), state.identity.age(workers::elapsed()));
         feed.ended(state, end, position);
         access_log.tunnel(&tunnel, end);
         let (client, balancer) = (tunnel.state.identity.client(), tunnel.state.identity.balancer());

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Since;
 
 /// As one version knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,17 +171,18 @@ fn a_claimed_length_reserves_nothing() {
     }
 }
 
-/// Without a moment there are no ticks to count from: a tick is a number, and an instant cannot be known.
+/// Without a moment there are no ticks to count from: a tick is a number, and a moment cannot be known.
 #[test]
 fn moments_need_a_moment() {
-    let now = Instant::now();
-    let mut to = Writer::new().at(100, now);
+    let elapsed = Duration::from_secs(5);
+    let moment = Since::ago(Duration::from_secs(7), elapsed);
+    let mut to = Writer::new().at(100, elapsed);
     assert_eq!((to.distance(103), to.distance(98)), (3, u32::MAX - 1));
-    now.write(&mut to);
+    moment.write(&mut to);
     let bytes = to.into_bytes();
-    assert_eq!(Reader::new(&bytes).whole::<Instant>(), Err(RecordFault::Malformed));
-    assert_eq!(Reader::new(&bytes).at(7, now).whole::<Instant>(), Ok(now));
-    assert_eq!(Reader::new(&bytes).at(7, now).tick(3), 10);
+    assert_eq!(Reader::new(&bytes).whole::<Since>(), Err(RecordFault::Malformed));
+    assert_eq!(Reader::new(&bytes).at(7, elapsed).whole::<Since>(), Ok(moment));
+    assert_eq!(Reader::new(&bytes).at(7, elapsed).tick(3), 10);
 }
 
 proptest! {

@@ -1,10 +1,10 @@
 //! Values that are no records: numbers, text, bytes, lists, addresses and moments.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Encode, Reader, RecordFault, Writer, encode_variants};
-use crate::clock::Stamp;
+use crate::clock::{Since, Stamp};
 use crate::peer::Peer;
 
 /// Bytes as they are.
@@ -137,16 +137,15 @@ impl Encode for SocketAddr {
 }
 
 /// Its age in microseconds.
-impl Encode for Instant {
+impl Encode for Since {
     fn write(&self, to: &mut Writer) {
-        let age = to.instant.map(|now| now.saturating_duration_since(*self)).unwrap_or_default();
+        let age = to.elapsed.map(|elapsed| self.age(elapsed)).unwrap_or_default();
         u64::try_from(age.as_micros()).unwrap_or(u64::MAX).write(to);
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self, RecordFault> {
         let age = Duration::from_micros(u64::read(from)?);
-        let now = from.instant.ok_or(RecordFault::Malformed)?;
-        // A machine that has not been up for so long cannot tell.
-        Ok(now.checked_sub(age).unwrap_or(now))
+        let elapsed = from.elapsed.ok_or(RecordFault::Malformed)?;
+        Ok(Self::ago(age, elapsed))
     }
 }

@@ -3,7 +3,7 @@
 //! `src/encoding.rs` says what a record is. Here is which number each field has, for as long as there are tunnels:
 //! `tests/records` keeps what earlier versions wrote.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use super::close_handshake::{Close, CloseHandshake};
 use super::flow::{Flow, OwnFrame, Passage};
@@ -19,10 +19,10 @@ use crate::websocket::keepalive::Keepalive;
 const FORM: u8 = 1;
 
 impl State {
-    /// The state as it is now, in bytes.
+    /// The state as it is now, `elapsed` after the start of the count, in bytes.
     #[must_use]
-    pub fn to_bytes(&self, now: Now, instant: Instant) -> Vec<u8> {
-        self.write_form(Writer::new().at(now.tick, instant))
+    pub fn to_bytes(&self, now: Now, elapsed: Duration) -> Vec<u8> {
+        self.write_form(Writer::new().at(now.tick, elapsed))
     }
 
     fn write_form(&self, mut to: Writer) -> Vec<u8> {
@@ -31,13 +31,13 @@ impl State {
         to.into_bytes()
     }
 
-    /// The state that was written, to go on from now.
+    /// The state that was written, to go on from now, `elapsed` after the start of the count.
     ///
     /// # Errors
     /// The bytes are no state, or one of a version that this one does not understand: the tunnel is to stay with
     /// whoever has it.
-    pub fn from_bytes(bytes: &[u8], now: Now, instant: Instant) -> Result<Self, RecordFault> {
-        let mut from = Reader::new(bytes).at(now.tick, instant);
+    pub fn from_bytes(bytes: &[u8], now: Now, elapsed: Duration) -> Result<Self, RecordFault> {
+        let mut from = Reader::new(bytes).at(now.tick, elapsed);
         match from.array()? {
             [FORM] => {}
             [other] => return Err(RecordFault::UnknownForm(other)),

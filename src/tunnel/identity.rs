@@ -4,14 +4,14 @@ use std::borrow::{Borrow, Cow};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::clock::Since;
 use crate::encoding::{Encode, Reader, RecordFault, Writer, encode_fields};
 use crate::http::request_id::RequestId;
 use crate::http::trace_context::TraceId;
-use crate::workers::start;
 
 /// Bytes of text that are kept in the identity itself, so that they come and go with the tunnel's
 /// place. A longer one is allocated: it is only larger, by what the allocator adds. Enough for the
@@ -30,7 +30,7 @@ pub struct Identity {
     text: Text,
     /// Many tunnels have the same one, so that it is not kept with each.
     user_agent: Option<UserAgent>,
-    started: Started,
+    started: Since,
 }
 
 /// What the handshake of a tunnel said beside its request line and id. Where it said nothing, or no log wants it, the
@@ -84,30 +84,6 @@ struct Address {
     port: [u8; 2],
 }
 
-/// A moment, in nanoseconds from where ticks and stamps begin: half of what an [`Instant`] takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Started(i64);
-
-impl Started {
-    /// Moments that are 292 years away are as far away as that.
-    fn at(instant: Instant) -> Self {
-        let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
-        let start = start();
-        match instant.checked_duration_since(start) {
-            Some(behind) => Self(nanoseconds(behind)),
-            None => Self(-nanoseconds(start.saturating_duration_since(instant))),
-        }
-    }
-
-    fn instant(self) -> Instant {
-        let Self(nanoseconds) = self;
-        let (start, away) = (start(), Duration::from_nanos(nanoseconds.unsigned_abs()));
-        let instant =
-            if nanoseconds < 0 { start.checked_sub(away) } else { start.checked_add(away) };
-        instant.unwrap_or(start)
-    }
-}
-
 impl Identity {
     /// A tunnel from `client` (from the PROXY header where there is one), over `balancer` (where the
     /// connection came from), to `upstream` (which answered), that a request opened that came at
@@ -119,7 +95,7 @@ impl Identity {
         upstream: SocketAddr,
         request_line: &str,
         request_id: &str,
-        started: Instant,
+        started: Since,
     ) -> Self {
         let nothing = Handshake::default();
         Self::of([client, balancer, upstream], request_line, &request_id.into(), started, &nothing)
@@ -131,7 +107,7 @@ impl Identity {
         [client, balancer, upstream]: [SocketAddr; 3],
         request_line: &str,
         request_id: &RequestId,
-        started: Instant,
+        started: Since,
         handshake: &Handshake<'_>,
     ) -> Self {
         let (ends, ids, text) = packed(request_line, request_id, handshake);
@@ -143,7 +119,7 @@ impl Identity {
             ids,
             text,
             user_agent: UserAgent::of(handshake.user_agent),
-            started: Started::at(started),
+            started,
         }
     }
 
@@ -213,8 +189,14 @@ impl Identity {
 
     /// When the request came.
     #[must_use]
-    pub fn started(&self) -> Instant {
-        self.started.instant()
+    pub const fn started(&self) -> Since {
+        self.started
+    }
+
+    /// How long ago the request came, when it is `elapsed` after the start of the count.
+    #[must_use]
+    pub fn age(&self, elapsed: Duration) -> Duration {
+        self.started.age(elapsed)
     }
 
     /// Has all of it be of this thread's memory. What lives long among what another thread threw
@@ -332,7 +314,7 @@ struct IdentityRecord {
     /// The request line, then the request's id.
     text: String,
     request_line: u32,
-    started: Instant,
+    started: Since,
     host: String,
     subprotocol: String,
     user_agent: String,

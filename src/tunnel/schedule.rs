@@ -20,14 +20,14 @@ use std::collections::VecDeque;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
-use std::time::Instant;
+use std::time::Duration;
 
 use super::flow::{OwnFrame, Passage};
 use super::rules::Rulebook;
 use super::{
     Flow, Identity, Local, Moment, Next, Options, Pair, Peer, Protocol, Sink, Source, State,
 };
-use crate::clock::{Now, Stamp, TICK, is_reached};
+use crate::clock::{Now, Since, Stamp, TICK, is_reached};
 use crate::end::{Reason, Side};
 use crate::fuzzing::Script;
 use crate::fuzzing::http_reference::find;
@@ -367,14 +367,14 @@ impl Run {
 
     /// Another process goes on with it, at another tick of its own.
     fn hand_over(&mut self) {
-        let instant = Instant::now();
-        let bytes = self.state.to_bytes(self.now(), instant);
+        let elapsed = Duration::from_secs(3600);
+        let bytes = self.state.to_bytes(self.now(), elapsed);
         let left = self.look_at.wrapping_sub(self.now);
         self.now = self.now.wrapping_add(HANDED_OVER_BY);
         self.ahead = self.ahead.wrapping_add(HANDED_OVER_BY);
         self.look_at = self.now.wrapping_add(left);
-        let there = State::from_bytes(&bytes, self.now(), instant).unwrap();
-        assert_eq!(there.to_bytes(self.now(), instant), bytes);
+        let there = State::from_bytes(&bytes, self.now(), elapsed).unwrap();
+        assert_eq!(there.to_bytes(self.now(), elapsed), bytes);
         self.state = there;
         self.local = Local::default();
         self.random = self.random.wrapping_add(1);
@@ -595,7 +595,7 @@ fn head_and(sender: Peer, first: u8, payload: &[u8]) -> Vec<u8> {
 
 fn identity() -> Identity {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    Identity::new(address, address, address, "GET / HTTP/1.1", "1", Instant::now())
+    Identity::new(address, address, address, "GET / HTTP/1.1", "1", Since::default())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub fn start() -> Instant {
 }
 
 /// Time since the start of the count.
-pub(super) fn elapsed() -> Duration {
+pub(crate) fn elapsed() -> Duration {
     start().elapsed()
 }
 

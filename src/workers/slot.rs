@@ -128,11 +128,10 @@ mod tests {
     use std::io::Write;
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::os::fd::OwnedFd;
-    use std::time::Instant;
 
     use super::*;
     use crate::end::{Reason, Side};
-    use crate::tunnel::{Identity, Options, Protocol};
+    use crate::tunnel::{Identity, Options, Protocol, Since};
 
     /// A kernel that refuses a write tells of a broken connection by an event, too. Where it does
     /// not, the tunnel ends all the same.
@@ -147,7 +146,7 @@ mod tests {
             Protocol::Other,
             (client, Vec::new()),
             (upstream, Vec::new()),
-            Identity::new(nowhere, nowhere, nowhere, "GET / HTTP/1.1", "1", Instant::now()),
+            Identity::new(nowhere, nowhere, nowhere, "GET / HTTP/1.1", "1", Since::default()),
         );
         let rules = Rulebook::new(&Options::default());
         let now = Now::at(Duration::ZERO);

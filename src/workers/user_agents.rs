@@ -50,15 +50,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::net::SocketAddr;
-    use std::time::Instant;
 
     use super::*;
-    use crate::tunnel::{Handshake, Identity};
+    use crate::tunnel::{Handshake, Identity, Since};
 
     /// An identity with this agent.
     fn identity(user_agent: &str) -> Identity {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let identity = Identity::new(address, address, address, "", "", Instant::now());
+        let identity = Identity::new(address, address, address, "", "", Since::default());
         identity.with(&Handshake { user_agent, ..Handshake::default() })
     }
 

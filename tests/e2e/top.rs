@@ -149,7 +149,7 @@ fn client_of_a_tunnel_that_is_closed_sees_just_that_close() {
     let watched = Watched::start(application.address, &[]);
     let mut other = open(&application, &watched.elbows, "/other", "");
     let mut closed = open(&application, &watched.elbows, "/closed", "");
-    let top = watched.top(&["--path", "closed"]);
+    let top = watched.top(&["--search", "/clos"]);
     top.wait_until("the tunnel", |screen| paths(screen) == ["/closed"]);
     let order = || {
         top.press("c");
@@ -357,9 +357,9 @@ fn once_is_a_table_and_json_is_what_the_admin_port_tells() {
     let application = Tunnels::start();
     let watched = Watched::start(application.address, &[]);
     let place = &*watched.admin.to_string();
-    let mut pairs: Vec<_> = ["/a", "/b", "/b/c"]
+    let mut pairs: Vec<_> = [("/a", ""), ("/b", "User-Agent: Fire fox 9\r\n"), ("/b/c", "")]
         .into_iter()
-        .map(|target| open(&application, &watched.elbows, target, ""))
+        .map(|(target, fields)| open(&application, &watched.elbows, target, fields))
         .collect();
     talk(&mut pairs[2], b"hello");
     // The address comes from the environment, as elbows itself has it.
@@ -387,6 +387,10 @@ fn once_is_a_table_and_json_is_what_the_admin_port_tells() {
     );
     for (arguments, number) in [
         (&["--path=/b"][..], 2),
+        (&["--search=/b"], 2),
+        (&["--search", "Fire fox", "--path=/b"], 1),
+        (&["--search=203.0.113"], 3),
+        (&["--search=nobody"], 0),
         (&["--client=203.0.113.0/24", "--state", "open"], 3),
         (&["--client", "198.51.100.0/24"], 0),
         (&["--upstream", &application.address.to_string()], 3),
@@ -395,6 +399,11 @@ fn once_is_a_table_and_json_is_what_the_admin_port_tells() {
     ] {
         assert_eq!(column(arguments, "ID").len(), number, "{arguments:?}");
     }
+
+    let text = look(&["--json", "--search=Fire fox"]);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["tunnels"]["tunnels"][0]["path"], "/b");
+    assert_eq!(value["tunnels"]["matched"], 1);
 
     let text = look(&["--json", "--sort=path", "--limit=2"]);
     assert_eq!(text.lines().count(), 1);

@@ -336,8 +336,7 @@ fn log_says_how_many_ended_how() {
         }
     }
     elbows.wait();
-    let lines = elbows.log.all();
-    let last = lines.iter().rfind(|line| line.contains(" drained=")).expect("a last word");
+    let last = elbows.log.wait_for("ended; ");
     assert!(last.contains(" drained=2 unanswered=1 "), "{last}");
 }
 

@@ -26,7 +26,7 @@ use socket2::SockRef;
 use test_support::process::{anonymous_memory, memory, raise_descriptor_limit};
 
 use elbows::end::{End, Phase, Reason, Side};
-use elbows::tunnel::{Handshake, Identity, Protocol, Tunnel};
+use elbows::tunnel::{Handshake, Identity, Protocol, Since, Tunnel};
 use elbows::workers::{Options, Workers};
 
 mod frames;
@@ -718,7 +718,7 @@ fn tunnel_with(protocol: Protocol, from_client: Vec<u8>, from_upstream: Vec<u8>)
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let line = "GET /socket/websocket?... HTTP/1.1";
     let id = "0c0b91f13484e8580000000000000000";
-    let identity = Identity::new(nowhere, nowhere, nowhere, line, id, Instant::now());
+    let identity = Identity::new(nowhere, nowhere, nowhere, line, id, Since::default());
     // As a browser's are.
     let identity = identity.with(&Handshake {
         host: "app.example.com",

@@ -30,7 +30,7 @@ pub(crate) const ORDERS: [&str; 18] = [
 const QUANTITIES: usize = 6;
 
 /// The names of filters, in the order of [`Filters`]' values.
-const NAMES: [&str; 6] = ["client", "upstream", "path", "older", "idle", "state"];
+const NAMES: [&str; 7] = ["client", "upstream", "path", "search", "older", "idle", "state"];
 
 /// Where `path` stands: a word without a name is one.
 const PATH: usize = 2;
@@ -72,15 +72,15 @@ impl Filters {
         self.all().next().is_none()
     }
 
-    /// Reads what was typed: `state=open idle=1m /chat`. A word that is no filter is looked for in paths.
+    /// Reads what was typed: `state=open search="Firefox 140" /chat`. A word that is no filter is looked for in paths.
     pub(crate) fn read(line: &str) -> Result<Self, String> {
         let mut read = Self::default();
-        for word in line.split_whitespace() {
+        for word in words(line) {
             let named = word.split_once('=').and_then(|(name, value)| {
                 let at = NAMES.into_iter().position(|known| known == name)?;
                 Some((at, value))
             });
-            let (at, value) = named.unwrap_or((PATH, word));
+            let (at, value) = named.unwrap_or((PATH, &*word));
             let (Some(name), Some(place)) = (NAMES.get(at), read.0.get_mut(at)) else { continue };
             if place.is_some() {
                 return Err(format!("{name} is given twice: {word}"));
@@ -92,8 +92,48 @@ impl Filters {
 
     /// What [`Filters::read`] reads.
     pub(crate) fn line(&self) -> String {
-        self.all().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        self.all()
+            .map(|(name, value)| format!("{name}={}", quoted(value)))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
+}
+
+/// The words of a line: between double quotes white space is a part of one, and `\` stands before a quote or itself.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut is_quoted = false;
+    let mut chars = line.chars();
+    while let Some(char) = chars.next() {
+        match char {
+            '"' => {
+                is_quoted = !is_quoted;
+                word.get_or_insert_default();
+            }
+            '\\' if is_quoted => word.get_or_insert_default().extend(chars.next()),
+            char if char.is_whitespace() && !is_quoted => words.extend(word.take()),
+            char => word.get_or_insert_default().push(char),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// A value as [`words`] reads it as a part of one word.
+fn quoted(value: &str) -> String {
+    if !value.contains(|char: char| char.is_whitespace() || char == '"') {
+        return value.to_owned();
+    }
+    let mut quoted = String::from('"');
+    for char in value.chars() {
+        if matches!(char, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(char);
+    }
+    quoted.push('"');
+    quoted
 }
 
 impl Order {
@@ -168,6 +208,18 @@ mod tests {
         assert_eq!(Filters::read("a b"), Err("path is given twice: b".to_owned()));
         assert!(Filters::read("state=open state=closing").is_err());
         assert!(Filters::read(" ").unwrap().is_empty());
+        // What has spaces is in quotes.
+        assert_eq!(
+            target("search=\"a b\" \"/two words\"", "id"),
+            "/api/tunnels?path=%2Ftwo+words&search=a+b&limit=100"
+        );
+        let six = || [const { None }; 6];
+        for value in ["", "a b", " ", "\"", "\\", "a\\\"b c\\", "\\n", "ü\t\u{3000}"] {
+            let [one, two, three, older, idle, state] = six();
+            let filters =
+                Filters::new([one, two, three, Some(value.to_owned()), older, idle, state]);
+            assert_eq!(Filters::read(&filters.line()), Ok(filters.clone()), "{value:?}");
+        }
     }
 
     #[test]

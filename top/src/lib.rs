@@ -58,6 +58,9 @@ pub struct Options {
     /// Only tunnels whose path contains this
     #[arg(long, value_name = "TEXT")]
     path: Option<String>,
+    /// Only tunnels with this in their path, host, user agent, subprotocol, or an address
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
     /// Only tunnels that are so old, as 1h
     #[arg(long, value_name = "TIME")]
     older: Option<String>,
@@ -117,9 +120,21 @@ impl From<Trouble> for Fault {
 /// # Errors
 /// The admin port cannot be reached, does not do what was asked, or the terminal fails.
 pub async fn run(options: Options) -> Result<(), Fault> {
-    let Options { place, once, json, client, upstream, path, older, idle, state, sort, limit } =
-        options;
-    let filters = Filters::new([client, upstream, path, older, idle, state]);
+    let Options {
+        place,
+        once,
+        json,
+        client,
+        upstream,
+        path,
+        search,
+        older,
+        idle,
+        state,
+        sort,
+        limit,
+    } = options;
+    let filters = Filters::new([client, upstream, path, search, older, idle, state]);
     let question = Question { filters, order: sort, limit, one: None };
     // Never an argument, which everybody on the machine can read.
     let token = env::var("ADMIN_TOKEN").ok();

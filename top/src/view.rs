@@ -32,7 +32,7 @@ const HELP: [&str; 21] = [
     "s, S            sort by the next field, or by the one before",
     "r               reverse the order",
     "/               filter by TEXT in the path, and by",
-    "                client= upstream= path= older= idle= state=",
+    "                search= client= upstream= older= idle= state=",
     "c               close the chosen tunnel, with a code and a reason; asks first",
     "t               all ends, Closes and endpoints",
     "p, space        pause, and go on",

@@ -8,6 +8,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::summary::Summary;
+use crate::admin::json;
 use crate::control::server::Server;
 use crate::feed::{Event, Follower};
 
@@ -45,7 +46,7 @@ pub(super) fn follow(server: &Arc<Server>) -> mpsc::Receiver<Bytes> {
 
 async fn pass_on(server: &Server, mut follower: Follower, to: &mpsc::Sender<Bytes>) {
     let first = Summary::now(server).await;
-    let data = serde_json::to_string(&first).unwrap_or_default();
+    let data = json::write(&first).unwrap_or_default();
     let mut next = Some(Event { name: "summary", data: data.into() });
     let mut leaves = server.handed_on.subscribe();
     loop {

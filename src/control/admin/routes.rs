@@ -19,6 +19,7 @@ use super::summary::Summary;
 use crate::admin::close::Close;
 use crate::admin::fault::Fault;
 use crate::admin::guard::Asker;
+use crate::admin::json;
 use crate::admin::query::{Query, parameters};
 use crate::admin::view::{Id, View};
 use crate::control::server::Server;
@@ -85,8 +86,8 @@ struct Level {
 
 impl Answer {
     fn json(status: u16, value: &impl Serialize) -> Result<Self, Fault> {
-        let json = serde_json::to_vec(value);
-        Ok(Self::Json { status, json: json.map_err(|error| Fault::new(500, error.to_string()))? })
+        let json = json::write(value).map_err(|error| Fault::new(500, error.to_string()))?;
+        Ok(Self::Json { status, json: json.into_bytes() })
     }
 }
 
@@ -198,8 +199,8 @@ async fn route(
         |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     let asker = Asker {
         host: text(&header::HOST),
-        origin: origin(request.headers()),
-        fetch_site: text(&HeaderName::from_static("sec-fetch-site")),
+        origin: site(request.headers(), &header::ORIGIN),
+        fetch_site: site(request.headers(), &HeaderName::from_static("sec-fetch-site")),
         authorization: text(&header::AUTHORIZATION),
         is_local,
     };
@@ -248,8 +249,8 @@ async fn route(
 }
 
 /// One that is no text is none of ours.
-fn origin(fields: &HeaderMap) -> Option<&str> {
-    fields.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or("?"))
+fn site<'f>(fields: &'f HeaderMap, name: &HeaderName) -> Option<&'f str> {
+    fields.get(name).map(|site| site.to_str().unwrap_or("?"))
 }
 
 fn wrong_method(method: &Method, path: &str) -> Fault {

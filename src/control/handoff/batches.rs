@@ -8,7 +8,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -110,12 +110,12 @@ impl Batches {
         let Some(OnTheirWay { tunnels, frozen_at, .. }) = self.collected.get(&number) else {
             return Ok(());
         };
-        let (now, instant) = now();
+        let (now, elapsed) = now();
         let mut records = Vec::new();
         let mut cookies = Vec::new();
         let mut descriptors: Vec<BorrowedFd<'_>> = Vec::new();
         for tunnel in tunnels {
-            let record = tunnel.state.to_bytes(now, instant);
+            let record = tunnel.state.to_bytes(now, elapsed);
             let length = u32::try_from(record.len()).map_err(io::Error::other)?;
             records.extend(length.to_be_bytes());
             records.extend(record);
@@ -289,9 +289,9 @@ fn tunnel(
     cookies: Cookies,
 ) -> Result<Tunnel, Fault> {
     let (client, upstream) = sockets.ok_or(Fault::NoDescriptor)?;
-    let (now, instant) = now();
+    let (now, elapsed) = now();
     let record = record.ok_or(Fault::NoRecord)?;
-    let state = State::from_bytes(record, now, instant).map_err(Fault::Record)?;
+    let state = State::from_bytes(record, now, elapsed).map_err(Fault::Record)?;
     let tunnel = Tunnel { client: client.into(), upstream: upstream.into(), state };
     match cookies_of(&tunnel) {
         Ok(its) if its == cookies => Ok(tunnel),
@@ -317,10 +317,10 @@ fn cookies_of(tunnel: &Tunnel) -> io::Result<Cookies> {
     Ok(Cookies { client, upstream: socket::cookie(&tunnel.upstream)? })
 }
 
-/// Now, as ticks and stamps count, and as the clock says.
-fn now() -> (Now, Instant) {
-    let instant = Instant::now();
-    (Now::at(instant.saturating_duration_since(workers::start())), instant)
+/// Now, as ticks and stamps count, and how long after the start of the count that is.
+fn now() -> (Now, Duration) {
+    let elapsed = workers::elapsed();
+    (Now::at(elapsed), elapsed)
 }
 
 /// Records, each behind its length.

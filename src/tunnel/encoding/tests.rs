@@ -5,13 +5,13 @@
 mod golden;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::clock::{Stamp, TICK};
+use crate::clock::{Since, Stamp, TICK};
 use crate::encoding::CRITICAL;
 use crate::encoding::change::Change;
 use crate::end::{End, Phase, Reason, Side};
@@ -87,7 +87,7 @@ fn flow() -> impl Strategy<Value = Flow> {
     )
 }
 
-fn identity(instant: Instant) -> impl Strategy<Value = Identity> {
+fn identity(elapsed: Duration) -> impl Strategy<Value = Identity> {
     let address = prop_oneof![
         (any::<Ipv4Addr>(), any::<u16>()).prop_map(SocketAddr::from),
         (any::<Ipv6Addr>(), any::<u16>()).prop_map(SocketAddr::from),
@@ -105,7 +105,7 @@ fn identity(instant: Instant) -> impl Strategy<Value = Identity> {
             age,
             ([host, user_agent, subprotocol], trace_id),
         )| {
-            let started = instant.checked_sub(Duration::from_millis(age.into())).unwrap();
+            let started = Since::ago(Duration::from_millis(age.into()), elapsed);
             let identity = Identity::new(client, balancer, upstream, &line, &id, started);
             let trace_id = trace_id.map(|id| TraceId(id.to_be_bytes()));
             let (host, user_agent, subprotocol) = (&*host, &*user_agent, &*subprotocol);
@@ -118,10 +118,10 @@ fn identity(instant: Instant) -> impl Strategy<Value = Identity> {
     )
 }
 
-fn state(instant: Instant) -> impl Strategy<Value = State> {
+fn state(elapsed: Duration) -> impl Strategy<Value = State> {
     let peer = prop::option::of(prop_oneof![Just(Peer::Client), Just(Peer::Upstream)]);
     let close = prop::option::of((select(&Side::ALL), any::<u16>()));
-    let what = (identity(instant), flow(), flow(), any::<bool>(), any::<Option<u64>>());
+    let what = (identity(elapsed), flow(), flow(), any::<bool>(), any::<Option<u64>>());
     let what = (what, "[a-zé ]{0,60}");
     let alive = (Keepalive::any(), prop::option::of(Keepalive::any()));
     let times = (any::<[u32; 4]>(), close_handshake(), peer, close, any::<u16>());
@@ -154,58 +154,63 @@ fn state(instant: Instant) -> impl Strategy<Value = State> {
     )
 }
 
-/// The instant of now, on a machine that has been up for a while.
-fn instant() -> Instant {
-    Instant::now() + Duration::from_secs(1000)
+/// It is so long after the start of the count.
+fn elapsed() -> Duration {
+    Duration::from_secs(1000)
 }
 
-/// Some states, and the instant of now.
-fn states() -> impl Strategy<Value = (State, Instant)> {
-    let instant = instant();
-    state(instant).prop_map(move |state| (state, instant))
+/// Some states, and the time since the start.
+fn states() -> impl Strategy<Value = (State, Duration)> {
+    let elapsed = elapsed();
+    state(elapsed).prop_map(move |state| (state, elapsed))
+}
+
+/// When its request came, as time since the start.
+fn started(state: &State) -> Duration {
+    elapsed() - state.identity.age(elapsed())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn each_field_comes_back_as_it_was((state, instant) in states(), tick: u32) {
-        let bytes = state.to_bytes(now(tick), instant);
-        let back = State::from_bytes(&bytes, now(tick), instant).unwrap();
+    fn each_field_comes_back_as_it_was((state, elapsed) in states(), tick: u32) {
+        let bytes = state.to_bytes(now(tick), elapsed);
+        let back = State::from_bytes(&bytes, now(tick), elapsed).unwrap();
         prop_assert_eq!(back, state);
     }
 
     /// A process that counts other ticks has the same times to go, and gives the same bytes.
     #[test]
     fn another_process_goes_on_with_the_same_times(
-        (state, instant) in states(),
+        (state, elapsed) in states(),
         tick: u32,
         other: u32,
         later in 0..1000_u64,
     ) {
-        let bytes = state.to_bytes(now(tick), instant);
-        let there = instant + Duration::from_secs(later);
+        let bytes = state.to_bytes(now(tick), elapsed);
+        let there = elapsed + Duration::from_secs(later);
         let back = State::from_bytes(&bytes, now(other), there).unwrap();
         prop_assert_eq!(back.to_bytes(now(other), there), bytes);
         let age = |at: u32, now: u32| now.wrapping_sub(at);
         prop_assert_eq!(age(back.idle.since, other), age(state.idle.since, tick));
         prop_assert_eq!(age(back.stalled.client, other), age(state.stalled.client, tick));
         prop_assert_eq!(
-            there - back.identity.started(),
-            instant - state.identity.started()
+            back.identity.age(there),
+            state.identity.age(elapsed)
         );
     }
 
     /// What is cut short, or longer, is no state; and nothing that is read panics.
     #[test]
     fn other_bytes_are_refused(
-        (state, instant) in states(),
+        (state, elapsed) in states(),
         cut: prop::sample::Index,
         change: (prop::sample::Index, u8),
     ) {
-        let mut bytes = state.to_bytes(now(5), instant);
+        let mut bytes = state.to_bytes(now(5), elapsed);
         let cut = cut.index(bytes.len());
-        let read = |bytes: &[u8]| State::from_bytes(bytes, now(5), instant);
+        let read = |bytes: &[u8]| State::from_bytes(bytes, now(5), elapsed);
         prop_assert_eq!(read(&bytes[..cut]).unwrap_err(), RecordFault::Malformed);
         let longer = [&bytes[..], b"!"].concat();
         prop_assert_eq!(read(&longer).unwrap_err(), RecordFault::Malformed);
@@ -217,8 +222,8 @@ proptest! {
 
 /// What is written with the change, or nothing where there is no such place.
 fn changed(state: &State, change: Change) -> Option<Vec<u8>> {
-    let instant = state.identity.started();
-    let mut to = Writer::new().at(5, instant).changed(change);
+    let elapsed = started(state);
+    let mut to = Writer::new().at(5, elapsed).changed(change);
     state.write(&mut to);
     let has_happened = to.change == Change::None;
     let record = to.into_bytes();
@@ -227,7 +232,7 @@ fn changed(state: &State, change: Change) -> Option<Vec<u8>> {
 }
 
 fn read(bytes: &[u8], state: &State) -> Result<State, RecordFault> {
-    State::from_bytes(bytes, now(5), state.identity.started())
+    State::from_bytes(bytes, now(5), started(state))
 }
 
 proptest! {
@@ -263,7 +268,7 @@ proptest! {
         while let Some(bytes) = changed(&state, Change::Omit(places)) {
             match read(&bytes, &state) {
                 Ok(without) => {
-                    let again = without.to_bytes(now(5), state.identity.started());
+                    let again = without.to_bytes(now(5), started(&state));
                     prop_assert!(again.len() <= bytes.len());
                     prop_assert_eq!(read(&again, &state), Ok(without));
                 }
@@ -290,24 +295,24 @@ proptest! {
 
 #[test]
 fn another_form_is_refused_by_its_number() {
-    let instant = instant();
-    let mut bytes = golden::idle(now(5), instant).to_bytes(now(5), instant);
+    let elapsed = elapsed();
+    let mut bytes = golden::idle(now(5), elapsed).to_bytes(now(5), elapsed);
     bytes[0] = 2;
-    let fault = State::from_bytes(&bytes, now(5), instant).unwrap_err();
+    let fault = State::from_bytes(&bytes, now(5), elapsed).unwrap_err();
     assert_eq!(fault, RecordFault::UnknownForm(2));
 }
 
 /// 9,000 idle tunnels are moved at once, in messages of some 200 KiB.
 #[test]
 fn an_idle_tunnel_is_a_few_hundred_bytes() {
-    let instant = instant();
-    let length = golden::idle(now(5), instant).to_bytes(now(5), instant).len();
+    let elapsed = elapsed();
+    let length = golden::idle(now(5), elapsed).to_bytes(now(5), elapsed).len();
     assert!(length <= 400, "{length}");
 }
 
 #[test]
 fn handoffs_are_counted_up_to_the_last_number() {
-    let mut state = golden::idle(now(5), instant());
+    let mut state = golden::idle(now(5), elapsed());
     assert_eq!(state.handoffs(), 0);
     state.count_handoff();
     assert_eq!(state.handoffs(), 1);

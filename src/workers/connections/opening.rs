@@ -24,7 +24,7 @@ impl Connections {
             let time = now.saturating_duration_since(entry.started);
             service.metrics.handshake(time, entry.trace_id, since_1970);
         }
-        let identity = entry.into_identity(&switching.client, address);
+        let identity = entry.into_identity(&switching.client, address, self.start);
         if let Some(service) = &self.service {
             service.proxy.access_log.opened(&identity);
         }

@@ -1,12 +1,11 @@
 //! A worker answers what control asks of its tunnels, a part of them in a round.
 
-use std::time::Instant;
-
 use super::{Slot, Worker, guarded};
 use crate::admin::listing::PLACES;
 use crate::admin::view::{Id, Moment, View};
 use crate::metrics::traffic::Traffic;
 use crate::workers::looks::{Closed, Look};
+use crate::workers::origin::elapsed;
 
 impl Worker {
     /// Answers a question. Nobody may be waiting any more.
@@ -38,7 +37,7 @@ impl Worker {
     }
 
     fn moment(&self) -> Moment {
-        Moment { now: self.now, instant: Instant::now() }
+        Moment { now: self.now, elapsed: elapsed() }
     }
 
     /// The place of the tunnel with this id, and of no other that was there before or came after it.

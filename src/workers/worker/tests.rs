@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use mio::Waker;
 
 use super::*;
-use crate::tunnel::{Identity, Options, Protocol};
+use crate::tunnel::{Identity, Options, Protocol, Since};
 
 /// Both ends of a connection.
 fn connection() -> (TcpStream, TcpStream) {
@@ -22,7 +22,7 @@ fn connection() -> (TcpStream, TcpStream) {
 fn tunnel() -> (Tunnel, TcpStream, TcpStream) {
     let ((client, near_client), (upstream, near_upstream)) = (connection(), connection());
     let address = client.local_addr().unwrap();
-    let identity = Identity::new(address, address, address, "", "", Instant::now());
+    let identity = Identity::new(address, address, address, "", "", Since::default());
     for socket in [&near_client, &near_upstream] {
         socket.set_nonblocking(true).unwrap();
     }

@@ -154,7 +154,22 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     wait_until("it asks first", || shown(&browser, "closing-title").contains("203.0.113.7"));
     let press_into = |text: &str| browser.press(&format!("{text}{TAB}"));
     press_into("4000");
-    press_into("go home");
+    // Its room is in bytes: these letters have two each, and the last one has four.
+    let left = || shown(&browser, "reason-left");
+    assert_eq!(left(), "123 bytes left.");
+    browser.press(&"é".repeat(61));
+    wait_until("the bytes are counted", || left() == "1 byte left.");
+    browser.press(&format!("🏠{ENTER}"));
+    let told = "3 bytes too many: a Close has room for 123.";
+    wait_until("it is too long", || left() == told);
+    let valid = "document.getElementById('closing-form').checkValidity()";
+    assert_eq!(
+        (browser.value(valid), shown(&browser, "closing-fault")),
+        (false.into(), String::new())
+    );
+    fill(&browser, "reason", "go home");
+    wait_until("there is room again", || left() == "116 bytes left.");
+    press_into("");
     browser.press(&format!("wrong{ENTER}"));
     wait_until("the token is refused", || shown(&browser, "closing-fault").contains("ADMIN_TOKEN"));
     assert_eq!(shown(&browser, "tunnel-rows").matches("/three").count(), 1);

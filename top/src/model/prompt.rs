@@ -117,7 +117,7 @@ impl Prompt {
     pub(crate) const fn help(&self) -> &'static str {
         match self {
             Self::Filter(_) => {
-                "TEXT in the path, client= upstream= path= older= idle= state=; Enter, Esc"
+                "TEXT in the path, search= client= upstream= older= idle= state=; Enter, Esc"
             }
             Self::Code { .. } => {
                 "1000 to 1003, 1007 to 1014, 3000 to 4999; Enter goes on, Esc leaves"

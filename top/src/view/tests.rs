@@ -386,7 +386,10 @@ tunnels that were handed over"
     };
     assert_eq!(
         foot(&mut model),
-        ["TEXT in the path, client= upstream= path= older= idle= state=; Enter, Esc", "filter: x_"]
+        [
+            "TEXT in the path, search= client= upstream= older= idle= state=; Enter, Esc",
+            "filter: x_"
+        ]
     );
     let _ = press(&mut model, &[Key::Escape, Key::Down, Key::Char('c')]);
     assert_eq!(

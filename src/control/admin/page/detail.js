@@ -84,7 +84,21 @@ function showTunnel(tunnel) {
   detail.last = tunnel;
 }
 
+// What a Close has room for, in bytes of UTF-8 (RFC 6455, section 5.5).
+const MOST_REASON = 123;
+
+function countReason() {
+  const field = byId("reason");
+  const left = MOST_REASON - new TextEncoder().encode(field.value).length;
+  const bytesOf = (number) => count(number) + (number === 1 ? " byte" : " bytes");
+  const text = left < 0 ? `${bytesOf(-left)} too many: a Close has room for ${MOST_REASON}.` : `${bytesOf(left)} left.`;
+  show(byId("reason-left"), text);
+  // The browser says it, and closes nothing.
+  field.setCustomValidity(left < 0 ? text : "");
+}
+
 function askToClose() {
+  countReason();
   show(byId("closing-title"), `Close the tunnel of ${detail.last.client}?`);
   show(byId("closing-fault"), "");
   byId("token-part").hidden = token !== "";
@@ -122,6 +136,7 @@ byId("detail").addEventListener("close", () => {
   clearTimeout(detail.timer);
 });
 byId("detail-close").addEventListener("click", askToClose);
+byId("reason").addEventListener("input", countReason);
 byId("closing-keep").addEventListener("click", () => byId("closing").close());
 byId("closing").addEventListener("close", () => { byId("token").value = ""; });
 byId("closing-form").addEventListener("submit", (event) => {

@@ -9,7 +9,7 @@ use super::*;
 use crate::websocket::scanner::{Rules, Tally, Until};
 
 /// A state, for a process that is at this moment.
-type Make = fn(Now, Instant) -> State;
+type Make = fn(Now, Duration) -> State;
 
 /// The records of each release, oldest first: what they are, and the state that they are to be read as.
 const RELEASES: &[(&str, &[(&str, Make)])] = &[(
@@ -35,7 +35,13 @@ fn seconds(seconds: u32) -> u32 {
 }
 
 /// A tunnel that has been open for a minute, in which these bytes have passed.
-fn opened(protocol: Protocol, now: Now, instant: Instant, client: &[u8], upstream: &[u8]) -> State {
+fn opened(
+    protocol: Protocol,
+    now: Now,
+    elapsed: Duration,
+    client: &[u8],
+    upstream: &[u8],
+) -> State {
     let address = |text: &str| text.parse().unwrap();
     let identity = Identity::new(
         address("203.0.113.7:51234"),
@@ -43,7 +49,7 @@ fn opened(protocol: Protocol, now: Now, instant: Instant, client: &[u8], upstrea
         address("[2001:db8::9]:45490"),
         "GET /ws HTTP/1.1",
         "0c0b91f13484e8580000000000000000",
-        instant.checked_sub(Duration::from_micros(61_030_250)).unwrap(),
+        Since::ago(Duration::from_micros(61_030_250), elapsed),
     );
     let mut state =
         State::new(protocol, Pair { client: Vec::new(), upstream: Vec::new() }, identity);
@@ -67,14 +73,14 @@ fn opened(protocol: Protocol, now: Now, instant: Instant, client: &[u8], upstrea
 }
 
 /// "hi" each way.
-pub(super) fn idle(now: Now, instant: Instant) -> State {
+pub(super) fn idle(now: Now, elapsed: Duration) -> State {
     let client = [0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
-    opened(Protocol::WebSocket, now, instant, &client, &[0x81, 2, b'h', b'i'])
+    opened(Protocol::WebSocket, now, elapsed, &client, &[0x81, 2, b'h', b'i'])
 }
 
 /// Its handshake said all that one can say.
-fn told(now: Now, instant: Instant) -> State {
-    let mut state = idle(now, instant);
+fn told(now: Now, elapsed: Duration) -> State {
+    let mut state = idle(now, elapsed);
     let handshake = Handshake {
         host: "app.example:8443",
         user_agent: "Mozilla/5.0 (X11; Linux x86_64)",
@@ -87,9 +93,9 @@ fn told(now: Now, instant: Instant) -> State {
 
 /// The client is in a frame head, held back since there is a limit; the upstream is in a large frame of a message, of
 /// which some waits.
-fn mid_frame(now: Now, instant: Instant) -> State {
+fn mid_frame(now: Now, elapsed: Duration) -> State {
     let upstream = [&[0x02, 126, 0x40, 0][..], &[b'x'; 100]].concat();
-    let mut state = opened(Protocol::WebSocket, now, instant, &[0x82, 0xfe, 1], &upstream);
+    let mut state = opened(Protocol::WebSocket, now, elapsed, &[0x82, 0xfe, 1], &upstream);
     state.flows.client.passed = 0;
     let upstream = &mut state.flows.upstream;
     upstream.waiting = b"xxxxxxxx".to_vec().into();
@@ -101,8 +107,8 @@ fn mid_frame(now: Now, instant: Instant) -> State {
 }
 
 /// A Close of ours waits for the end of a message of the upstream, and the client has a second to answer it.
-fn close_handshake(now: Now, instant: Instant) -> State {
-    let mut state = opened(Protocol::WebSocket, now, instant, &[], &[0x01, 1, b'a']);
+fn close_handshake(now: Now, elapsed: Duration) -> State {
+    let mut state = opened(Protocol::WebSocket, now, elapsed, &[], &[0x01, 1, b'a']);
     let then = Passage::Discard;
     state.flows.upstream.own_frame = OwnFrame::Close { code: 1001, after_message: true, then };
     let end = End::new(Side::Elbows, Phase::Drain, Reason::Drained);
@@ -113,9 +119,9 @@ fn close_handshake(now: Now, instant: Instant) -> State {
 }
 
 /// The client has sent its Close and the end of its stream, which the upstream got.
-fn half_closed(now: Now, instant: Instant) -> State {
+fn half_closed(now: Now, elapsed: Duration) -> State {
     let close = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
-    let mut state = opened(Protocol::WebSocket, now, instant, &close, &[0x81, 0]);
+    let mut state = opened(Protocol::WebSocket, now, elapsed, &close, &[0x81, 0]);
     state.flows.client.source = Source::Ended;
     state.flows.client.sink = Sink::Ended;
     state.close = Some(Close { by: Side::Client, code: 1000 });
@@ -124,8 +130,8 @@ fn half_closed(now: Now, instant: Instant) -> State {
 }
 
 /// Both sides are pinged; the client has answered one Ping and not the next, whose frame still waits.
-fn pings_in_flight(now: Now, instant: Instant) -> State {
-    let mut state = idle(now, instant);
+fn pings_in_flight(now: Now, elapsed: Duration) -> State {
+    let mut state = idle(now, elapsed);
     // Stamps go on as they are, wherever they are read.
     let sent = |millis| Now { tick: now.tick, stamp: Stamp::at(Duration::from_millis(millis)) };
     let ping = state.client_alive.ping(sent(1000), SECRET);
@@ -143,8 +149,8 @@ fn pings_in_flight(now: Now, instant: Instant) -> State {
 }
 
 /// The client broke a limit; the upstream's socket is broken. Both have time to read the last bytes.
-fn refused(now: Now, instant: Instant) -> State {
-    let mut state = opened(Protocol::WebSocket, now, instant, &[], &[]);
+fn refused(now: Now, elapsed: Duration) -> State {
+    let mut state = opened(Protocol::WebSocket, now, elapsed, &[], &[]);
     let end = End::new(Side::Client, Phase::Relay, Reason::TooBig);
     let [until, longest] = [1, 30].map(|length| now.tick.wrapping_add(seconds(length)));
     state.close_handshake = CloseHandshake::Linger { end, until, longest };
@@ -163,16 +169,16 @@ fn refused(now: Now, instant: Instant) -> State {
 }
 
 /// Bytes, not frames, and some that came before the tunnel opened.
-fn other_protocol(now: Now, instant: Instant) -> State {
-    let mut state = opened(Protocol::Other, now, instant, b"1234", b"123");
+fn other_protocol(now: Now, elapsed: Duration) -> State {
+    let mut state = opened(Protocol::Other, now, elapsed, b"1234", b"123");
     state.flows.client.is_unscanned = true;
     state.flows.client.waiting = b"early".to_vec().into();
     state
 }
 
 /// A Close that was ordered waits for the end of a frame, with what it is to say.
-fn ordered(now: Now, instant: Instant) -> State {
-    let mut state = opened(Protocol::WebSocket, now, instant, &[], &[0x81, 2, b'a']);
+fn ordered(now: Now, elapsed: Duration) -> State {
+    let mut state = opened(Protocol::WebSocket, now, elapsed, &[], &[0x81, 2, b'a']);
     let then = Passage::Discard;
     state.flows.upstream.own_frame = OwnFrame::Close { code: 4000, after_message: true, then };
     let end = End::new(Side::Elbows, Phase::Relay, Reason::Ordered);
@@ -206,11 +212,11 @@ fn records() -> impl Iterator<Item = (PathBuf, Make)> {
 
 #[test]
 fn what_each_release_wrote_is_read() {
-    let instant = instant();
+    let elapsed = elapsed();
     for (file, make) in records() {
         for tick in [0, 77, u32::MAX] {
-            let read = State::from_bytes(&bytes_of(&file), now(tick), instant);
-            assert_eq!(read, Ok(make(now(tick), instant)), "{}", file.display());
+            let read = State::from_bytes(&bytes_of(&file), now(tick), elapsed);
+            assert_eq!(read, Ok(make(now(tick), elapsed)), "{}", file.display());
         }
     }
 }
@@ -218,11 +224,11 @@ fn what_each_release_wrote_is_read() {
 /// What this version makes of a record goes on to the next process as it is.
 #[test]
 fn what_each_release_wrote_is_written_and_read_again() {
-    let instant = instant();
+    let elapsed = elapsed();
     for (file, make) in records() {
-        let state = State::from_bytes(&bytes_of(&file), now(3), instant).unwrap();
-        let again = State::from_bytes(&state.to_bytes(now(3), instant), now(9), instant);
-        assert_eq!(again, Ok(make(now(9), instant)), "{}", file.display());
+        let state = State::from_bytes(&bytes_of(&file), now(3), elapsed).unwrap();
+        let again = State::from_bytes(&state.to_bytes(now(3), elapsed), now(9), elapsed);
+        assert_eq!(again, Ok(make(now(9), elapsed)), "{}", file.display());
     }
 }
 
@@ -230,11 +236,11 @@ fn what_each_release_wrote_is_written_and_read_again() {
 /// those of the last one: `tests/records/README.md` says how.
 #[test]
 fn the_last_release_writes_as_this_version_does() {
-    let instant = instant();
+    let elapsed = elapsed();
     let (release, records) = RELEASES.last().unwrap();
     for (name, make) in *records {
         let file = folder().join(release).join(name).with_extension("hex");
-        assert_eq!(make(now(1), instant).to_bytes(now(1), instant), bytes_of(&file), "{name}");
+        assert_eq!(make(now(1), elapsed).to_bytes(now(1), elapsed), bytes_of(&file), "{name}");
     }
 }
 
@@ -250,14 +256,14 @@ fn each_kept_record_is_of_a_state() {
 #[test]
 #[ignore = "it writes files"]
 fn write_the_records_of_the_last_release() {
-    let instant = instant();
+    let elapsed = elapsed();
     let (release, records) = RELEASES.last().unwrap();
     for (name, make) in *records {
         let file = folder().join(release).join(name).with_extension("hex");
         if file.exists() {
             continue;
         }
-        let bytes = make(now(1), instant).to_bytes(now(1), instant);
+        let bytes = make(now(1), elapsed).to_bytes(now(1), elapsed);
         let mut text = format!("# {name}: {} bytes\n", bytes.len());
         for line in bytes.chunks(32) {
             for byte in line {
