@@ -253,8 +253,8 @@ impl Entry {
         }
     }
 
-    /// Makes the request's identity that of its tunnel. The tunnel's end writes the line.
-    pub(crate) fn into_identity(self, client: &Client, upstream: SocketAddr) -> Identity {
+    /// The identity of the request's tunnel. The tunnel's end writes the line.
+    pub(crate) fn identity(&self, client: &Client, upstream: SocketAddr) -> Identity {
         let said = self.handshake.as_deref().map_or_else(Handshake::default, |told| {
             let Told { host, user_agent, subprotocol } = told;
             Handshake { host, user_agent, subprotocol, trace_id: self.trace_id }
