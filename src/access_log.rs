@@ -237,7 +237,7 @@ impl Entry {
         if log.0.is_none() {
             return;
         }
-        let user_agent = head.fields.iter().find(|field| field.is("user-agent"));
+        let user_agent = head.fields.iter().find(|field| field.is(b"user-agent"));
         let user_agent = user_agent.map(|field| field.value).unwrap_or_default();
         self.handshake = Some(Box::new(Told {
             host: kept(head.host.unwrap_or_default(), LONGEST_NAME),
