@@ -239,7 +239,7 @@ impl Entry {
         if log.0.is_none() {
             return;
         }
-        let user_agent = head.fields.iter().find(|field| field.is("user-agent"));
+        let user_agent = head.fields.iter().find(|field| field.is(b"user-agent"));
         let user_agent = user_agent.map(|field| field.value).unwrap_or_default();
         self.handshake = Some(Box::new(Told {
             host: kept(head.host.unwrap_or_default(), LONGEST_NAME),
@@ -255,9 +255,9 @@ impl Entry {
         }
     }
 
-    /// Makes the request's identity that of its tunnel, where the count began at `start`. The tunnel's end writes the line.
-    pub(crate) fn into_identity(
-        self,
+    /// The identity of the request's tunnel, where the count began at `start`. The tunnel's end writes the line.
+    pub(crate) fn identity(
+        &self,
         client: &Client,
         upstream: SocketAddr,
         start: Instant,

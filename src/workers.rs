@@ -153,8 +153,9 @@ impl Workers {
     /// Starts so many workers.
     ///
     /// `on_end` gets each tunnel that ended, whole and exactly once, on a worker's thread, where it
-    /// must not block and must not call [`Workers::take_all`]. When it drops the tunnel the sockets
-    /// close. If it panics, the tunnel closes and the thread goes on. It is told where the tunnel was, too.
+    /// must not block and must not call [`Workers::take_all`]. It drops the sockets before it returns, which closes
+    /// them: until then the worker hears of them. If it panics, the tunnel closes and the thread goes on. It is told
+    /// where the tunnel was, too.
     ///
     /// Fails when the system has no descriptor or no thread left.
     pub fn start(

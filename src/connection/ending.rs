@@ -88,10 +88,10 @@ impl Connection {
     }
 
     /// The handshake that was granted, once the client has been told.
-    pub(crate) fn into_switching(self) -> Option<(Switching, Seat)> {
+    pub(crate) fn into_switching(self) -> Option<(Box<Switching>, Seat)> {
         let ConnectionState::Switching(mut switching) = self.state else { return None };
         switching.client_early = self.unread.into();
-        Some((*switching, self.seat))
+        Some((switching, self.seat))
     }
 
     /// The client has left before it was told of its 101.

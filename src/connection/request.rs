@@ -194,7 +194,7 @@ impl Connection {
         limits.handshake(client.address, self.balancer, context.now).map_err(Rejection::Over)?;
         // RFC 6455, sections 4.2.2 and 10.2. Several origins are none at all.
         let Some(allowed) = &config.allowed_origins else { return Ok(()) };
-        let mut origins = head.fields.iter().filter(|field| field.is("origin"));
+        let mut origins = head.fields.iter().filter(|field| field.is(b"origin"));
         let is_allowed = match (origins.next(), origins.next()) {
             (None, _) => config.missing_origin == MissingOrigin::Allow,
             (Some(origin), None) => allowed.allow(origin.value),

@@ -68,7 +68,7 @@ impl RequestFlow {
         let expects = !body.is_over()
             && head.version == Version::Http11
             && head.fields.iter().any(|field| {
-                field.is("expect") && field.value.eq_ignore_ascii_case(b"100-continue")
+                field.is(b"expect") && field.value.eq_ignore_ascii_case(b"100-continue")
             });
         let now = context.now;
         let limit = EXPECTATION.min(context.proxy.config.response_head_timeout);

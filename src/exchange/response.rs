@@ -246,7 +246,7 @@ impl ResponseFlow {
 
 /// Whether its head says that its body, or the one that it stands for, comes in chunks.
 fn is_chunked(head: &Response<'_>) -> bool {
-    let mut codings = head.fields.iter().filter(|field| field.is("transfer-encoding"));
+    let mut codings = head.fields.iter().filter(|field| field.is(b"transfer-encoding"));
     codings.any(|field| field.value.eq_ignore_ascii_case(b"chunked"))
 }
 

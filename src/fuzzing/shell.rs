@@ -412,7 +412,7 @@ impl Shell {
                     .connection
                     .take()
                     .and_then(Connection::into_switching)
-                    .map(|(switching, _)| switching);
+                    .map(|(switching, _)| *switching);
             }
             Lifecycle::Closing { ends_well: true } if waiting == 0 => {
                 self.client.is_told_end = true;

@@ -272,7 +272,7 @@ fn pass_trailers(fields: &[Field<'_>], trailers: Trailers, out: &mut Vec<u8>) {
     }
     for field in fields {
         let is_ours = trailers == Trailers::OfRequest && forwarded::is_ours_to_say(field.name);
-        if !is_ours && !hop::is_always_hop_by_hop(field.name) {
+        if !is_ours && !hop::is_always_hop_by_hop(field) {
             super::write::line(out, field.name, field.value);
         }
     }

@@ -56,7 +56,8 @@ pub(crate) struct Words<'a> {
 
 /// The values of all lines of this name, in their order.
 fn values<'a>(fields: &'a [Field<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    fields.iter().filter(move |field| field.is(name)).map(|field| field.value)
+    let is_it = move |field: &&Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
+    fields.iter().filter(is_it).map(|field| field.value)
 }
 
 /// Writes each field that says who the client is. `fields` are the client's own, and [`is_replaced`]
@@ -110,7 +111,7 @@ pub(super) fn write(
     for (name, value) in &client.tlv_headers {
         line(out, name.as_bytes(), value.as_bytes());
     }
-    words.request_id.write(|id| line(out, REQUEST_ID.as_bytes(), id));
+    words.request_id.write(|id| line(out, REQUEST_ID, id));
 }
 
 /// Whether a client's field of this name must not pass: only we may say it, or say it anew.
@@ -182,7 +183,7 @@ impl Ours {
         // Whatever follows: applications know more of these than anybody has listed.
         let ours = if plain.starts_with(b"x-forwarded-") || is(REAL_IP) || is(FORWARDED) {
             Self::Claim
-        } else if is(REQUEST_ID) {
+        } else if REQUEST_ID == plain {
             Self::Id
         } else if is(PROXY) || plain.starts_with(b"x-proxy-") && TLVS.iter().any(|ours| is(ours)) {
             Self::Never

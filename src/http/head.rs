@@ -60,10 +60,16 @@ pub struct Field<'a> {
 }
 
 impl Field<'_> {
-    /// Whether it has this name, which is given in lower case.
+    /// Whether it has this name, which is given in lower case and has letters, digits and dashes only. A field's name is
+    /// a token: the bit that makes letters lower case makes none of those of any other byte that a token has.
+    #[inline]
     #[must_use]
-    pub fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
+    pub fn is<const N: usize>(&self, name: &[u8; N]) -> bool {
+        self.name.len() == N
+            && self
+                .name
+                .first_chunk()
+                .is_some_and(|own: &[u8; N]| own.map(|byte| byte | 0x20) == *name)
     }
 }
 

@@ -8,7 +8,7 @@ use super::head::Field;
 use super::trace_context;
 
 /// The field that has it.
-pub(super) const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &[u8; 12] = b"x-request-id";
 
 /// The longest that is taken over from a client.
 const LONGEST: usize = 128;

@@ -14,8 +14,8 @@ use std::fmt;
 use super::head::Field;
 use super::hop::ConnectionOptions;
 
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
+const TRACEPARENT: &[u8; 11] = b"traceparent";
+const TRACESTATE: &[u8; 10] = b"tracestate";
 
 /// The length of version 00, and the least of any later one.
 const LENGTH: usize = 55;

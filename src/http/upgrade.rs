@@ -23,7 +23,7 @@ pub(crate) fn offer(head: &Request<'_>, options: &ConnectionOptions) -> Option<O
         return None;
     }
     let mut list = OfferedProtocols::new();
-    for field in head.fields.iter().filter(|field| field.is("upgrade")) {
+    for field in head.fields.iter().filter(|field| field.is(b"upgrade")) {
         for item in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             let is_h2c = item.get(..3).is_some_and(|name| name.eq_ignore_ascii_case(b"h2c"));
             if item.is_empty() || is_h2c {
@@ -40,7 +40,7 @@ pub(crate) fn offer(head: &Request<'_>, options: &ConnectionOptions) -> Option<O
 
 /// The protocol that a 101 changes to, if it is one of those that were offered.
 pub(crate) fn chosen<'a>(response: &Response<'a>, offer: &[u8]) -> Option<&'a [u8]> {
-    let mut upgrades = response.fields.iter().filter(|field| field.is("upgrade"));
+    let mut upgrades = response.fields.iter().filter(|field| field.is(b"upgrade"));
     let (Some(chosen), None) = (upgrades.next(), upgrades.next()) else { return None };
     offer
         .split(|byte| *byte == b',')
@@ -50,7 +50,7 @@ pub(crate) fn chosen<'a>(response: &Response<'a>, offer: &[u8]) -> Option<&'a [u
 
 /// The subprotocol that a 101 names (RFC 6455, section 4.2.2), or nothing.
 pub(crate) fn subprotocol<'a>(response: &Response<'a>) -> &'a [u8] {
-    let found = response.fields.iter().find(|field| field.is("sec-websocket-protocol"));
+    let found = response.fields.iter().find(|field| field.is(b"sec-websocket-protocol"));
     found.map(|field| field.value).unwrap_or_default()
 }
 

@@ -71,20 +71,20 @@ pub(crate) fn request(
         line(out, b"Host", host.unwrap_or_default());
     }
     for (index, field) in head.fields.iter().enumerate() {
-        if field.is("host") {
+        if field.is(b"host") {
             line(out, field.name, host.unwrap_or_default());
         } else if options.is_hop_by_hop(index, field)
             || forwarded::is_replaced(field.name, config)
             || begun.is_some() && trace_context::is_context(field)
         {
-        } else if field.is("content-length") {
+        } else if field.is(b"content-length") {
             write_length(out, field.name, head.framing);
-        } else if let Some(left) = head.max_forwards.filter(|_| field.is("max-forwards")) {
+        } else if let Some(left) = head.max_forwards.filter(|_| field.is(b"max-forwards")) {
             out.extend_from_slice(field.name);
             out.extend_from_slice(b": ");
             number(out, left.saturating_sub(1));
             out.extend_from_slice(b"\r\n");
-        } else if head.version == Version::Http10 && field.is("expect") {
+        } else if head.version == Version::Http10 && field.is(b"expect") {
             // RFC 9110, section 10.1.1: HTTP/1.0 knows of no expectation, and the upstream gets HTTP/1.1.
         } else {
             line(out, field.name, field.value);
@@ -139,10 +139,10 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &Response<'_>, how: ToClient) {
     let has_length = head.status >= 200 && head.status != 204;
     for (index, field) in head.fields.iter().enumerate() {
         if options.is_hop_by_hop(index, field) {
-            if offers && offer.is_none() && field.is("upgrade") {
+            if offers && offer.is_none() && field.is(b"upgrade") {
                 offer = Some(field.value);
             }
-        } else if field.is("content-length") {
+        } else if field.is(b"content-length") {
             if has_length && !how.chunked {
                 let digits = field.value;
                 let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
@@ -189,7 +189,7 @@ pub(crate) fn switching(out: &mut Vec<u8>, head: &Response<'_>, chosen: &[u8]) {
     status_line(out, 101, head.reason);
     let options = ConnectionOptions::of(&head.fields);
     for (index, field) in head.fields.iter().enumerate() {
-        if !options.is_hop_by_hop(index, field) && !field.is("content-length") {
+        if !options.is_hop_by_hop(index, field) && !field.is(b"content-length") {
             line(out, field.name, field.value);
         }
     }

@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub(super) listed: bool,
     /// It is not given to another process: one has refused it.
     pub(super) stays: bool,
+    /// It came from elsewhere, where somebody may have copies of its descriptors.
+    pub(super) has_copies: bool,
 }
 
 /// An idle tunnel is its slot and its node in the wheel, and no more, but for a long text in its
@@ -47,7 +49,14 @@ impl From<&Event> for SocketEvents {
 
 impl Slot {
     pub(super) fn new(tunnel: Tunnel) -> Self {
-        Self { tunnel, local: Local::default(), delivery: None, listed: false, stays: false }
+        Self {
+            tunnel,
+            local: Local::default(),
+            delivery: None,
+            listed: false,
+            stays: false,
+            has_copies: false,
+        }
     }
 
     /// The tunnel at this moment.
@@ -91,9 +100,9 @@ impl Slot {
         !self.stays && !self.is_closing()
     }
 
-    /// The tunnel, ready to be closed. After a reset, closing resets the other side, too; without
+    /// Makes the tunnel ready to be closed. After a reset, closing resets the other side, too; without
     /// one, the kernel sends what is left to send and the end of the stream.
-    pub(super) fn into_ended(mut self) -> Tunnel {
+    pub(super) fn cut(&mut self) {
         self.tunnel.state.cut();
         let is_to_be_reset = self.tunnel.state.is_to_be_reset();
         for (is_reset, socket) in [
@@ -105,7 +114,6 @@ impl Slot {
                 drop(SockRef::from(socket).set_linger(Some(Duration::ZERO)));
             }
         }
-        self.tunnel
     }
 }
 

@@ -4,8 +4,9 @@
 //! early, carry out orders, give connections their turns, look at those whose time has come, end what has
 //! delivered its last bytes. Slots are only filled while orders are carried out, or connections have become
 //! tunnels, after the events of the round: an event of a tunnel that ended earlier in the round
-//! finds its slot empty, never with another tunnel in it. A tunnel that leaves takes its two
-//! registrations away, so that no later round hears of it either.
+//! finds its slot empty, never with another tunnel in it. A tunnel that ends takes its two
+//! registrations with it, since its sockets are closed where its end is told, and one that leaves has them taken away, so
+//! that no later round hears of it either.
 
 mod delivery;
 mod draining;
@@ -368,17 +369,20 @@ impl Worker {
     }
 
     fn end(&mut self, key: usize) {
-        let Some(slot) = self.remove(key) else { return };
-        let tunnel = slot.into_ended();
-        let end = tunnel.state.end();
-        self.tell(tunnel, end, Some(self.position(key)));
+        let Some(mut slot) = self.remove(key) else { return };
+        if slot.has_copies {
+            deregister(self.poll.registry(), &slot.tunnel);
+        }
+        slot.cut();
+        let end = slot.tunnel.state.end();
+        self.tell(slot.tunnel, end, Some(self.position(key)));
     }
 
+    /// The poll still tells of it, until its sockets are closed.
     fn remove(&mut self, key: usize) -> Option<Slot> {
         let slot = self.slots.try_remove(key)?;
         self.wheel.remove(key);
         self.ledger.left(key, Traffic::of(&slot.tunnel.state));
-        deregister(self.poll.registry(), &slot.tunnel);
         if self.slots.is_empty() && self.reach > KEPT {
             self.give_back();
         }

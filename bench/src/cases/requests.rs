@@ -65,8 +65,8 @@ pub(super) fn handshakes(bench: &Bench) -> Fallible<Section> {
         title: "Handshakes, 64 at a time",
         text: "Connect, PROXY header and request, 101, then the client closes, until the proxy has closed, too. Most of it \
                is the kernel's work: the copy loop shows how much. Beside nginx elbows asks the kernel for keepalive and \
-               `TCP_USER_TIMEOUT` towards the application, registers both sockets anew as they become a tunnel and \
-               takes them out again, and passes the end of each direction on by itself, where nginx closes both \
+               `TCP_USER_TIMEOUT` towards the application, registers both sockets anew as they become a tunnel, \
+               and passes the end of each direction on by itself, where nginx closes both \
                connections at the first.",
         columns: ["CPU µs per handshake", "handshakes per second"],
         at_once: 64,

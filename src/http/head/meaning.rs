@@ -14,9 +14,9 @@ pub(super) fn of_request<'a>(
     let mut coding = None;
     for field in fields {
         let (once, fault) = match field.name.len() {
-            4 if field.is("host") => (&mut host, Fault::SeveralHosts),
-            14 if field.is("content-length") => (&mut length, Fault::SeveralLengths),
-            17 if field.is("transfer-encoding") => (&mut coding, Fault::Coding),
+            4 if field.is(b"host") => (&mut host, Fault::SeveralHosts),
+            14 if field.is(b"content-length") => (&mut length, Fault::SeveralLengths),
+            17 if field.is(b"transfer-encoding") => (&mut coding, Fault::Coding),
             14 | 17 if disguises_framing(field.name) => return Err(Fault::Disguised),
             _ => continue,
         };
@@ -43,8 +43,8 @@ pub(super) fn of_response(
     let mut coding = None;
     for field in fields {
         let (once, fault) = match field.name.len() {
-            14 if field.is("content-length") => (&mut length, Fault::SeveralLengths),
-            17 if field.is("transfer-encoding") => (&mut coding, Fault::Coding),
+            14 if field.is(b"content-length") => (&mut length, Fault::SeveralLengths),
+            17 if field.is(b"transfer-encoding") => (&mut coding, Fault::Coding),
             _ => continue,
         };
         if once.replace(field.value).is_some() {
@@ -75,10 +75,10 @@ fn framing(
 /// section 6.5.1).
 pub(super) fn of_trailers(fields: &[Field<'_>]) -> Result<(), Fault> {
     let is_bad = |field: &Field<'_>| match field.name.len() {
-        4 => field.is("host"),
+        4 => field.is(b"host"),
         14 | 17 => {
-            field.is("content-length")
-                || field.is("transfer-encoding")
+            field.is(b"content-length")
+                || field.is(b"transfer-encoding")
                 || disguises_framing(field.name)
         }
         _ => false,
@@ -98,7 +98,7 @@ pub(super) fn of_intermediaries(
         b"TRACE" | b"OPTIONS" => {}
         _ => return Ok(None),
     }
-    let mut numbers = fields.iter().filter(|field| field.is("max-forwards"));
+    let mut numbers = fields.iter().filter(|field| field.is(b"max-forwards"));
     match (numbers.next(), numbers.next()) {
         (None, _) => Ok(None),
         (Some(number), None) => max_forwards(number.value).map(Some),

@@ -417,3 +417,20 @@ proptest! {
         }
     }
 }
+
+/// A name is compared by its bits: it must find what a comparison in any case finds, whatever else a token may hold.
+#[test]
+fn name_of_a_field_is_compared_in_any_case() {
+    let ours = b"x-0-az9";
+    for place in 0..ours.len() {
+        for byte in (0..=u8::MAX).filter(|byte| is_token(&[*byte])) {
+            let mut name = *ours;
+            name[place] = byte;
+            let field = Field { name: &name, value: b"" };
+            assert_eq!(field.is(ours), name.eq_ignore_ascii_case(ours), "{byte:#x} at {place}");
+        }
+    }
+    for name in [&ours[1..], b"x-0-az9s", b""] {
+        assert!(!Field { name, value: b"" }.is(ours));
+    }
+}

@@ -6,7 +6,7 @@
 
 use smallvec::SmallVec;
 
-use super::{HOP_BY_HOP, is_end_to_end, items};
+use super::{is_always_hop_by_hop, is_end_to_end, items};
 use crate::http::head::Field;
 
 /// So many names are compared with each field before the names of the fields are sorted.
@@ -34,7 +34,7 @@ impl ConnectionOptions {
         let mut comparisons = 0;
         let mut compared = 0;
         let mut sorted = None;
-        for item in fields.iter().filter(|field| field.is("connection")).flat_map(Field::items) {
+        for item in fields.iter().filter(|field| field.is(b"connection")).flat_map(Field::items) {
             match item.len() {
                 0 => {}
                 5 if item.eq_ignore_ascii_case(b"close") => options.close = true,
@@ -88,19 +88,16 @@ impl ConnectionOptions {
 
     /// Whether a field, which is at `index` of those that this was made of, speaks of this connection alone.
     pub(crate) fn is_hop_by_hop(&self, index: usize, field: &Field<'_>) -> bool {
-        let always = |ours: &&str| field.is(ours);
-        match field.name.len() {
-            2 | 7 | 10 | 14 | 16..=19 if HOP_BY_HOP.iter().any(always) => true,
+        is_always_hop_by_hop(field)
             // `Close` is no field of any standard; it is removed as each field that is listed.
-            5 if self.close && field.is("close") => true,
-            _ => self.fields.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1),
-        }
+            || self.close && field.is(b"close")
+            || self.fields.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
     }
 }
 
 /// Whether the sender takes trailers: `TE: trailers` (RFC 9110, section 10.1.4).
 pub(crate) fn wants_trailers(fields: &[Field<'_>]) -> bool {
-    let te = fields.iter().filter(|field| field.is("te"));
+    let te = fields.iter().filter(|field| field.is(b"te"));
     te.flat_map(Field::items).any(|item| item.eq_ignore_ascii_case(b"trailers"))
 }
 

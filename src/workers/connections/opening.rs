@@ -17,14 +17,14 @@ impl Connections {
         let (Some((upstream, hears_upstream)), Some(address)) = (link, switching.upstream) else {
             return;
         };
-        let entry = switching.entry;
+        let entry = &switching.entry;
         if let Some(service) = &self.service {
             service.proxy.counters.tunnels.add(1);
             service.metrics.request(entry.method, entry.status);
             let time = now.saturating_duration_since(entry.started);
             service.metrics.handshake(time, entry.trace_id, since_1970);
         }
-        let identity = entry.into_identity(&switching.client, address, self.start);
+        let identity = entry.identity(&switching.client, address, self.start);
         if let Some(service) = &self.service {
             service.proxy.access_log.opened(&identity);
         }

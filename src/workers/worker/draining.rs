@@ -57,14 +57,14 @@ impl Worker {
         let slots = mem::take(&mut self.slots);
         self.give_back();
         let mut taken = Vec::with_capacity(slots.len());
-        for (key, slot) in slots {
+        for (key, mut slot) in slots {
             self.ledger.left(key, Traffic::of(&slot.tunnel.state));
             deregister(self.poll.registry(), &slot.tunnel);
             self.left();
             if slot.is_closing() {
-                let tunnel = slot.into_ended();
-                let end = tunnel.state.end();
-                self.tell(tunnel, end, Some(self.position(key)));
+                slot.cut();
+                let end = slot.tunnel.state.end();
+                self.tell(slot.tunnel, end, Some(self.position(key)));
             } else {
                 taken.push(slot.tunnel);
             }

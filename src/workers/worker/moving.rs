@@ -2,6 +2,7 @@
 
 use rustix::io::ioctl_fionread;
 
+use super::registration::deregister;
 use super::{NewTunnel, Slot, Worker, guarded};
 use crate::handoff::socket::monotonic;
 use crate::tunnel::{Peer, SocketEvents, Tunnel};
@@ -31,6 +32,9 @@ impl Worker {
         tunnel.state.identity.settle();
         let opened = NewTunnel { tunnel, hears_client: false, hears_upstream: false };
         let key = self.take_in(opened, Slot::begin)?;
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.has_copies = true;
+        }
         self.look_soon(key);
         Some(key)
     }
@@ -107,6 +111,7 @@ impl Worker {
                 && let Some(slot) = self.remove(key)
             {
                 self.cursor.in_vain = 0;
+                deregister(self.poll.registry(), &slot.tunnel);
                 taken.push(slot.tunnel);
             }
         }

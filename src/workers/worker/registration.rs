@@ -36,7 +36,8 @@ pub(super) fn register(registry: &Registry, opened: &NewTunnel, key: usize) -> i
     registered
 }
 
-/// Needed even where the sockets are closed next: a copy of a descriptor would keep it registered.
+/// Closed where nobody has a copy, a descriptor is forgotten by itself (epoll(7)). Needed where the sockets go on elsewhere, and
+/// where they are closed and somebody may have a copy, which would keep them registered.
 pub(super) fn deregister(registry: &Registry, tunnel: &Tunnel) {
     for socket in [&tunnel.client, &tunnel.upstream] {
         // Fails only on what is not registered.
