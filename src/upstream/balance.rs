@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Two draws are as good as a look at all (the fullest of n endpoints has some log log n tunnels more than the mean), and
-//! cost the same with ten endpoints and with a thousand: what is drawn is found by halving the sums of weights.
+//! cost the same with ten endpoints and with a thousand.
 
 use crate::config::Balance;
 
@@ -16,11 +16,21 @@ use crate::config::Balance;
 pub(crate) struct Shares {
     /// How many there are.
     count: u64,
-    /// The sums of their weights, each up to and with its own. None where all weigh the same, and each counts as one.
-    sums: Option<Box<[u64]>>,
+    /// None where all weigh the same, and each counts as one.
+    sums: Option<Sums>,
+    /// Of all weights.
     total: u64,
     /// From turn to turn: it has no divisor in common with the total, so that as many turns come to each place.
     step: u64,
+}
+
+/// The sums of weights, each up to and with its own.
+#[derive(Debug)]
+struct Sums {
+    all: Box<[u64]>,
+    /// For each of as many equal parts of the total as there are sums: the first place whose sum is beyond the beginning
+    /// of that part. From there it is a step or two to where a number belongs.
+    guide: Box<[u32]>,
 }
 
 impl Shares {
@@ -31,13 +41,20 @@ impl Shares {
             return Self { count, sums: None, total: count, step: 1 };
         }
         let mut total = 0;
-        let sums = weights.iter().map(|weight| {
-            // One without weight is to be chosen rarely, not never (RFC 2782).
-            total += u64::from(*weight).max(1);
-            total
+        let all: Box<[u64]> = weights
+            .iter()
+            .map(|weight| {
+                // One without weight is to be chosen rarely, not never (RFC 2782).
+                total += u64::from(*weight).max(1);
+                total
+            })
+            .collect();
+        let guide = (0..count).map(|part| {
+            let begin = part * total / count;
+            u32::try_from(all.partition_point(|sum| *sum <= begin)).unwrap_or(u32::MAX)
         });
-        let sums = sums.collect();
-        Self { count, sums: Some(sums), total, step: spread(total) }
+        let guide = guide.collect();
+        Self { count, sums: Some(Sums { all, guide }), total, step: spread(total) }
     }
 
     /// The place of the one that is chosen. `turn` counts choices, `random` is foreseen by nobody, and `load` says how many
@@ -89,17 +106,20 @@ impl Shares {
 
     /// The endpoint that a number below the total belongs to.
     fn place_of(&self, at: u64) -> usize {
-        match &self.sums {
-            None => usize::try_from(at).unwrap_or(0),
-            Some(sums) => sums.partition_point(|sum| *sum <= at),
+        let Some(Sums { all, guide }) = &self.sums else { return usize::try_from(at).unwrap_or(0) };
+        let part = usize::try_from(at * self.count / self.total).unwrap_or(0);
+        let mut place = guide.get(part).map_or(0, |place| *place as usize);
+        while all.get(place).is_some_and(|sum| *sum <= at) {
+            place += 1;
         }
+        place
     }
 
     /// The first number that belongs to an endpoint, and how many do.
     fn range_of(&self, place: usize) -> (u64, u64) {
-        let Some(sums) = &self.sums else { return (place as u64, 1) };
-        let from = place.checked_sub(1).and_then(|before| sums.get(before)).copied().unwrap_or(0);
-        (from, sums.get(place).map_or(1, |sum| sum - from))
+        let Some(Sums { all, .. }) = &self.sums else { return (place as u64, 1) };
+        let from = place.checked_sub(1).and_then(|before| all.get(before)).copied().unwrap_or(0);
+        (from, all.get(place).map_or(1, |sum| sum - from))
     }
 }
 
@@ -214,6 +234,20 @@ mod tests {
             for balance in Balance::ALL {
                 let chosen = shares.choose(balance, turn, random, |place| load.wrapping_mul(place as u64));
                 prop_assert!(chosen < weights.len());
+            }
+        }
+
+        #[test]
+        fn each_number_belongs_to_the_endpoint_whose_weight_it_falls_into(
+            weights in prop::collection::vec(0_u16..2_000, 1..60), part in 0.0..1.0_f64,
+        ) {
+            let shares = Shares::new(&weights);
+            if let Some(Sums { all, .. }) = &shares.sums {
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+                let at = (part * shares.total as f64) as u64;
+                for at in [0, at, shares.total - 1] {
+                    prop_assert_eq!(shares.place_of(at), all.partition_point(|sum| *sum <= at));
+                }
             }
         }
 
