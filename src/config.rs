@@ -6,6 +6,7 @@
 
 mod admin;
 mod contradictions;
+mod destination;
 pub mod fault;
 mod kind;
 mod origins;
@@ -19,6 +20,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tracing_subscriber::filter::Targets;
 
 pub use self::admin::{AdminHosts, AdminListenOn, AdminToken};
+pub use self::destination::{Destination, UpstreamName};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
 pub use self::rate::Rate;
@@ -44,7 +46,7 @@ impl Config {
     /// The defaults, for a given listener and upstream. For the demo and for tests.
     ///
     /// # Panics
-    /// Never: every default can be read, which a test checks.
+    /// `host` is neither a name nor an address.
     #[must_use]
     #[allow(clippy::expect_used)]
     pub fn for_destination(listen_on: SocketAddr, host: &str, port: u16) -> Self {
@@ -52,7 +54,7 @@ impl Config {
         // A port of 0 is for tests: no setting takes it.
         readings.listen_on =
             Some(ListenOn { address: Some(listen_on.ip()), port: listen_on.port() });
-        readings.destination_hostname = Some(host.to_owned());
+        readings.destination_hostname = UpstreamName::read(host).map(|name| vec![name]);
         readings.destination_port = Some(port);
         readings.config().expect("every default can be read")
     }
@@ -60,7 +62,7 @@ impl Config {
     /// The upstream.
     #[must_use]
     pub fn destination(&self) -> Destination {
-        Destination { host: self.destination_hostname.clone(), port: self.destination_port }
+        Destination { names: self.destination_hostname.clone(), port: self.destination_port }
     }
 
     /// Whether a PROXY header from `balancer` is believed.
@@ -112,25 +114,6 @@ impl fmt::Display for ListenOn {
     }
 }
 
-/// The upstream as the settings name it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// A host name or an IP address, without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(out, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(out, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 words! {
     /// Whether connections begin with a PROXY header.
     pub enum ProxyProtocol {
@@ -160,6 +143,18 @@ words! {
         Allow = "allow",
         /// They get 403.
         Refuse = "refuse",
+    }
+}
+
+words! {
+    /// Which endpoint gets the next tunnel, or request.
+    pub enum Balance {
+        /// The one of two random ones that has fewer tunnels for its weight.
+        LeastTunnels = "least_tunnels",
+        /// One after the other, each as often as its weight says.
+        RoundRobin = "round_robin",
+        /// A random one, by weight.
+        Random = "random",
     }
 }
 

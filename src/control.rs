@@ -187,8 +187,10 @@ pub async fn run(
 /// Containers start in any order: a name that does not resolve yet is worth a word, no more.
 async fn warn_if_unresolved(proxy: Arc<Proxy>) {
     let config = &proxy.config;
-    if let Err(fault) = upstream::resolve(&config.destination(), config.connect_timeout).await {
-        tracing::warn!("{fault}; requests get 502 until it does");
+    let (addresses, faults) =
+        upstream::resolve(&config.destination(), config.connect_timeout).await;
+    for fault in faults {
+        tracing::warn!("{fault}; {}", upstream::meanwhile(!addresses.is_empty()));
     }
 }
 

@@ -23,7 +23,6 @@ mod response;
 mod tests;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use self::link::{Link, Release};
@@ -39,7 +38,7 @@ use crate::http::upgrade::OfferedProtocols;
 use crate::outgoing::Outgoing;
 use crate::proxy::Context;
 use crate::tunnel::Protocol;
-use crate::upstream::Fault;
+use crate::upstream::{Candidates, Fault};
 
 /// What an upstream's head may hold.
 pub(crate) const RESPONSE_LIMITS: HeadLimits =
@@ -254,10 +253,10 @@ impl Exchange {
             && (self.kind.is_repeatable || self.request.is_unsent())
     }
 
-    /// The addresses of the upstream are known.
-    pub(crate) fn addresses(&mut self, addresses: Arc<[SocketAddr]>, context: &Context<'_>) {
+    /// The endpoints are known, and one of them is chosen.
+    pub(crate) fn candidates(&mut self, candidates: Candidates, context: &Context<'_>) {
         let is_fresh = self.is_handshake();
-        self.link.found(addresses, is_fresh, context);
+        self.link.found(candidates, is_fresh, context);
     }
 
     /// There are none.

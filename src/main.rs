@@ -100,20 +100,20 @@ fn check(options: &Check) -> ExitCode {
     for (variable, value) in config.effective() {
         let _ = writeln!(lines, "{variable}={value}");
     }
-    let addresses = match runtime() {
+    let (addresses, faults) = match runtime() {
         Ok(runtime) => runtime.block_on(async {
             upstream::resolve(&config.destination(), config.connect_timeout).await
         }),
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
-    if let Ok(addresses) = &addresses {
+    if !addresses.is_empty() {
         let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         let _ = writeln!(lines, "{} resolves to {}", config.destination(), addresses.join(", "));
     }
     // Somebody may have read enough (`elbows check | head`).
     let _ = io::stdout().write_all(lines.as_bytes());
-    if let Err(fault) = &addresses {
-        eprintln!("warning: {fault}; requests get 502 until it does");
+    for fault in &faults {
+        eprintln!("warning: {fault}; {}", upstream::meanwhile(!addresses.is_empty()));
     }
     ExitCode::SUCCESS
 }

@@ -1,15 +1,22 @@
 //! The upstream: its name, its addresses, and why there is no connection to it.
 //!
-//! Control asks the resolver, and workers are told what is known (`Addresses`); connections are the workers' own.
+//! Control asks the resolver, and workers are told where to go (`Addresses`); connections are the workers' own.
 
 mod addresses;
+mod balance;
+mod candidates;
+mod load;
+mod resolver;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::addresses::{Addresses, Resolution};
+pub(crate) use self::addresses::{Addresses, EndpointState, Resolution};
+pub(crate) use self::candidates::Candidates;
+pub(crate) use self::load::Claim;
+pub use self::load::Loads;
 use crate::config::Destination;
 use crate::end::Reason;
 use crate::metrics::labels::ConnectFailure;
@@ -93,13 +100,18 @@ impl Fault {
     }
 }
 
-/// The addresses of `destination` now, as the system's resolver tells them.
-///
-/// # Errors
-/// [`Fault::Unresolved`], also if the resolver takes longer than `limit`, or [`Fault::NoRoomToAsk`].
-pub async fn resolve(
-    destination: &Destination,
-    limit: Duration,
-) -> Result<Arc<[SocketAddr]>, Fault> {
-    addresses::once(destination, limit).await
+/// The addresses of `destination` now, as the resolver tells them, and why names have none. A question that takes longer
+/// than `limit` has failed.
+pub async fn resolve(destination: &Destination, limit: Duration) -> (Vec<SocketAddr>, Vec<Fault>) {
+    resolver::once(destination, limit).await
+}
+
+/// What a name that does not resolve means, where there are other endpoints or none.
+#[must_use]
+pub const fn meanwhile(has_others: bool) -> &'static str {
+    if has_others {
+        "other endpoints are used until it does"
+    } else {
+        "requests get 502 until it does"
+    }
 }

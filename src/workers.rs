@@ -172,8 +172,8 @@ impl Workers {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), worker::WOKEN)?;
             let door = Arc::new(Door::new(number, waker));
-            let worker =
-                Worker::new(poll, Arc::clone(&door), Arc::clone(&on_end), rulebook.clone());
+            let (on_end, loads) = (Arc::clone(&on_end), options.loads.clone());
+            let worker = Worker::new(poll, Arc::clone(&door), on_end, rulebook.clone(), loads);
             let handle = thread::Builder::new().name(format!("worker-{number}")).spawn({
                 let gone = Leaves(Arc::clone(&gone));
                 move || {

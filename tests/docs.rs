@@ -122,6 +122,7 @@ fn documented_bounds_are_the_bounds() {
         "0s" | "auto" => None,
         "10ms" => Some("9ms"),
         "100ms" => Some("99ms"),
+        "1s" => Some("999ms"),
         "1h" => Some("3601s"),
         "1day" => Some("86401s"),
         "30days" => Some("2592001s"),

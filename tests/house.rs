@@ -63,7 +63,9 @@ const PURE: &[&str] = &[
     "tunnel/times.rs",
     "tunnel/waiting.rs",
     "upstream/addresses/answers.rs",
-    "upstream/addresses/order.rs",
+    "upstream/addresses/members.rs",
+    "upstream/balance.rs",
+    "upstream/candidates.rs",
     "websocket.rs",
     "websocket",
 ];

@@ -1,10 +1,9 @@
 //! Rules between settings: what each one alone cannot know. Pure.
 
-use std::net::IpAddr;
-
 use super::settings::Readings;
 use super::{
     AccessLogFormat, AdminListenOn, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings,
+    UpstreamName,
 };
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
@@ -90,29 +89,30 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             "each listener needs a path of its own",
         );
     }
-    if let (Some(listen_on), Some(host), Some(port)) =
+    if let (Some(listen_on), Some(names), Some(port)) =
         (&readings.listen_on, &readings.destination_hostname, readings.destination_port)
         && port == listen_on.port
-        && is_here(host, listen_on)
+        && let Some(name) = names.iter().find(|name| is_here(name, listen_on))
     {
         contradict(
             format!("LISTEN_ON={listen_on}"),
-            format!("DESTINATION_HOSTNAME={host} DESTINATION_PORT={port}"),
+            format!("DESTINATION_HOSTNAME={name} DESTINATION_PORT={port}"),
             "elbows would pass everything on to itself",
         );
     }
 }
 
-/// Whether `host` is plainly where we listen.
-fn is_here(host: &str, listen_on: &ListenOn) -> bool {
-    match host.parse::<IpAddr>() {
-        Ok(address) => match listen_on.address {
-            Some(own) => own == address || (own.is_unspecified() && address.is_loopback()),
+/// Whether `name` is plainly where we listen.
+fn is_here(name: &UpstreamName, listen_on: &ListenOn) -> bool {
+    match name {
+        UpstreamName::Address(address) => match listen_on.address {
+            Some(own) => own == *address || (own.is_unspecified() && address.is_loopback()),
             None => address.is_loopback(),
         },
-        Err(_) => {
+        UpstreamName::Host(host) => {
             host == "localhost"
                 && listen_on.address.is_none_or(|own| own.is_unspecified() || own.is_loopback())
         }
+        UpstreamName::Service(_) => false,
     }
 }

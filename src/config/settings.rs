@@ -16,13 +16,14 @@ use ipnet::IpNet;
 
 use super::kind::{
     AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS,
-    Host, HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList,
-    PAYLOAD_SIZES, PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, TUNNEL_TIMES,
-    Threads, TlvHeaders, Token, WordOf,
+    HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES,
+    PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, TTLS, TUNNEL_TIMES, Threads,
+    TlvHeaders, Token, UpstreamNames, WordOf,
 };
 use super::{
-    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Fault, Forwarded, FrameCheck, ListenOn,
-    MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, TlvHeader, TraceContext,
+    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Balance, Fault, Forwarded, FrameCheck,
+    ListenOn, MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, TlvHeader, TraceContext,
+    UpstreamName,
 };
 
 /// What holds where a setting is not given.
@@ -152,12 +153,19 @@ settings! {
     listen_on: ListenOn = "LISTEN_ON", "[ADDRESS:]PORT",
         Unset::Missing("give a port, as 45400, or an address and a port"),
         SocketToListenOn { bounds: "ports 1 to 65535, as `45400`, `127.0.0.1:45400`, `[::1]:45400`" };
-    /// The application's host name or IP address
-    destination_hostname: String = "DESTINATION_HOSTNAME", "HOST",
-        Unset::Missing("give the application's host name or IP address"), Host;
+    /// The application's host names and IP addresses, comma separated, or names of SRV records as
+    /// srv+_ws._tcp.app.internal
+    destination_hostname: Vec<UpstreamName> = "DESTINATION_HOSTNAME", "HOST,...",
+        Unset::Missing("give the application's host name or IP address"), UpstreamNames;
     /// The application's port
     destination_port: u16 = "DESTINATION_PORT", "PORT",
         Unset::Missing("give the port that the application listens on"), Port;
+    /// Which endpoint gets the next tunnel: one that has fewer, the next in turn, or a random one
+    balance: Balance = "BALANCE", "WAY", Unset::Default("least_tunnels"), WordOf::new();
+    /// The longest that an answer of a name server is used, whatever its TTL
+    dns_max_ttl: Duration = "DNS_MAX_TTL", "TIME", Unset::Default("5s"), TTLS;
+    /// How long an endpoint that is missing from its name's answers still gets new tunnels
+    endpoint_hold: Duration = "ENDPOINT_HOLD", "TIME", Unset::Default("0s"), DRAIN_TIMES;
     /// Whether connections begin with a PROXY header: required, optional or off
     proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "MODE", Unset::Default("required"), WordOf::new();
     /// Whose PROXY headers are believed: networks or addresses, comma separated, or everyone

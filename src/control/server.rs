@@ -26,7 +26,7 @@ use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::proxy::Proxy;
 use crate::socket;
-use crate::upstream::Addresses;
+use crate::upstream::{Addresses, Loads};
 use crate::warnings::Warnings;
 use crate::workers::{self, Workers};
 
@@ -76,9 +76,10 @@ impl Server {
         let limits = Limits::new(&config, Instant::now());
         let is_finishing = Arc::new(AtomicBool::new(false));
         let feed = Feed::default();
+        let loads = Loads::default();
         let workers =
-            start_workers(&config, &access_log, &limits, &is_finishing, &counters, &feed)?;
-        let addresses = Addresses::new(&config.destination(), Handle::current());
+            start_workers(&config, &access_log, &limits, &is_finishing, &counters, &loads, &feed)?;
+        let addresses = Addresses::new(&config, loads, Handle::current());
         let warnings = Warnings::default();
         let proxy =
             Arc::new(Proxy { config, access_log, counters, limits, addresses, warnings, feed });
@@ -258,6 +259,7 @@ fn start_workers(
     limits: &Limits,
     is_finishing: &Arc<AtomicBool>,
     counters: &Arc<Counters>,
+    loads: &Loads,
     feed: &Feed,
 ) -> io::Result<Workers> {
     let feed = feed.clone();
@@ -276,6 +278,7 @@ fn start_workers(
         close_code: config.drain_close_code,
         grace: config.drain_grace,
         counters: Arc::clone(&counters),
+        loads: loads.clone(),
         times_rounds: config.admin_listen_on.is_some(),
     };
     Workers::start(config.threads, &options, move |tunnel, mut end, position| {

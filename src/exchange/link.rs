@@ -1,14 +1,16 @@
 //! The link of an exchange to the upstream: which address is asked, and how far that has come.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::proxy::Context;
-use crate::upstream::Fault;
+use crate::upstream::{Candidates, Claim, Fault};
 
 /// The least that one address gets of the time for all of them.
 const LEAST_PER_ADDRESS: Duration = Duration::from_millis(250);
+
+/// One address gets at least this part of what is left of the time: of many endpoints few are dead.
+const MOST_SHARES: usize = 4;
 
 /// The way to the upstream.
 #[derive(Debug)]
@@ -16,9 +18,11 @@ pub(crate) struct Link {
     state: LinkState,
     /// When it was first wanted: `CONNECT_TIMEOUT` counts from here.
     since: Instant,
-    addresses: Option<Arc<[SocketAddr]>>,
-    /// Which of the addresses is tried, or was taken.
+    candidates: Option<Candidates>,
+    /// Which of them is tried, or was taken.
     place: usize,
+    /// It counts at that endpoint, where there are several.
+    claim: Option<Claim>,
     /// When the address that is tried has had its time.
     until: Instant,
 }
@@ -59,11 +63,13 @@ pub(crate) enum Release {
 
 impl Link {
     pub(super) const fn addresses(now: Instant) -> Self {
-        Self { state: LinkState::Addresses, since: now, addresses: None, place: 0, until: now }
+        let state = LinkState::Addresses;
+        Self { state, since: now, candidates: None, place: 0, claim: None, until: now }
     }
 
     fn address(&self) -> Option<SocketAddr> {
-        self.addresses.as_ref()?.get(self.place).copied()
+        let endpoint = self.candidates.as_ref()?.get(self.place)?;
+        Some(endpoint.member.found.address)
     }
 
     /// What the worker is to do.
@@ -75,13 +81,8 @@ impl Link {
         }
     }
 
-    pub(super) fn found(
-        &mut self,
-        addresses: Arc<[SocketAddr]>,
-        is_fresh: bool,
-        context: &Context<'_>,
-    ) {
-        self.addresses = Some(addresses);
+    pub(super) fn found(&mut self, candidates: Candidates, is_fresh: bool, context: &Context<'_>) {
+        self.candidates = Some(candidates);
         self.place = 0;
         self.try_place(is_fresh, context);
     }
@@ -89,12 +90,17 @@ impl Link {
     /// What is left of the time is shared between the addresses left: a dead one cannot use it all up.
     fn try_place(&mut self, is_fresh: bool, context: &Context<'_>) {
         let limit = context.proxy.config.connect_timeout;
-        let number = self.addresses.as_ref().map_or(1, |addresses| addresses.len());
-        let left = u32::try_from(number.saturating_sub(self.place)).unwrap_or(u32::MAX).max(1);
+        let number = self.candidates.as_ref().map_or(1, Candidates::len);
+        let left = number.saturating_sub(self.place).clamp(1, MOST_SHARES);
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
         let time = (self.since + limit).saturating_duration_since(context.now);
         let share = (time / left).max(LEAST_PER_ADDRESS.min(limit));
         self.until = context.now + share;
         self.state = LinkState::Wanted { is_fresh };
+        if number > 1 {
+            let endpoint = self.candidates.as_ref().and_then(|all| all.get(self.place));
+            self.claim = endpoint.map(|endpoint| Claim::new(&endpoint.load));
+        }
     }
 
     /// Goes on to the next address; gives the fault back if there is none, or no time.

@@ -226,7 +226,7 @@ fn guard(mut script: Script<'_>) {
         && authorization.is_some_and(|given| {
             let (scheme, rest) =
                 (given.get(..7).unwrap_or_default(), given.get(7..).unwrap_or_default());
-            scheme.to_ascii_lowercase() == "bearer " && rest.trim() == TOKEN
+            scheme.eq_ignore_ascii_case("bearer ") && rest.trim() == TOKEN
         });
     let may_change = is_of_this_site && origin.is_none_or(is_own) && has_token;
     told("may_change", asker.may_change(token.as_ref()), may_change);

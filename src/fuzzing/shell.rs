@@ -25,7 +25,7 @@ use crate::line_writer::Lines;
 use crate::metrics::Counters;
 use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
-use crate::upstream::Addresses;
+use crate::upstream::{Addresses, Loads};
 use crate::warnings::Warnings;
 
 /// Never runs anything: the addresses of an upstream come from the test.
@@ -200,7 +200,7 @@ impl Shell {
             access_log,
             counters: Arc::new(Counters::default()),
             limits: Limits::new(&config, now),
-            addresses: Addresses::new(&config.destination(), RUNTIME.handle().clone()),
+            addresses: Addresses::new(&config, Loads::default(), RUNTIME.handle().clone()),
             warnings: Warnings::default(),
             feed: Feed::default(),
             config,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::{is_reached, ticks};
 use crate::metrics::Counters;
 use crate::metrics::worker::WorkerMetrics;
+use crate::upstream::Loads;
 use crate::websocket::keepalive::Times;
 use crate::websocket::scanner::Rules;
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub grace: Duration,
     /// Where broken rules are counted.
     pub counters: Arc<Counters>,
+    /// Where the tunnels of each endpoint are counted.
+    pub loads: Loads,
     /// Somebody may ask how long workers' rounds take.
     pub times_rounds: bool,
 }
@@ -56,6 +59,7 @@ impl Default for Options {
             close_code: 1001,
             grace: Duration::from_secs(2),
             counters: Arc::default(),
+            loads: Loads::default(),
             times_rounds: false,
         }
     }

@@ -1,132 +1,251 @@
-//! The upstream's addresses, for all workers.
+//! The upstream's endpoints, for all workers.
 //!
-//! Workers must not wait, so they are told what is known ([`Addresses::known`]); a task of the control plane asks the
-//! system's resolver. An answer is used for five seconds, so that an application that moves is found. One question is
-//! under way at a time, however many connections want the answer: getaddrinfo(3) blocks a thread and cannot be
-//! called back, so that a resolver that hangs holds one thread.
+//! Workers must not wait, so they are told what is known ([`Addresses::choose`]); tasks of the control plane ask the
+//! resolver, one question for a name at a time, however many connections want the answer.
 //!
 //! A resolver that fails is no reason to refuse anybody: the last good answer is used until there is a new one, and
-//! the log says so. The rules are in [`answers`], and the order in which addresses are tried is in [`order`]; both are
-//! pure.
+//! the log says so. When a name is asked for is in [`answers`], and which addresses there are is in [`members`]; both
+//! are pure.
 
 mod answers;
-mod order;
+mod members;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::net::lookup_host;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use self::answers::Answers;
-use super::Fault;
-use crate::config::Destination;
-use crate::socket;
+use self::answers::{Answers, Status};
+use self::members::Members;
+use super::candidates::{Candidates, Endpoint, Endpoints};
+use super::load::Loads;
+use super::resolver::Resolver;
+use super::{Fault, resolver};
+use crate::config::{Balance, Config, UpstreamName};
 use crate::warnings::Recurring;
+use crate::words::words;
 
-/// What the process knows of the upstream's addresses. Clones share it.
+pub(crate) use self::members::{Found, MOST_FOUND, Member};
+
+/// What the process knows of the upstream's endpoints. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses(Arc<Shared>);
 
-/// What the name resolves to, as far as it is known at one moment.
+/// Where a connection goes, as far as that is known at one moment.
 #[derive(Clone, Debug)]
 pub(crate) enum Resolution {
-    /// In the order in which to try them.
-    Addresses(Arc<[SocketAddr]>),
+    /// These, in the order in which to try them.
+    Candidates(Candidates),
     /// The resolver is being asked; [`Addresses::when_known`] tells when it has answered.
     Pending,
-    /// The name has none, and never had one that could be used meanwhile.
+    /// The name has no address, and never had one that could be used meanwhile.
     Fault(Fault),
 }
 
-/// Asks the system.
-pub(super) type Lookup =
-    fn(String, u16) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+/// An endpoint, for whoever operates elbows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listed {
+    pub(crate) address: SocketAddr,
+    pub(crate) state: EndpointState,
+    pub(crate) tunnels: u32,
+    /// Its weight and priority, if it gets new tunnels.
+    pub(crate) share: Option<(u16, u16)>,
+}
+
+words! {
+    /// How it stands with an endpoint.
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub(crate) enum EndpointState {
+        /// It gets new tunnels.
+        Up = "up",
+        /// It took no connection lately: it gets new tunnels where all others fail.
+        Failed = "failed",
+        /// The last answer does not have it; it gets new tunnels for `ENDPOINT_HOLD`.
+        Held = "held",
+        /// It keeps the tunnels that it has, and gets no new ones.
+        Gone = "gone",
+    }
+}
+
+impl Listed {
+    fn of(endpoint: &Endpoint) -> Self {
+        let Endpoint { member, load } = endpoint;
+        let state = match member {
+            Member { has_failed: true, .. } => EndpointState::Failed,
+            Member { is_held: true, .. } => EndpointState::Held,
+            _ => EndpointState::Up,
+        };
+        let Found { address, weight, priority } = member.found;
+        Self { address, state, tunnels: load.tunnels(), share: Some((weight, priority)) }
+    }
+}
+
+/// What came of a question.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// In the order in which they came.
+    pub(crate) found: Vec<Found>,
+    /// For how long it may be used.
+    pub(crate) ttl: Duration,
+}
+
+/// A question under way.
+pub(super) type Question = Pin<Box<dyn Future<Output = io::Result<Answer>> + Send>>;
+
+/// Asks for a name; an address that comes without a port gets this one.
+pub(super) type Lookup = Box<dyn Fn(UpstreamName, u16) -> Question + Send + Sync>;
 
 /// Whoever waits for an answer is called once.
 type Tell = Box<dyn FnOnce() + Send>;
 
 struct Shared {
-    host: String,
+    names: Vec<UpstreamName>,
     port: u16,
-    /// The name is an address, and there is nothing to ask.
-    literal: Option<Arc<[SocketAddr]>>,
+    balance: Balance,
+    /// The only name is an address, and there is nothing to ask, to choose or to remember.
+    literal: Option<Arc<Endpoints>>,
     lookup: Lookup,
     runtime: Handle,
+    loads: Loads,
+    /// Choices so far.
+    turns: AtomicU64,
     /// Held for moments, never across a question.
     state: Mutex<AddressState>,
-    /// The [`fingerprint`] of the address that took a connection last and has not failed since; 0 if there is none.
-    /// With it [`Addresses::reached`] takes no lock where nothing changes.
-    good: AtomicU64,
+    /// Whether an endpoint failed lately. Without one [`Addresses::reached`] takes no lock.
+    has_failures: AtomicBool,
 }
 
 struct AddressState {
-    answers: Answers,
+    /// By the place of their name; an address has none.
+    answers: Vec<Option<Answers>>,
+    failing: Vec<Recurring>,
+    members: Members,
+    /// What the members are.
+    endpoints: Arc<Endpoints>,
     waiting: Vec<Tell>,
-    failing: Recurring,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Addresses")
-            .field("host", &self.host)
+            .field("names", &self.names)
             .field("port", &self.port)
             .finish_non_exhaustive()
     }
 }
 
 impl Addresses {
-    /// The addresses of `destination`; nothing is asked yet. Questions run on `runtime`.
-    pub(crate) fn new(destination: &Destination, runtime: Handle) -> Self {
-        Self::asking(destination, runtime, system_lookup)
+    /// The endpoints of the upstream; nothing is asked yet. Questions run on `runtime`, and `loads` has the tunnels of
+    /// each.
+    pub(crate) fn new(config: &Config, loads: Loads, runtime: Handle) -> Self {
+        let resolver = Arc::new(Resolver::default());
+        let lookup = move |name, port| -> Question {
+            let resolver = Arc::clone(&resolver);
+            Box::pin(async move { resolver.ask(&name, port).await })
+        };
+        Self::asking(config, loads, runtime, Box::new(lookup))
     }
 
     /// The same, where `lookup` is asked.
-    pub(crate) fn asking(destination: &Destination, runtime: Handle, lookup: Lookup) -> Self {
-        let Destination { host, port } = destination;
-        let address = host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, *port));
+    pub(super) fn asking(config: &Config, loads: Loads, runtime: Handle, lookup: Lookup) -> Self {
+        let names = config.destination_hostname.clone();
+        let port = config.destination_port;
+        let mut members = Members::new(names.len(), config.endpoint_hold);
+        let now = Instant::now();
+        let mut answers = Vec::with_capacity(names.len());
+        for (place, name) in names.iter().enumerate() {
+            if let UpstreamName::Address(ip) = name {
+                members.answered(place, &[Found::plain(SocketAddr::new(*ip, port))], now);
+                answers.push(None);
+            } else {
+                answers.push(Some(Answers::new(too_slow(name), config.dns_max_ttl)));
+            }
+        }
+        let endpoints = Arc::new(Endpoints::new(members.list(), &loads));
+        let is_literal = matches!(names.as_slice(), [UpstreamName::Address(_)]);
         Self(Arc::new(Shared {
-            host: host.clone(),
-            port: *port,
-            literal: address.map(|address| Arc::from([address])),
+            balance: config.balance,
+            literal: is_literal.then(|| Arc::clone(&endpoints)),
             lookup,
             runtime,
+            loads,
+            turns: AtomicU64::new(0),
+            has_failures: AtomicBool::new(false),
             state: Mutex::new(AddressState {
-                answers: Answers::new(too_slow(host)),
+                failing: names.iter().map(|_| Recurring::default()).collect(),
+                answers,
+                members,
+                endpoints,
                 waiting: Vec::new(),
-                failing: Recurring::default(),
             }),
-            good: AtomicU64::new(0),
+            names,
+            port,
         }))
     }
 
-    /// What is known now. Begins a question where the last answer is too old. Never waits.
-    pub(crate) fn known(&self, now: Instant) -> Resolution {
-        if let Some(literal) = &self.0.literal {
-            return Resolution::Addresses(Arc::clone(literal));
-        }
-        let (known, ask) = self.0.state().answers.known(now);
-        if ask {
-            self.0.runtime.spawn(ask_once(Arc::clone(&self.0)));
-        }
-        known
+    /// Where a connection goes now. Begins questions where answers are too old. Never waits.
+    pub(crate) fn choose(&self, now: Instant, random: &dyn Fn() -> u64) -> Resolution {
+        let endpoints = match self.known(now) {
+            Ok((_, Some(candidates))) => return Resolution::Candidates(candidates),
+            Ok((endpoints, None)) => endpoints,
+            Err(resolution) => return resolution,
+        };
+        let turn = || self.0.turns.fetch_add(1, Ordering::Relaxed);
+        Resolution::Candidates(endpoints.choose(self.0.balance, turn, random))
     }
 
-    /// Calls `tell` once, from a thread of the runtime, as soon as [`Addresses::known`] says something else than
+    /// All endpoints: those that get new tunnels, the best first, and those that only have some. Also, why there is none.
+    pub(crate) fn list(&self, now: Instant) -> (Vec<Listed>, Option<Fault>) {
+        let mut state = self.0.state();
+        let fault = match self.0.known(&mut state, now) {
+            Err(Resolution::Fault(fault)) => Some(fault),
+            _ => None,
+        };
+        let endpoints = Arc::clone(&state.endpoints);
+        drop(state);
+        let mut list: Vec<_> = endpoints.all().iter().map(Listed::of).collect();
+        let mut gone = self.0.loads.with_tunnels();
+        let known: HashSet<_> = list.iter().map(|listed| listed.address).collect();
+        gone.retain(|(address, _)| !known.contains(address));
+        gone.sort_unstable();
+        list.extend(gone.into_iter().map(|(address, tunnels)| Listed {
+            address,
+            state: EndpointState::Gone,
+            tunnels,
+            share: None,
+        }));
+        (list, fault)
+    }
+
+    /// What there is; also, where this connection is to begin if that is not a matter of choice.
+    fn known(&self, now: Instant) -> Result<(Arc<Endpoints>, Option<Candidates>), Resolution> {
+        if let Some(literal) = &self.0.literal {
+            return Ok((Arc::clone(literal), None));
+        }
+        let mut state = self.0.state();
+        self.0.known(&mut state, now)?;
+        let retry = if state.members.is_still(now) { None } else { state.members.take_retry(now) };
+        let retry = retry.and_then(|address| state.endpoints.beginning_with(address));
+        Ok((Arc::clone(&state.endpoints), retry))
+    }
+
+    /// Calls `tell` once, from a thread of the runtime, as soon as [`Addresses::choose`] says something else than
     /// [`Resolution::Pending`]: the question has been answered, or failed, or takes so long that the last good answer is
     /// used, or that there is none. Whoever has less time than that has a clock of their own.
     pub(crate) fn when_known(&self, tell: Tell) {
         let mut state = self.0.state();
-        if self.0.literal.is_none() && state.answers.is_waited_for() {
+        if state.is_waited_for() {
             state.waiting.push(tell);
         } else {
             // It was answered between the two calls.
@@ -137,7 +256,8 @@ impl Addresses {
 
     /// The fault of a question that took longer than whoever waits for it has.
     pub(crate) fn too_slow(&self) -> Fault {
-        too_slow(&self.0.host)
+        let names: Vec<_> = self.0.names.iter().map(ToString::to_string).collect();
+        resolver::fault(&names.join(", "), resolver::no_answer())
     }
 
     /// `address` did not take a connection. It is tried last for some time.
@@ -146,21 +266,29 @@ impl Addresses {
             return;
         }
         let mut state = self.0.state();
-        state.answers.failed(address, now);
-        if self.0.good.load(Ordering::Relaxed) == fingerprint(address) {
-            self.0.good.store(0, Ordering::Relaxed);
+        if state.members.failed(address, now) {
+            self.0.renew(&mut state);
         }
     }
 
-    /// `address` took a connection. Where another one has failed, it is tried first from now on.
+    /// `address` took a connection: where it had failed it is as good as the others again.
     pub(crate) fn reached(&self, address: SocketAddr) {
-        let mark = fingerprint(address);
-        if self.0.literal.is_some() || self.0.good.load(Ordering::Relaxed) == mark {
+        if !self.0.has_failures.load(Ordering::Relaxed) {
             return;
         }
         let mut state = self.0.state();
-        state.answers.reached(address);
-        self.0.good.store(mark, Ordering::Relaxed);
+        if state.members.reached(address) {
+            self.0.renew(&mut state);
+        }
+    }
+}
+
+impl AddressState {
+    /// Whether whoever comes waits: until the only name is answered for, or where there is nothing else until one is.
+    fn is_waited_for(&self) -> bool {
+        let mut answers = self.answers.iter().flatten();
+        let has_choice = self.answers.len() > 1 && !self.endpoints.all().is_empty();
+        !has_choice && answers.any(Answers::is_waited_for)
     }
 }
 
@@ -170,11 +298,44 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins questions where answers are too old, and brings the endpoints to the state of now. An error where there is
+    /// nothing to choose from.
+    fn known(self: &Arc<Self>, state: &mut AddressState, now: Instant) -> Result<(), Resolution> {
+        let mut fault = None;
+        for (place, answers) in state.answers.iter_mut().enumerate() {
+            let Some(answers) = answers else { continue };
+            let (status, ask) = answers.known(now);
+            if ask {
+                self.runtime.spawn(ask_once(Arc::clone(self), place));
+            }
+            if let Status::Fault(its) = status {
+                fault.get_or_insert(its);
+            }
+        }
+        if !state.members.is_still(now) && state.members.expire(now) {
+            self.renew(state);
+        }
+        if state.is_waited_for() {
+            return Err(Resolution::Pending);
+        }
+        match fault {
+            Some(fault) if state.endpoints.all().is_empty() => Err(Resolution::Fault(fault)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The members have changed.
+    fn renew(&self, state: &mut AddressState) {
+        state.endpoints = Arc::new(Endpoints::new(state.members.list(), &self.loads));
+        self.has_failures.store(state.members.has_failures(), Ordering::Relaxed);
+        self.loads.forget_unused();
+    }
+
     /// Calls whoever need not wait any longer.
     fn tell_waiting(&self) {
         let waiting = {
             let mut state = self.state();
-            if state.answers.is_waited_for() {
+            if state.is_waited_for() {
                 return;
             }
             std::mem::take(&mut state.waiting)
@@ -184,121 +345,72 @@ impl Shared {
         }
     }
 
-    /// Says at most every ten seconds that the name does not resolve, and what that means.
-    fn warn(&self, fault: &Fault, now: Instant) {
+    /// Says at most every ten seconds that a name does not resolve, and what that means.
+    fn warn(&self, place: usize, fault: &Fault, now: Instant) {
         let mut state = self.state();
-        let meanwhile = if state.answers.has_good() {
+        let has_good =
+            state.answers.get(place).and_then(Option::as_ref).is_some_and(Answers::has_good);
+        let meanwhile = if has_good {
             "the last good answer is used until it does"
         } else {
-            "requests get 502 until it does"
+            super::meanwhile(!state.endpoints.all().is_empty())
         };
-        if state.failing.count(now).is_some() {
+        if state.failing.get_mut(place).and_then(|failing| failing.count(now)).is_some() {
             drop(state);
             tracing::warn!("{fault}; {meanwhile}");
         }
     }
+
+    /// Notes what came of the question for the name at this place.
+    fn answered(&self, place: usize, name: &UpstreamName, outcome: io::Result<Answer>) {
+        let now = Instant::now();
+        let outcome = outcome.map_err(|error| resolver::fault(&name.to_string(), error));
+        let mut state = self.state();
+        if let Some(answers) = state.answers.get_mut(place).and_then(Option::as_mut) {
+            answers.answered(now, outcome.as_ref().map(|answer| answer.ttl).map_err(Clone::clone));
+        }
+        match outcome {
+            Ok(answer) => {
+                state.members.answered(place, &answer.found, now);
+                self.renew(&mut state);
+                let is_over = state.failing.get_mut(place).is_some_and(Recurring::over);
+                drop(state);
+                if is_over {
+                    tracing::info!("{name} resolves again");
+                }
+            }
+            Err(fault) => {
+                drop(state);
+                self.warn(place, &fault, now);
+            }
+        }
+    }
+
+    /// How the question for the name at this place stands.
+    fn answers<T>(&self, place: usize, of: impl FnOnce(&mut Answers) -> T) -> Option<T> {
+        self.state().answers.get_mut(place)?.as_mut().map(of)
+    }
 }
 
 /// One question, from beginning to end.
-async fn ask_once(shared: Arc<Shared>) {
-    let patience = shared.state().answers.patience();
-    let mut question = pin!((shared.lookup)(shared.host.clone(), shared.port));
-    let found = if let Ok(found) = timeout(patience, &mut question).await {
-        found
+async fn ask_once(shared: Arc<Shared>, place: usize) {
+    let Some(name) = shared.names.get(place) else { return };
+    let patience = shared.answers(place, |answers| answers.patience()).unwrap_or_default();
+    let mut question = pin!((shared.lookup)(name.clone(), shared.port));
+    let outcome = if let Ok(outcome) = timeout(patience, &mut question).await {
+        outcome
     } else {
-        let fault = shared.state().answers.late();
-        shared.warn(&fault, Instant::now());
+        if let Some(fault) = shared.answers(place, Answers::late) {
+            shared.warn(place, &fault, Instant::now());
+        }
         shared.tell_waiting();
         question.await
     };
-    let now = Instant::now();
-    let found = found.and_then(once_each).map_err(|error| fault(&shared.host, error));
-    shared.state().answers.answered(now, found.clone());
-    match found {
-        Err(fault) => shared.warn(&fault, now),
-        Ok(_) if shared.state().failing.over() => tracing::info!("{} resolves again", shared.host),
-        Ok(_) => {}
-    }
+    shared.answered(place, name, outcome);
     shared.tell_waiting();
 }
 
-/// The addresses of `destination` now, within `limit`.
-pub(super) async fn once(
-    destination: &Destination,
-    limit: Duration,
-) -> Result<Arc<[SocketAddr]>, Fault> {
-    let Destination { host, port } = destination;
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(Arc::from([SocketAddr::new(ip, *port)]));
-    }
-    match timeout(limit, system_lookup(host.clone(), *port)).await {
-        Ok(found) => found.and_then(once_each).map_err(|error| fault(host, error)),
-        Err(_) => Err(too_slow(host)),
-    }
-}
-
-/// The fault of a question that came to `error`. That this machine has too little of something says nothing of the name.
-fn fault(host: &str, error: io::Error) -> Fault {
-    let host = host.to_owned();
-    if socket::is_no_room(&error) {
-        Fault::NoRoomToAsk { host, source: Arc::new(error) }
-    } else {
-        Fault::Unresolved { host, source: Arc::new(error) }
-    }
-}
-
 /// The fault of a resolver that does not answer in time.
-fn too_slow(host: &str) -> Fault {
-    fault(host, io::Error::new(io::ErrorKind::TimedOut, "the resolver did not answer"))
-}
-
-/// What getaddrinfo(3) says, on a thread of the runtime.
-pub(super) fn system_lookup(
-    host: String,
-    port: u16,
-) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
-    Box::pin(async move {
-        let found = lookup_host((host, port)).await;
-        Ok(found.map_err(named)?.collect())
-    })
-}
-
-/// The kernel's fault behind one of the resolver's. getaddrinfo(3) tells it (`EAI_SYSTEM`) or not:
-/// glibc says of a file that it finds no descriptor for, or a question that it finds no socket for, also
-/// that the name is not known, or to try again. So the kernel is asked for a socket then.
-fn named(error: io::Error) -> io::Error {
-    if error.raw_os_error().is_some() {
-        return error;
-    }
-    match UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
-        Err(refusal) if socket::is_no_room(&refusal) => refusal,
-        _ => error,
-    }
-}
-
-/// Each address once, and at least one.
-pub(super) fn once_each(found: Vec<SocketAddr>) -> io::Result<Arc<[SocketAddr]>> {
-    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(found.len());
-    for address in found {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-    }
-    Ok(addresses.into())
-}
-
-/// A number for an address that is never 0. Two IPv6 addresses may share one; then the order in which they are tried
-/// is not the best.
-fn fingerprint(address: SocketAddr) -> u64 {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => u64::from(ip.to_bits()),
-        IpAddr::V6(ip) => {
-            let [high, low] = [ip.to_bits() >> 64, ip.to_bits() & u128::from(u64::MAX)];
-            u64::try_from(high ^ low.rotate_left(17) & u128::from(u64::MAX)).unwrap_or_default()
-        }
-    };
-    ip.rotate_left(16) ^ u64::from(address.port()) | 1 << 63
+fn too_slow(name: &UpstreamName) -> Fault {
+    resolver::fault(&name.to_string(), resolver::no_answer())
 }

@@ -119,10 +119,10 @@ impl Turn<'_> {
         match self.connection.wish() {
             Wish::Nothing => return false,
             Wish::Addresses if *is_waiting => return false,
-            Wish::Addresses => match addresses.known(context.now) {
-                Resolution::Addresses(found) => {
+            Wish::Addresses => match addresses.choose(context.now, context.random) {
+                Resolution::Candidates(candidates) => {
                     if let Some(exchange) = self.connection.exchange() {
-                        exchange.addresses(found, context);
+                        exchange.candidates(candidates, context);
                     }
                 }
                 Resolution::Pending => {

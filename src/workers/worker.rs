@@ -46,6 +46,7 @@ use crate::metrics::traffic::{Ledger, Traffic};
 use crate::tunnel::flow::READ_BUFFER;
 use crate::tunnel::rules::Rulebook;
 use crate::tunnel::{Next, Tunnel};
+use crate::upstream::Loads;
 use crate::websocket::keepalive::Secret;
 use delivery::Delivery;
 use moving::Cursor;
@@ -99,11 +100,19 @@ pub(super) struct Worker {
     drained_at: Option<u32>,
     /// What passed in tunnels here.
     ledger: Ledger,
+    /// The tunnels of each endpoint, on all workers.
+    loads: Loads,
     rounds: Rounds,
 }
 
 impl Worker {
-    pub(super) fn new(poll: Poll, door: Arc<Door>, on_end: Arc<OnEnd>, rulebook: Rulebook) -> Self {
+    pub(super) fn new(
+        poll: Poll,
+        door: Arc<Door>,
+        on_end: Arc<OnEnd>,
+        rulebook: Rulebook,
+        loads: Loads,
+    ) -> Self {
         let rulebook = rulebook.with(Arc::clone(&door.metrics));
         let woken_at = elapsed();
         let now = Now::at(woken_at);
@@ -128,6 +137,7 @@ impl Worker {
             deliveries: VecDeque::new(),
             deliveries_begun: NonZeroU32::MIN,
             ledger: Ledger::default(),
+            loads,
             rounds: Rounds::default(),
         }
     }
@@ -354,6 +364,7 @@ impl Worker {
         self.reach = self.reach.max(key + 1);
         let (rulebook, now) = (&self.rulebook, self.now);
         self.ledger.came(key, Traffic::of(&new.tunnel.state));
+        self.loads.came(new.tunnel.state.identity.upstream());
         let slot = entry.insert(Slot::new(new.tunnel));
         let next = guarded(|| {
             begin(slot, rulebook, now, secret(key));
@@ -383,6 +394,7 @@ impl Worker {
         let slot = self.slots.try_remove(key)?;
         self.wheel.remove(key);
         self.ledger.left(key, Traffic::of(&slot.tunnel.state));
+        self.loads.left(slot.tunnel.state.identity.upstream());
         if self.slots.is_empty() && self.reach > KEPT {
             self.give_back();
         }

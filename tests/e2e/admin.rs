@@ -73,7 +73,7 @@ pub(crate) fn ask(address: SocketAddr, method: &str, target: &str, fields: &str)
     if method == "HEAD" { client.read_head() } else { client.read_response() }
 }
 
-fn json(response: &Response) -> Value {
+pub(crate) fn json(response: &Response) -> Value {
     assert_eq!(response.field("content-type"), Some("application/json"), "{}", response.head);
     serde_json::from_slice(&response.body).unwrap()
 }

@@ -45,6 +45,8 @@ mod answers;
 mod bad_requests;
 /// Bodies both ways: framing, streaming, expectations, connections kept.
 mod bodies;
+/// Many endpoints: from names to a choice.
+mod endpoints;
 /// What passes between client and upstream besides bodies: lines, fields, identity.
 mod forwarding;
 /// The upstream's name, a resolver that fails, and what the log says of a dead application.

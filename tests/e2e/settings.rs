@@ -65,11 +65,20 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DESTINATION_HOSTNAME", "a..b", "give a host name"),
     ("DESTINATION_HOSTNAME", "127.0.0.256", "give a host name"),
     ("DESTINATION_HOSTNAME", "[::1", "give a host name"),
+    ("DESTINATION_HOSTNAME", "srv+", "srv+ and the name of SRV records"),
+    ("DESTINATION_HOSTNAME", "srv+10.0.0.1", "give a host name"),
     ("DESTINATION_PORT", "0", "from 1 to 65535"),
     ("DESTINATION_PORT", "65536", "from 1 to 65535"),
     ("DESTINATION_PORT", "http", "from 1 to 65535"),
     ("DESTINATION_PORT", "+80", "from 1 to 65535"),
     ("DESTINATION_PORT", "", "from 1 to 65535"),
+    ("BALANCE", "least_conn", "least_tunnels, round_robin, random"),
+    ("BALANCE", "", "least_tunnels, round_robin, random"),
+    ("DNS_MAX_TTL", "999ms", "must be from 1s to 1h"),
+    ("DNS_MAX_TTL", "2h", "must be from 1s to 1h"),
+    ("DNS_MAX_TTL", "off", "a time with its unit"),
+    ("ENDPOINT_HOLD", "25h", "must be from 0s to 1day"),
+    ("ENDPOINT_HOLD", "10", "a time with its unit"),
     ("PROXY_PROTOCOL", "on", "required, optional, off"),
     ("PROXY_PROTOCOL", "", "required, optional, off"),
     ("PROXY_PROTOCOL", "Required", "required, optional, off"),
@@ -396,7 +405,36 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 49);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 52);
+}
+
+#[test]
+fn each_name_of_a_list_is_read_by_itself() {
+    for (value, wrong, rule) in [
+        ("app,", "", "give a host name"),
+        ("app,http://app", "http://app", "without scheme"),
+        ("10.0.0.5,app,10.0.0.5", "10.0.0.5", "give each name and address once"),
+    ] {
+        let output = run(&["check"], &[GOOD[0], ("DESTINATION_HOSTNAME", value), GOOD[2]]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(78), "{value}: {said}");
+        assert!(said.starts_with(&format!("elbows: DESTINATION_HOSTNAME={wrong:?}: ")), "{said}");
+        assert!(said.contains(rule), "{said}");
+    }
+    let names = "127.0.0.1, [::1],srv+_ws._tcp.nowhere.invalid";
+    let output = run(&["check"], &[GOOD[0], ("DESTINATION_HOSTNAME", names), GOOD[2]]);
+    let text = stdout(&output);
+    assert!(
+        text.contains("DESTINATION_HOSTNAME=127.0.0.1,::1,srv+_ws._tcp.nowhere.invalid\n"),
+        "{text}"
+    );
+    let resolved = "127.0.0.1:45490, [::1]:45490, srv+_ws._tcp.nowhere.invalid resolves to \
+                    127.0.0.1:45490, [::1]:45490\n";
+    assert!(text.contains(resolved), "{text}");
+    let said = stderr(&output);
+    let warning =
+        "srv+_ws._tcp.nowhere.invalid does not resolve: there is no such name; other endpoints";
+    assert!(said.contains(warning), "{said}");
 }
 
 #[test]

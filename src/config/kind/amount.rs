@@ -40,6 +40,9 @@ pub(in crate::config) const LIFETIMES: Time = times(100, 30 * DAY);
 /// Nothing need be waited for in a drain.
 pub(in crate::config) const DRAIN_TIMES: Time = times(0, DAY);
 
+/// A name server is asked once a second at the most; an answer that is used for longer than an hour is a typing error.
+pub(in crate::config) const TTLS: Time = times(1_000, HOUR);
+
 impl Kind for Time {
     type Value = Duration;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::{Kind, ListenOn, Wrong, each, list, parse_number, wrong};
+use crate::config::UpstreamName;
 use crate::handoff::socket::MAX_PATH;
 
 const PORT_RULE: &str = "a port is a number from 1 to 65535";
@@ -66,49 +67,54 @@ impl Kind for Port {
     }
 }
 
-/// RFC 1035, section 2.3.4, as text without the root's dot.
-const LONGEST_HOST: usize = 253;
-const LONGEST_LABEL: usize = 63;
+/// Names and addresses of the application.
+pub(in crate::config) struct UpstreamNames;
 
-/// A host name or an IP address, which loses its brackets.
-pub(in crate::config) struct Host;
+impl UpstreamNames {
+    /// More are a mistake: each is asked for by itself.
+    const MOST: usize = 64;
+}
 
-impl Kind for Host {
-    type Value = String;
+impl Kind for UpstreamNames {
+    type Value = Vec<UpstreamName>;
 
-    fn read(&self, text: &str, _: &str) -> Result<String, Vec<Wrong>> {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        if bare.parse::<IpAddr>().is_ok() {
-            return Ok(bare.to_owned());
+    fn read(&self, text: &str, _: &str) -> Result<Self::Value, Vec<Wrong>> {
+        let one = |item: &str| {
+            UpstreamName::read(item).ok_or_else(|| {
+                String::from(
+                    "give a host name (letters, digits, '-', '_' and '.') or an IP address, without \
+                     scheme, port or path, or srv+ and the name of SRV records, as \
+                     srv+_ws._tcp.app.internal; or several, separated by commas",
+                )
+            })
+        };
+        let names = if text.contains(',') {
+            each(text, one)?
+        } else {
+            vec![one(text).map_err(|rule| vec![(text.to_owned(), rule)])?]
+        };
+        if names.len() > Self::MOST {
+            return wrong(text, format!("give {} names and addresses at most", Self::MOST));
         }
-        if is_host_name(text) {
-            return Ok(text.to_owned());
+        let mut before = names.iter();
+        while let Some(last) = before.next_back() {
+            if before.clone().any(|other| other == last) {
+                return wrong(&last.to_string(), "give each name and address once");
+            }
         }
-        wrong(
-            text,
-            "give a host name (letters, digits, '-', '_' and '.') or an IP address, without \
-             scheme, port or path",
-        )
+        Ok(names)
     }
 
-    fn write(&self, value: &String) -> String {
-        value.clone()
+    fn write(&self, value: &Self::Value) -> String {
+        list(value, "")
     }
 
     fn bounds(&self) -> String {
-        String::from("a host name or address, as `app`, `app.internal`, `10.0.0.5`, `[fd00::5]`")
+        String::from(
+            "host names, addresses and services, as `app`, `app.internal`, `10.0.0.5`, `[fd00::5]`, \
+             `10.0.0.5,10.0.0.6`, `srv+_ws._tcp.app.internal`",
+        )
     }
-}
-
-fn is_host_name(text: &str) -> bool {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    name.len() <= LONGEST_HOST
-        && name.split('.').all(|label| {
-            (1..=LONGEST_LABEL).contains(&label.len())
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        })
-        // All digits and dots is an address that did not parse, never a name (RFC 1123, 2.1).
-        && !name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 /// Networks whose headers are believed; none means everyone's.

@@ -25,7 +25,7 @@ use crate::admin::view::{Id, View};
 use crate::control::server::Server;
 use crate::log;
 use crate::metrics::text::Form;
-use crate::upstream::Resolution;
+use crate::upstream::EndpointState;
 use crate::workers::looks::{Closed, NoAnswer};
 
 const JSON: &str = "application/json";
@@ -70,6 +70,11 @@ struct Endpoints {
 #[derive(Serialize)]
 struct Endpoint {
     address: std::net::SocketAddr,
+    state: EndpointState,
+    tunnels: u32,
+    /// What the answer of the name server says of it, where one has it.
+    weight: Option<u16>,
+    priority: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -333,11 +338,14 @@ fn set_level(query: &str) -> Result<Answer, Fault> {
 }
 
 fn endpoints(server: &Server) -> Result<Answer, Fault> {
-    let (addresses, fault) = match server.proxy.addresses.known(Instant::now()) {
-        Resolution::Addresses(addresses) => (addresses.to_vec(), None),
-        Resolution::Pending => (Vec::new(), None),
-        Resolution::Fault(fault) => (Vec::new(), Some(fault.to_string())),
-    };
-    let endpoints = addresses.into_iter().map(|address| Endpoint { address }).collect();
-    Answer::json(200, &Endpoints { endpoints, fault })
+    let (all, fault) = server.proxy.addresses.list(Instant::now());
+    let endpoints = all.into_iter().map(|one| Endpoint {
+        address: one.address,
+        state: one.state,
+        tunnels: one.tunnels,
+        weight: one.share.map(|(weight, _)| weight),
+        priority: one.share.map(|(_, priority)| priority),
+    });
+    let fault = fault.map(|fault| fault.to_string());
+    Answer::json(200, &Endpoints { endpoints: endpoints.collect(), fault })
 }

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::end::Reason;
 use crate::exchange::Exchange;
 use crate::exchange::link::{Release, Wish};
-use crate::upstream::Fault;
+use crate::upstream::{Candidates, Fault};
 
 /// What a worker reads at once.
 const READ_BUFFER: usize = 64 * 1024;
@@ -45,7 +45,7 @@ impl Shell {
                     self.tell(|connection, context| {
                         let exchange = connection.exchange();
                         if let Some(exchange) = exchange {
-                            exchange.addresses(addresses.into(), context);
+                            exchange.candidates(Candidates::in_order(&addresses), context);
                         }
                     });
                 }

@@ -167,7 +167,7 @@ fn states() -> impl Strategy<Value = (State, Duration)> {
 
 /// When its request came, as time since the start.
 fn started(state: &State) -> Duration {
-    elapsed() - state.identity.age(elapsed())
+    elapsed().checked_sub(state.identity.age(elapsed())).unwrap()
 }
 
 proptest! {

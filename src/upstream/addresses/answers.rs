@@ -1,23 +1,22 @@
-//! What the resolver answered, how long that is used, and when it is asked again. Pure: what was found and what time it
-//! is come in as arguments.
+//! How it stands with one name: how long its last answer is used, and when it is asked for again. Pure: what came and
+//! what time it is come in as arguments.
 //!
 //! ```text
-//! nothing known ──ask──▶ asked ──answer──▶ known ──5 s──▶ asked, and who comes waits up to 1 s ──answer──▶ known
+//! nothing known ──ask──▶ asked ──answer──▶ known ──TTL──▶ asked, and who comes waits up to 1 s ──answer──▶ known
 //!                          │                                 │ failure, or 1 s
 //!                          │ failure, or 30 s                ▼
 //!                          ▼                               failing: the last good answer is used, and asked
 //!                        fault for 0.5 s ──ask──▶ …        behind it every 0.5 s ──answer──▶ known
 //! ```
+//!
+//! An answer is used for as long as its TTL says, at least a second and at most `DNS_MAX_TTL`.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::order::Order;
-use super::{Fault, Resolution};
+use super::Fault;
 
-/// How long an answer is used.
-pub(super) const FRESH: Duration = Duration::from_secs(5);
+/// An answer is used for so long at least: many give a TTL of 0, and not each connection is to ask anew.
+pub(super) const LEAST_TTL: Duration = Duration::from_secs(1);
 
 /// How long a failure is: short, since an application that starts should be found at once, but not
 /// nothing, since a failing resolver should not be asked by each connection in a row.
@@ -34,12 +33,24 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(super) struct Answers {
     /// The fault of a resolver that does not answer in time.
     too_slow: Fault,
-    /// The last answer that had addresses.
-    good: Option<Good>,
+    /// `DNS_MAX_TTL`.
+    most: Duration,
+    /// Until when the last answer that had addresses is fresh.
+    good_until: Option<Instant>,
     /// What the last question came to, if it failed.
     failure: Option<Failure>,
     question: Question,
-    order: Order,
+}
+
+/// What holds for a name.
+#[derive(Clone, Debug)]
+pub(super) enum Status {
+    /// Its last answer can be used.
+    Good,
+    /// It is asked for, and that is worth waiting for.
+    Pending,
+    /// It has no address, and never had one.
+    Fault(Fault),
 }
 
 /// How it stands with the resolver.
@@ -53,12 +64,6 @@ enum Question {
 }
 
 #[derive(Debug)]
-struct Good {
-    at: Instant,
-    addresses: Arc<[SocketAddr]>,
-}
-
-#[derive(Debug)]
 struct Failure {
     at: Instant,
     fault: Fault,
@@ -66,41 +71,37 @@ struct Failure {
 
 impl Answers {
     /// Nothing is known yet. `too_slow` is the fault of a resolver that does not answer in time.
-    pub(super) fn new(too_slow: Fault) -> Self {
-        let order = Order::default();
-        Self { too_slow, good: None, failure: None, question: Question::None, order }
+    pub(super) const fn new(too_slow: Fault, most: Duration) -> Self {
+        Self { too_slow, most, good_until: None, failure: None, question: Question::None }
     }
 
     /// Whether there ever was an answer with addresses.
-    pub(super) fn has_good(&self) -> bool {
-        self.good.is_some()
+    pub(super) const fn has_good(&self) -> bool {
+        self.good_until.is_some()
     }
 
-    /// What is known, and whether to ask: whoever is told `true` must, and then call [`Answers::answered`].
-    pub(super) fn known(&mut self, now: Instant) -> (Resolution, bool) {
+    /// What holds, and whether to ask: whoever is told `true` must, and then call [`Answers::answered`].
+    pub(super) fn known(&mut self, now: Instant) -> (Status, bool) {
         let ask = self.question == Question::None && !self.is_fresh(now);
         if ask {
             self.question = Question::UnderWay;
         }
-        if self.is_waited_for() {
-            return (Resolution::Pending, ask);
-        }
-        let known = match (&self.good, &self.failure) {
-            (Some(good), _) => Resolution::Addresses(self.order.of(&good.addresses, now)),
+        let known = match (&self.good_until, &self.failure) {
+            _ if self.is_waited_for() => Status::Pending,
+            (Some(_), _) => Status::Good,
             (None, Some(failure)) if self.question == Question::None => {
-                Resolution::Fault(failure.fault.clone())
+                Status::Fault(failure.fault.clone())
             }
-            (None, _) => Resolution::Fault(self.too_slow.clone()),
+            (None, _) => Status::Fault(self.too_slow.clone()),
         };
         (known, ask)
     }
 
     /// Whether the last answer or failure can be used at `now`.
     fn is_fresh(&self, now: Instant) -> bool {
-        let age = |at: Instant| now.saturating_duration_since(at);
-        match (&self.failure, &self.good) {
-            (Some(failure), _) => age(failure.at) < FAILED,
-            (None, Some(good)) => age(good.at) < FRESH,
+        match (&self.failure, self.good_until) {
+            (Some(failure), _) => now.saturating_duration_since(failure.at) < FAILED,
+            (None, Some(until)) => now < until,
             (None, None) => false,
         }
     }
@@ -108,13 +109,13 @@ impl Answers {
     /// Whether a question is under way that is worth waiting for. Where the last one failed and there is an answer to
     /// use, it is not: this one is likely to fail as well.
     pub(super) fn is_waited_for(&self) -> bool {
-        let failing_over = self.failure.is_some() && self.good.is_some();
+        let failing_over = self.failure.is_some() && self.has_good();
         self.question == Question::UnderWay && !failing_over
     }
 
     /// How long the question under way is waited for.
-    pub(super) fn patience(&self) -> Duration {
-        if self.good.is_some() { PATIENCE } else { LONGEST }
+    pub(super) const fn patience(&self) -> Duration {
+        if self.has_good() { PATIENCE } else { LONGEST }
     }
 
     /// The question under way takes longer than that. Returns the fault that this is.
@@ -123,23 +124,15 @@ impl Answers {
         self.too_slow.clone()
     }
 
-    /// The question under way came to this.
-    pub(super) fn answered(&mut self, now: Instant, found: Result<Arc<[SocketAddr]>, Fault>) {
+    /// The question under way came to an answer that may be used for `ttl`, or to a fault.
+    pub(super) fn answered(&mut self, now: Instant, outcome: Result<Duration, Fault>) {
         self.question = Question::None;
-        match found {
-            Ok(addresses) => {
-                self.good = Some(Good { at: now, addresses });
+        match outcome {
+            Ok(ttl) => {
+                self.good_until = Some(now + ttl.min(self.most).max(LEAST_TTL));
                 self.failure = None;
             }
             Err(fault) => self.failure = Some(Failure { at: now, fault }),
         }
-    }
-
-    pub(super) fn failed(&mut self, address: SocketAddr, now: Instant) {
-        self.order.failed(address, now);
-    }
-
-    pub(super) fn reached(&mut self, address: SocketAddr) {
-        self.order.reached(address);
     }
 }

@@ -3,116 +3,134 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::unchecked_time_subtraction)] // Of constants.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::answers::{FAILED, FRESH, PATIENCE};
-use super::order::{AVOIDED, Order};
+use super::answers::{FAILED, LEAST_TTL, PATIENCE};
 use super::*;
 use crate::end::Reason;
 
-/// Ports of 127.0.0.1.
-fn ports(ports: &[u16]) -> Arc<[SocketAddr]> {
-    ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect()
-}
+const TTL: Duration = Duration::from_secs(5);
+
+/// `DNS_MAX_TTL` in these tests.
+const MOST: Duration = Duration::from_secs(60);
 
 fn address(port: u16) -> SocketAddr {
-    ports(&[port])[0]
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn app() -> UpstreamName {
+    UpstreamName::Host(String::from("app"))
 }
 
 fn no_such_name() -> Fault {
-    super::fault("app", io::Error::other("no such name"))
+    resolver::fault("app", io::Error::other("no such name"))
 }
 
-/// The ports that are known, or nothing while they are asked for.
+fn is_pending(status: &Status) -> bool {
+    matches!(status, Status::Pending)
+}
+
+fn is_good(status: &Status) -> bool {
+    matches!(status, Status::Good)
+}
+
+/// The ports that are known, as they are tried, or nothing while they are asked for.
 fn told(known: &Resolution) -> Option<Vec<u16>> {
     match known {
-        Resolution::Addresses(addresses) => Some(addresses.iter().map(SocketAddr::port).collect()),
+        Resolution::Candidates(all) => {
+            let all = (0..).map_while(|number| all.get(number));
+            Some(all.map(|endpoint| endpoint.member.found.address.port()).collect())
+        }
         Resolution::Pending => None,
         Resolution::Fault(fault) => panic!("{fault}"),
     }
 }
 
-fn fault(known: &Resolution) -> String {
+fn fault(known: &Status) -> String {
     match known {
-        Resolution::Fault(fault) => fault.to_string(),
+        Status::Fault(fault) => fault.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
-/// Answers about `app`, which was found at `start` at port 1.
-fn answers(start: Instant) -> Answers {
-    let mut answers = Answers::new(too_slow("app"));
-    assert!(matches!(answers.known(start), (Resolution::Pending, true)));
-    answers.answered(start, Ok(ports(&[1])));
+/// Answers about `app`, which was found at `start`.
+fn answers(start: Instant, ttl: Duration) -> Answers {
+    let mut answers = Answers::new(too_slow(&app()), MOST);
+    assert!(matches!(answers.known(start), (Status::Pending, true)));
+    answers.answered(start, Ok(ttl));
     answers
 }
 
 #[test]
-fn answer_is_used_for_five_seconds_and_not_longer() {
+fn answer_is_used_as_long_as_its_ttl_within_bounds() {
     let start = Instant::now();
-    let mut answers = answers(start);
     let moment = Duration::from_millis(1);
-    let (known, ask) = answers.known(start + (FRESH - moment));
-    assert_eq!((told(&known), ask), (Some(vec![1]), false));
-    let late = start + FRESH;
-    let (known, ask) = answers.known(late);
-    assert_eq!((told(&known), ask), (None, true));
-    let (known, ask) = answers.known(late);
-    assert_eq!((told(&known), ask), (None, false), "one question at a time");
-    answers.answered(late, Ok(ports(&[2])));
-    assert_eq!(told(&answers.known(late).0), Some(vec![2]));
+    let all = [(TTL, TTL), (Duration::ZERO, LEAST_TTL), (10 * MOST, MOST)];
+    for (ttl, used) in all {
+        let mut answers = answers(start, ttl);
+        let (known, ask) = answers.known(start + (used - moment));
+        assert!(is_good(&known) && !ask, "{ttl:?}");
+        let late = start + used;
+        let (known, ask) = answers.known(late);
+        assert!(is_pending(&known) && ask, "{ttl:?}");
+        let (known, ask) = answers.known(late);
+        assert!(is_pending(&known) && !ask, "one question at a time");
+        answers.answered(late, Ok(ttl));
+        assert!(is_good(&answers.known(late).0));
+    }
 }
 
 /// Fault 4: a resolver outage turned into 502 for all after five seconds.
 #[test]
 fn last_good_answer_is_used_while_the_resolver_fails() {
     let start = Instant::now();
-    let mut answers = answers(start);
-    let mut now = start + FRESH;
+    let mut answers = answers(start, TTL);
+    let mut now = start + TTL;
     assert!(answers.known(now).1);
     answers.answered(now, Err(no_such_name()));
     for _ in 0..1000 {
         let (known, ask) = answers.known(now);
-        assert_eq!((told(&known), ask), (Some(vec![1]), false), "used as long as a failure is");
+        assert!(is_good(&known) && !ask, "used as long as a failure is");
         now += FAILED;
         let (known, ask) = answers.known(now);
-        assert_eq!((told(&known), ask), (Some(vec![1]), true), "nobody waits for the next");
+        assert!(is_good(&known) && ask, "nobody waits for the next");
         answers.answered(now, Err(no_such_name()));
     }
     now += FAILED;
     assert!(answers.known(now).1);
-    answers.answered(now, Ok(ports(&[2])));
-    assert_eq!(told(&answers.known(now).0), Some(vec![2]));
-    assert!(!answers.known(now + FRESH / 2).1);
+    answers.answered(now, Ok(TTL));
+    assert!(is_good(&answers.known(now).0));
+    assert!(!answers.known(now + TTL / 2).1);
 }
 
 #[test]
 fn last_good_answer_is_used_while_the_resolver_hangs() {
     let start = Instant::now();
-    let mut answers = answers(start);
-    let now = start + FRESH;
-    assert_eq!(told(&answers.known(now).0), None);
+    let mut answers = answers(start, TTL);
+    let now = start + TTL;
+    assert!(is_pending(&answers.known(now).0));
     assert_eq!(answers.patience(), PATIENCE);
     answers.late();
     for _ in 0..3 {
-        let (known, ask) = answers.known(now + 1000 * FRESH);
-        assert_eq!((told(&known), ask), (Some(vec![1]), false), "still one question");
+        let (known, ask) = answers.known(now + 1000 * TTL);
+        assert!(is_good(&known) && !ask, "still one question");
     }
 }
 
 #[test]
 fn failure_without_an_answer_before_is_used_for_a_moment_and_not_longer() {
     let start = Instant::now();
-    let mut answers = Answers::new(too_slow("app"));
+    let mut answers = Answers::new(too_slow(&app()), MOST);
     assert!(answers.known(start).1);
     answers.answered(start, Err(no_such_name()));
     let moment = Duration::from_millis(1);
     let (known, ask) = answers.known(start + (FAILED - moment));
     assert_eq!((fault(&known).as_str(), ask), ("app does not resolve: no such name", false));
     let (known, ask) = answers.known(start + FAILED);
-    assert_eq!((told(&known), ask), (None, true));
+    assert!(is_pending(&known) && ask);
     answers.late();
     let (known, ask) = answers.known(start + 2 * FAILED);
     let words = "app does not resolve: the resolver did not answer";
@@ -122,69 +140,37 @@ fn failure_without_an_answer_before_is_used_for_a_moment_and_not_longer() {
 #[test]
 fn want_of_descriptors_says_nothing_of_the_name() {
     let start = Instant::now();
-    let mut answers = Answers::new(too_slow("app"));
+    let mut answers = Answers::new(too_slow(&app()), MOST);
     assert!(answers.known(start).1);
-    answers.answered(start, Err(super::fault("app", rustix::io::Errno::MFILE.into())));
-    let (Resolution::Fault(fault), false) = answers.known(start) else { panic!("{answers:?}") };
+    answers.answered(start, Err(resolver::fault("app", rustix::io::Errno::MFILE.into())));
+    let (Status::Fault(fault), false) = answers.known(start) else { panic!("{answers:?}") };
     assert_eq!(fault.reason(), Reason::NoRoom);
     assert!(fault.to_string().starts_with("no room to resolve app: "), "{fault}");
 }
 
-/// Fault 5: a dead first address cost every connection 2.5 to 3 s.
-#[test]
-fn address_that_failed_is_tried_last_and_again_after_a_while() {
-    let now = Instant::now();
-    let moment = Duration::from_millis(1);
-    let mut order = Order::default();
-    let answer = ports(&[1, 2, 3]);
-    let at = |order: &mut Order, now| told(&Resolution::Addresses(order.of(&answer, now))).unwrap();
-    assert_eq!(at(&mut order, now), [1, 2, 3]);
-    order.failed(address(1), now);
-    order.failed(address(2), now);
-    order.reached(address(3));
-    assert_eq!(at(&mut order, now), [3, 1, 2]);
-    assert_eq!(at(&mut order, now + (AVOIDED - moment)), [3, 1, 2]);
-
-    let later = now + AVOIDED;
-    assert_eq!(at(&mut order, later), [1, 3, 2], "one connection begins with it");
-    assert_eq!(at(&mut order, later), [2, 3, 1], "and one with the other");
-    assert_eq!(at(&mut order, later), [3, 1, 2], "and nobody else");
-    order.reached(address(1));
-    assert_eq!(at(&mut order, later), [1, 3, 2]);
-    order.reached(address(2));
-    assert_eq!(at(&mut order, later), [1, 2, 3], "the resolver's order, where none has failed");
+/// Settings for these names, at port 45490.
+fn config(names: &[UpstreamName]) -> Config {
+    let config = Config::for_destination(address(1), "app", 45_490);
+    Config { destination_hostname: names.to_vec(), ..config }
 }
 
-#[test]
-fn last_good_address_is_first_where_one_has_failed() {
-    let now = Instant::now();
-    let mut order = Order::default();
-    let at = |order: &mut Order, answer: &[u16]| {
-        told(&Resolution::Addresses(order.of(&ports(answer), now))).unwrap()
-    };
-    order.reached(address(3));
-    assert_eq!(at(&mut order, &[1, 2, 3]), [1, 2, 3], "name servers rotate to spread clients");
-    order.failed(address(1), now);
-    assert_eq!(at(&mut order, &[1, 2, 3]), [3, 2, 1]);
-    assert_eq!(at(&mut order, &[2, 4]), [2, 4], "of another answer nothing is known");
-    order.failed(address(3), now);
-    assert_eq!(at(&mut order, &[1, 2, 3]), [2, 1, 3]);
+/// The endpoints of these names, of which `lookup` is asked.
+fn asking(
+    names: &[UpstreamName],
+    runtime: &tokio::runtime::Runtime,
+    lookup: impl Fn(UpstreamName, u16) -> Question + Send + Sync + 'static,
+) -> Addresses {
+    let (loads, handle) = (Loads::default(), runtime.handle().clone());
+    Addresses::asking(&config(names), loads, handle, Box::new(lookup))
 }
 
-#[test]
-fn failures_that_are_remembered_are_bounded() {
-    let now = Instant::now();
-    let mut order = Order::default();
-    for port in 1..=1000 {
-        order.failed(address(port), now);
-    }
-    let answer = ports(&[1, 2]);
-    assert_eq!(order.of(&answer, now), answer, "the oldest are forgotten");
-    assert_eq!(order.of(&ports(&[1000, 1]), now), ports(&[1, 1000]));
+fn answer(ports: &[u16]) -> Answer {
+    let found = ports.iter().map(|port| Found::plain(address(*port))).collect();
+    Answer { found, ttl: TTL }
 }
 
-fn app() -> Destination {
-    Destination { host: String::from("app"), port: 45_490 }
+fn choose(addresses: &Addresses, now: Instant) -> Resolution {
+    addresses.choose(now, &|| 0)
 }
 
 /// Waits for `addresses` to be told of, and then until something is known.
@@ -192,7 +178,7 @@ fn wait(addresses: &Addresses) -> Resolution {
     let (sender, receiver) = mpsc::channel();
     addresses.when_known(Box::new(move || sender.send(()).unwrap()));
     receiver.recv_timeout(Duration::from_secs(10)).expect("it is told");
-    addresses.known(Instant::now())
+    choose(addresses, Instant::now())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -204,19 +190,19 @@ fn who_waits_is_told_the_answer_of_one_question() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     static ANSWER: AtomicBool = AtomicBool::new(false);
     let runtime = runtime();
-    let addresses = Addresses::asking(&app(), runtime.handle().clone(), |host, port| {
-        assert_eq!(host, "app");
+    let addresses = asking(&[app()], &runtime, |name, port| {
+        assert_eq!(name, app());
         ASKED.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
             while !ANSWER.load(Ordering::Acquire) {
                 tokio::task::yield_now().await;
             }
-            Ok(vec![SocketAddr::from(([127, 0, 0, 1], port)); 2])
+            Ok(answer(&[port; 2]))
         })
     });
     let (sender, receiver) = mpsc::channel();
     for number in 0..20 {
-        assert!(matches!(addresses.known(Instant::now()), Resolution::Pending));
+        assert!(matches!(choose(&addresses, Instant::now()), Resolution::Pending));
         let sender = sender.clone();
         addresses.when_known(Box::new(move || sender.send(number).unwrap()));
     }
@@ -226,7 +212,7 @@ fn who_waits_is_told_the_answer_of_one_question() {
         (0..20).map(|_| receiver.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
     called.sort_unstable();
     assert_eq!(called, (0..20).collect::<Vec<_>>());
-    assert_eq!(told(&addresses.known(Instant::now())), Some(vec![45_490]));
+    assert_eq!(told(&choose(&addresses, Instant::now())), Some(vec![45_490]));
     assert_eq!(told(&wait(&addresses)), Some(vec![45_490]), "and at once where it is known");
     assert_eq!(ASKED.load(Ordering::Relaxed), 1);
 }
@@ -235,51 +221,73 @@ fn who_waits_is_told_the_answer_of_one_question() {
 fn who_waits_for_a_resolver_that_hangs_goes_on_with_the_last_good_answer() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);
     let runtime = runtime();
-    let addresses = Addresses::asking(&app(), runtime.handle().clone(), |_, port| {
+    let addresses = asking(&[app()], &runtime, |_, port| {
         let first = ASKED.fetch_add(1, Ordering::Relaxed) == 0;
         Box::pin(async move {
             if !first {
                 std::future::pending::<()>().await;
             }
-            Ok(vec![SocketAddr::from(([127, 0, 0, 1], port))])
+            Ok(answer(&[port]))
         })
     });
     let start = Instant::now();
-    assert!(matches!(addresses.known(start), Resolution::Pending));
+    assert!(matches!(choose(&addresses, start), Resolution::Pending));
     assert_eq!(told(&wait(&addresses)), Some(vec![45_490]));
-    let old = Instant::now() + FRESH;
-    assert!(matches!(addresses.known(old), Resolution::Pending));
+    let old = Instant::now() + TTL;
+    assert!(matches!(choose(&addresses, old), Resolution::Pending));
     let (sender, receiver) = mpsc::channel();
     addresses.when_known(Box::new(move || sender.send(()).unwrap()));
     receiver.recv_timeout(Duration::from_secs(10)).expect("it is told");
     assert!(start.elapsed() >= PATIENCE);
-    assert_eq!(told(&addresses.known(old)), Some(vec![45_490]));
+    assert_eq!(told(&choose(&addresses, old)), Some(vec![45_490]));
     assert_eq!(ASKED.load(Ordering::Relaxed), 2, "the question that hangs is the only one");
+}
+
+#[test]
+fn nobody_waits_for_one_name_where_another_has_endpoints() {
+    let runtime = runtime();
+    let slow = UpstreamName::Host(String::from("slow"));
+    let names = [app(), slow.clone(), UpstreamName::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))];
+    let addresses = asking(&names, &runtime, move |name, _| {
+        let is_slow = name == slow;
+        Box::pin(async move {
+            if is_slow {
+                std::future::pending::<()>().await;
+            }
+            Ok(answer(&[1]))
+        })
+    });
+    let first = told(&choose(&addresses, Instant::now()));
+    assert_eq!(first, Some(vec![45_490]), "the address needs no answer");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut all = told(&choose(&addresses, Instant::now())).unwrap();
+        all.sort_unstable();
+        if all == [1, 45_490] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{all:?}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
 fn address_is_not_asked_for() {
     let runtime = runtime();
-    let destination = Destination { host: String::from("::1"), port: 9 };
-    let addresses =
-        Addresses::asking(&destination, runtime.handle().clone(), |_, _| panic!("asked"));
-    let known = addresses.known(Instant::now());
-    assert!(matches!(&known, Resolution::Addresses(all) if **all == ["[::1]:9".parse().unwrap()]));
-    assert_eq!(told(&wait(&addresses)), Some(vec![9]));
+    let name = UpstreamName::read("[::1]").unwrap();
+    let addresses = asking(&[name], &runtime, |_, _| panic!("asked"));
+    let Resolution::Candidates(all) = choose(&addresses, Instant::now()) else { panic!() };
+    assert_eq!(all.get(0).unwrap().member.found.address, "[::1]:45490".parse().unwrap());
+    assert_eq!(told(&wait(&addresses)), Some(vec![45_490]));
 }
 
 #[test]
-fn good_address_takes_no_lock_until_it_fails() {
+fn good_address_takes_no_lock_until_one_fails() {
     let runtime = runtime();
-    let addresses = Addresses::asking(&app(), runtime.handle().clone(), |_, _| {
-        Box::pin(async { Ok(vec![address(1), address(2)]) })
-    });
+    let addresses = asking(&[app()], &runtime, |_, _| Box::pin(async { Ok(answer(&[1, 2])) }));
     let now = Instant::now();
-    assert!(matches!(addresses.known(now), Resolution::Pending));
+    assert!(matches!(choose(&addresses, now), Resolution::Pending));
     assert_eq!(told(&wait(&addresses)), Some(vec![1, 2]));
-    addresses.failed(address(1), now);
-    addresses.reached(address(2));
-    assert_eq!(told(&addresses.known(now)), Some(vec![2, 1]));
     let held = addresses.0.state();
     let (sender, receiver) = mpsc::channel();
     let worker = addresses.clone();
@@ -290,19 +298,42 @@ fn good_address_takes_no_lock_until_it_fails() {
     receiver.recv_timeout(Duration::from_secs(10)).expect("it takes no lock");
     drop(held);
 
-    addresses.failed(address(2), now);
-    assert_eq!(told(&addresses.known(now)), Some(vec![1, 2]));
+    for _ in 0..3 {
+        addresses.failed(address(2), now);
+        assert_eq!(told(&choose(&addresses, now)), Some(vec![1, 2]), "it is the last");
+    }
+    addresses.failed(address(1), now);
     addresses.reached(address(2));
-    assert_eq!(told(&addresses.known(now)), Some(vec![2, 1]), "that it is back is noticed");
+    for _ in 0..3 {
+        assert_eq!(told(&choose(&addresses, now)), Some(vec![2, 1]), "that it is back is noticed");
+    }
 }
 
 #[test]
-fn fingerprints_tell_addresses_apart() {
-    let texts =
-        ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2:80", "[2001:db8::1]:80", "[2001:db8::2]:80"];
-    let mut marks: Vec<_> = texts.iter().map(|text| fingerprint(text.parse().unwrap())).collect();
-    assert!(marks.iter().all(|mark| *mark != 0));
-    marks.sort_unstable();
-    marks.dedup();
-    assert_eq!(marks.len(), texts.len());
+fn endpoint_that_is_gone_is_listed_as_long_as_it_has_tunnels() {
+    static ANSWERS: AtomicUsize = AtomicUsize::new(0);
+    let runtime = runtime();
+    let addresses = asking(&[app()], &runtime, |_, _| {
+        let is_first = ANSWERS.fetch_add(1, Ordering::Relaxed) == 0;
+        Box::pin(async move { Ok(answer(if is_first { &[1, 2] } else { &[2] })) })
+    });
+    let list = |now| {
+        let (list, fault) = addresses.list(now);
+        assert!(fault.is_none());
+        let of = |one: Listed| (one.address.port(), one.state.as_str(), one.tunnels);
+        list.into_iter().map(of).collect::<Vec<_>>()
+    };
+    assert!(list(Instant::now()).is_empty(), "it is asked for");
+    wait(&addresses);
+    let loads = addresses.0.loads.clone();
+    loads.came(address(1));
+    assert_eq!(list(Instant::now()), [(1, "up", 1), (2, "up", 0)]);
+    let late = Instant::now() + TTL;
+    assert!(matches!(choose(&addresses, late), Resolution::Pending));
+    let answered = wait(&addresses);
+    assert_eq!(told(&answered), Some(vec![2]));
+    assert_eq!(list(Instant::now()), [(2, "up", 0), (1, "gone", 1)]);
+    loads.left(address(1));
+    drop(answered);
+    assert_eq!(list(Instant::now()), [(2, "up", 0)]);
 }

@@ -19,7 +19,7 @@ use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::proxy::Proxy;
 use crate::tunnel::Options;
-use crate::upstream::Addresses;
+use crate::upstream::{Addresses, Loads};
 use crate::warnings::Warnings;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ impl Process {
             access_log: AccessLog::unwritten().0,
             counters: Arc::new(Counters::default()),
             limits: Limits::new(&config, Instant::now()),
-            addresses: Addresses::new(&config.destination(), runtime.handle().clone()),
+            addresses: Addresses::new(&config, Loads::default(), runtime.handle().clone()),
             warnings: Warnings::default(),
             feed: Feed::default(),
             config,

@@ -38,7 +38,8 @@ fn panic_in_one_tunnel_ends_that_one_alone() {
     let told = Arc::clone(&ends);
     let on_end = Arc::new(move |_, end, _| told.lock().unwrap().push(end));
     let rulebook = Rulebook::new(&Options::default());
-    let mut worker = Worker::new(poll, Arc::new(Door::new(0, waker)), on_end, rulebook);
+    let mut worker =
+        Worker::new(poll, Arc::new(Door::new(0, waker)), on_end, rulebook, Loads::default());
     worker.door.open.store(3, Ordering::Relaxed);
     let (unlucky, client, upstream) = tunnel();
     let (lucky, mut talker, mut listener) = tunnel();
@@ -83,8 +84,13 @@ fn tunnel_has_one_turn_in_a_round() {
     let poll = Poll::new().unwrap();
     let waker = Waker::new(poll.registry(), WOKEN).unwrap();
     let rulebook = Rulebook::new(&Options::default());
-    let mut worker =
-        Worker::new(poll, Arc::new(Door::new(0, waker)), Arc::new(|_, _, _| {}), rulebook);
+    let mut worker = Worker::new(
+        poll,
+        Arc::new(Door::new(0, waker)),
+        Arc::new(|_, _, _| {}),
+        rulebook,
+        Loads::default(),
+    );
     let (busy, mut talker, mut listener) = tunnel();
     let sender = std::thread::spawn(move || {
         // It ends with the other side.
@@ -127,8 +133,13 @@ fn sockets_with_copies_are_not_heard_of_once_their_tunnel_has_ended() {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), WOKEN).unwrap();
         let rulebook = Rulebook::new(&Options::default());
-        let mut worker =
-            Worker::new(poll, Arc::new(Door::new(0, waker)), Arc::new(|_, _, _| {}), rulebook);
+        let mut worker = Worker::new(
+            poll,
+            Arc::new(Door::new(0, waker)),
+            Arc::new(|_, _, _| {}),
+            rulebook,
+            Loads::default(),
+        );
         worker.door.open.store(2, Ordering::Relaxed);
         let (ended, mut stranger, _upstream) = tunnel();
         let (other, mut talker, _listener) = tunnel();

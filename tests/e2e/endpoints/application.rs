@@ -1,0 +1,112 @@
+//! An application at several addresses of this machine, the same port at each: what it is sent comes back.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::proxy::free_port;
+use crate::upstream::try_read_head;
+
+const SWITCHING: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n";
+
+/// Its instances are numbered from 1, by the last number of their address.
+pub(super) struct Application {
+    instances: Vec<Instance>,
+    /// Of all its instances.
+    pub(super) port: u16,
+}
+
+struct Instance {
+    address: SocketAddr,
+    tunnels: Arc<Mutex<Vec<TcpStream>>>,
+    is_refusing: Arc<AtomicBool>,
+}
+
+/// A port that is free at all of these addresses.
+fn free_port_of(addresses: &[Ipv4Addr]) -> u16 {
+    loop {
+        let port = free_port();
+        if addresses.iter().all(|ip| TcpListener::bind((*ip, port)).is_ok()) {
+            return port;
+        }
+    }
+}
+
+impl Application {
+    pub(super) fn start(instances: u8) -> Self {
+        // No other application of this run has the same addresses.
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let own = NEXT.fetch_add(1, Ordering::Relaxed);
+        let addresses: Vec<_> =
+            (1..=instances).map(|last| Ipv4Addr::new(127, 1, own, last)).collect();
+        let port = free_port_of(&addresses);
+        let start = |ip: &Ipv4Addr| Instance::start(SocketAddr::from((*ip, port)));
+        Self { instances: addresses.iter().map(start).collect(), port }
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> + '_ {
+        self.instances.iter().map(|instance| instance.address.ip())
+    }
+
+    /// Ends all tunnels of an instance, with a reset.
+    pub(super) fn close(&self, number: usize) {
+        for socket in self.instances[number - 1].tunnels.lock().unwrap().drain(..) {
+            SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+            // Whoever reads it lets go of it.
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// From now on an instance takes no connection; its tunnels stay.
+    pub(super) fn refuse(&mut self, number: usize) {
+        let instance = &self.instances[number - 1];
+        instance.is_refusing.store(true, Ordering::Release);
+        // It wakes up and is gone.
+        drop(TcpStream::connect(instance.address));
+        while TcpStream::connect(instance.address).is_ok() {
+            thread::yield_now();
+        }
+    }
+}
+
+impl Instance {
+    fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let (tunnels, is_refusing) =
+            (Arc::<Mutex<Vec<_>>>::default(), Arc::new(AtomicBool::new(false)));
+        let instance =
+            Self { address, tunnels: Arc::clone(&tunnels), is_refusing: Arc::clone(&is_refusing) };
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                if is_refusing.load(Ordering::Acquire) {
+                    return;
+                }
+                let tunnels = Arc::clone(&tunnels);
+                thread::spawn(move || serve(socket, &tunnels));
+            }
+        });
+        instance
+    }
+}
+
+fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>) {
+    if try_read_head(&mut socket).is_none() {
+        return;
+    }
+    tunnels.lock().unwrap().push(socket.try_clone().unwrap());
+    if socket.write_all(SWITCHING).is_err() {
+        return;
+    }
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = socket.read(&mut buffer) {
+        if socket.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
