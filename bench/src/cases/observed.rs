@@ -219,7 +219,10 @@ fn behind(admin: SocketAddr, tunnels: usize) -> Fallible<String> {
         let page = get(admin, &format!("/api/tunnels?limit={limit}{cursor}"))?;
         let page: serde_json::Value =
             serde_json::from_str(&page).map_err(|fault| fault.to_string())?;
-        let next = page["next"].as_str().ok_or("a list ends before its last page")?;
+        let next = page
+            .get("next")
+            .and_then(|next| next.as_str())
+            .ok_or("a list ends before its last page")?;
         (cursor, left) = (format!("&cursor={next}"), left - limit);
     }
     Ok(cursor)
