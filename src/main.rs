@@ -167,43 +167,45 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
     tracing::info!("sandbox: {}", sandbox.as_str());
+    let ended = run(config, activation, notify);
+    // The log says how it came to a failure. If its lines cannot be written, nobody would read of that.
+    let _ = log_writer.finish(LAST_LINES);
+    match ended {
+        Ok(code) => code,
+        Err(fault) => failure(&fault),
+    }
+}
+
+/// Serves, and logs, to the end.
+fn run(config: Config, activation: Activation, notify: Notify) -> Result<ExitCode, String> {
     panics::install();
     raise_descriptor_limit();
-    let runtime = match runtime() {
-        Ok(runtime) => runtime,
-        Err(error) => return failure(&format!("no runtime: {error}")),
-    };
+    let runtime = runtime().map_err(|error| format!("no runtime: {error}"))?;
     // Before anybody can connect: who sees it listen may signal it, and as PID 1 a signal without
     // handler is nothing at all.
-    let mut orders = match runtime.block_on(async { orders_from_signals() }) {
-        Ok(orders) => orders,
-        Err(error) => return failure(&format!("signals cannot be handled: {error}")),
-    };
+    let mut orders = runtime
+        .block_on(async { orders_from_signals() })
+        .map_err(|error| format!("signals cannot be handled: {error}"))?;
     let start = match runtime.block_on(Start::new(&config, activation, &mut orders)) {
         Ok(start) => start,
         Err(error @ StartError::Stopped) => {
             tracing::info!("{error}");
-            let _ = log_writer.finish(LAST_LINES);
-            return ExitCode::SUCCESS;
+            return Ok(ExitCode::SUCCESS);
         }
-        Err(error) => return failure(&error.to_string()),
+        Err(error) => return Err(error.to_string()),
     };
-    let (access_log, writer) = match AccessLog::start(&config, Patient(io::stdout())) {
-        Ok(started) => started,
-        Err(error) => return failure(&format!("the access log cannot be started: {error}")),
-    };
+    let (access_log, writer) = AccessLog::start(&config, Patient(io::stdout()))
+        .map_err(|error| format!("the access log cannot be started: {error}"))?;
     let outcome = runtime.block_on(control::run(config, start, access_log, orders, notify));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();
     if !writer.finish(LAST_LINES) {
         tracing::warn!("nobody reads the access log: its last lines are lost");
     }
-    // Nobody would read of it.
-    let _ = log_writer.finish(LAST_LINES);
     match outcome {
-        Ok(Outcome { hurried: true, cut }) if cut > 0 => ExitCode::from(EXIT_FAILURE),
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => failure(&error.to_string()),
+        Ok(Outcome { hurried: true, cut }) if cut > 0 => Ok(ExitCode::from(EXIT_FAILURE)),
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -252,16 +252,18 @@ impl Added {
         let new = |setting, listen_on: Option<&ListenOn>, passed: Option<_>| match listen_on {
             _ if passed.is_some() => Ok(passed),
             Some(listen_on) if !has(setting, listen_on) => {
+                let listener = bind(setting, listen_on)?;
                 tracing::info!("{setting}={listen_on}: listening there, too, from the handoff on");
-                bind(setting, listen_on).map(Some)
+                Ok(Some(listener))
             }
             _ => Ok(None),
         };
         let Self { main, health, admin } = activation.into();
         let admin = match &config.admin_listen_on {
             Some(listen_on) if admin.is_none() && !has_admin(places, listen_on) => {
+                let listener = AdminListener::bind(listen_on)?;
                 tracing::info!("{ADMIN}={listen_on}: listening there, too, from the handoff on");
-                Some(AdminListener::bind(listen_on)?)
+                Some(listener)
             }
             _ => admin,
         };

@@ -44,13 +44,17 @@ const ANCILLARY: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 /// left.
 ///
 /// # Errors
-/// What connect(2) says: another kind of socket listens there, the process that listens does not keep up, or the path
-/// may not be used.
+/// `WouldBlock` where so many wait already that there is no room for another: the process that listens stands still. Else
+/// what connect(2) says: another kind of socket listens there, or the path may not be used.
 pub fn connect(path: &Path) -> io::Result<Option<OwnedFd>> {
     let socket = new_socket(SocketType::SEQPACKET)?;
     match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
         Ok(()) => Ok(Some(socket)),
         Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(Errno::AGAIN) => Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            "the process that serves does not answer, and others wait for it already",
+        )),
         Err(fault) => Err(fault.into()),
     }
 }

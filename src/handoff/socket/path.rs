@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketType};
 use rustix::process::getuid;
@@ -61,6 +61,16 @@ pub enum BindError {
         /// Who this process is.
         own: u32,
     },
+    /// This process's user may not make a socket in it.
+    #[error("{directory}: uid {own} may not write to this directory: {source}")]
+    DirectoryNotWritable {
+        /// The directory.
+        directory: PathBuf,
+        /// Who this process is.
+        own: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Something else has that name, and is not removed.
     #[error("{path}: this is there and is no socket")]
     NoSocket {
@@ -86,7 +96,7 @@ pub enum BindError {
 }
 
 /// Checks whether a socket may be bound at `path`, as far as that can be said without doing it: the length of the
-/// path, and its directory, which nobody but root and this process's user may write to.
+/// path, and its directory, which this process's user may write to, and nobody else but root.
 ///
 /// # Errors
 /// The first of [`BindError`] that is true, of those that name a directory or a length.
@@ -98,10 +108,17 @@ pub fn check(path: &Path) -> Result<(), BindError> {
     let directory = directory_of(path);
     let found = fs::metadata(directory)
         .and_then(|found| found.is_dir().then_some(found).ok_or_else(|| Errno::NOTDIR.into()));
+    let own = getuid().as_raw();
     match found {
-        Ok(found) => check_directory(directory, &found, getuid().as_raw()),
-        Err(source) => Err(BindError::NoDirectory { directory: directory.to_owned(), source }),
+        Ok(found) => check_directory(directory, &found, own)?,
+        Err(source) => {
+            return Err(BindError::NoDirectory { directory: directory.to_owned(), source });
+        }
     }
+    access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(|fault| {
+        let directory = directory.to_owned();
+        BindError::DirectoryNotWritable { directory, own, source: fault.into() }
+    })
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -175,7 +192,8 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
         Ok(Some(_)) => return Err(BindError::InUse { path: path.to_owned() }),
         // Its queue is full: somebody listens, and does not keep up. Or it is another kind of socket that listens.
         Err(fault)
-            if matches!(Errno::from_io_error(&fault), Some(Errno::AGAIN | Errno::PROTOTYPE)) =>
+            if fault.kind() == io::ErrorKind::WouldBlock
+                || Errno::from_io_error(&fault) == Some(Errno::PROTOTYPE) =>
         {
             return Err(BindError::InUse { path: path.to_owned() });
         }
@@ -221,6 +239,22 @@ mod tests {
         assert!(connect(&path).unwrap().is_some());
         drop(listening);
         bind(&path).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_does_not_accept_is_told_and_its_socket_stays() {
+        let (_directory, path) = path();
+        let _listening = bind(&path).unwrap();
+        let mut waiting = Vec::new();
+        let fault = loop {
+            match connect(&path) {
+                Ok(socket) => waiting.push(socket.unwrap()),
+                Err(fault) => break fault,
+            }
+        };
+        assert_eq!(fault.kind(), io::ErrorKind::WouldBlock);
+        assert!(fault.to_string().contains("does not answer"), "{fault}");
+        assert!(matches!(bind(&path), Err(BindError::InUse { .. })));
     }
 
     #[test]

@@ -377,6 +377,28 @@ fn a_drain_that_sends_closes_is_not_taken_over() {
     talk(&mut served.tunnels[0], "still here");
 }
 
+/// The process that serves stands still, and so many wait for it already that the kernel takes no other one.
+#[test]
+fn a_process_that_stands_still_is_told_not_to_answer() {
+    let mut served = Served::new(1, &[]);
+    served.old.signal(Signal::STOP);
+    let mut waiting = Vec::new();
+    let fault = loop {
+        match socket::connect(&served.place.socket()) {
+            Ok(socket) => waiting.push(socket.expect("it listens")),
+            Err(fault) => break fault,
+        }
+        assert!(waiting.len() < 1_000);
+    };
+    assert_eq!(fault.kind(), std::io::ErrorKind::WouldBlock);
+    let mut new = served.successor(&[]);
+    assert_eq!(new.wait().code(), Some(1));
+    new.log.wait_for("HANDOFF_SOCKET: the process that serves does not answer");
+    drop(waiting);
+    served.old.signal(Signal::CONT);
+    served.hands_over();
+}
+
 #[test]
 fn what_a_dead_process_left_is_replaced_and_what_is_no_socket_is_not() {
     let mut served = Served::new(0, &[]);
@@ -444,9 +466,19 @@ fn a_process_of_another_user_gets_nothing_and_gives_nothing() {
         command.env("LISTEN_ON", place.address.to_string()).env("HANDOFF_SOCKET", socket);
         command
     };
-    // The new one is somebody else's: first it may not connect, and then it may.
+    // The new one is somebody else's. In a directory of root it could not listen itself, and does not try to take over.
     open(place.directory.path(), 0o755);
     let socket = place.socket();
+    let mut check = settings(command, &socket);
+    assert_eq!(check.arg("check").output().unwrap().status.code(), Some(78));
+    let command = as_somebody(directory.path()).expect("as before");
+    let mut new = Elbows::spawn_unready(settings(command, &socket), place.address);
+    assert_eq!(new.wait().code(), Some(78));
+    new.log
+        .wait_for(&format!(": uid {SOMEBODY} may not write to this directory: Permission denied"));
+    // In one of its own it first may not connect, and then it may.
+    chown(place.directory.path(), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    let command = as_somebody(directory.path()).expect("as before");
     let mut new = Elbows::spawn_unready(settings(command, &socket), place.address);
     assert_eq!(new.wait().code(), Some(1));
     new.log.wait_for("Permission denied");

@@ -62,6 +62,35 @@ fn listeners_are_those_of_the_new_settings() {
     assert!(is_healthy(second));
 }
 
+/// What the log said before the failure shows how it came to it: none of it is lost, however soon the process ends.
+#[test]
+fn log_of_a_process_that_cannot_start_is_whole() {
+    let application = Tunnels::start();
+    let place = Place::new(application.address);
+    let old = place.start(&[]);
+    let taken = std::net::TcpListener::bind(local(free_port())).unwrap();
+    let (admin, health) = (local(free_port()), taken.local_addr().unwrap());
+    let (admin_name, health_name) = (admin.to_string(), health.to_string());
+    let settings = [("ADMIN_LISTEN_ON", &*admin_name), ("HEALTH_LISTEN_ON", &*health_name)];
+    for run in 0..20 {
+        let output = place.command(&settings).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let log = String::from_utf8(output.stderr).unwrap();
+        let places: Vec<_> = [
+            "sandbox: ".to_owned(),
+            format!("ADMIN_LISTEN_ON={admin}: listening there, too, from the handoff on"),
+            format!("elbows: HEALTH_LISTEN_ON={health}: cannot listen there"),
+        ]
+        .iter()
+        .map(|text| log.find(text).unwrap_or_else(|| panic!("run {run}: no {text:?} in {log}")))
+        .collect();
+        assert!(places.is_sorted(), "{log}");
+        let claim = format!("HEALTH_LISTEN_ON={health}: listening there");
+        assert!(!log.contains(&claim), "run {run}: {log}");
+    }
+    drop(old);
+}
+
 #[test]
 fn tunnels_that_moved_obey_the_new_settings() {
     let application = Tunnels::start();

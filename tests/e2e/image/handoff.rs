@@ -1,6 +1,7 @@
 //! The Docker recipe of docs/operations.md, by its very lines: a holder owns the network, and one container takes over from
 //! another while a client and the demo's page in a browser stay connected through the published port.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -24,7 +25,7 @@ impl Deployment {
 
     /// The containers, those that have ended among them.
     fn all(&self) -> Vec<String> {
-        let filter = format!("volume={}", self.volume);
+        let filter = format!("label=elbows={}", self.volume);
         let ids = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]);
         ids.lines().map(str::to_owned).collect()
     }
@@ -48,6 +49,13 @@ impl Drop for Deployment {
     }
 }
 
+/// upgrade.sh fails, and says this.
+fn fails(upgrade: &mut Command, why: &str) {
+    let output = upgrade.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{output:?}");
+}
+
 fn deploy(file: &str) -> PathBuf {
     root().join("deploy/docker").join(file)
 }
@@ -62,6 +70,9 @@ fn logs(container: &str) -> String {
 const COUNT_OPENED: &str = "(window.opened = 0, window.WebSocket = class extends WebSocket {
     constructor(...all) { super(...all); window.opened += 1; }
 }, true)";
+
+/// Asks when a container is started again.
+const POLICY: [&str; 3] = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}"];
 
 fn is_address(text: &str) -> bool {
     text.contains(|char: char| char.is_ascii_digit())
@@ -94,8 +105,19 @@ fn websocket_stays_open_while_its_container_is_replaced() {
     let words: Vec<_> = upgrade.split_whitespace().collect();
     assert_eq!(words[0], "deploy/docker/upgrade.sh");
 
+    // The first one does not start: that is told, and nothing is left.
+    let wrong = [&["-e", "PING_INTERVAL=nonsense"], &words[1..]].concat();
+    fails(&mut deployment.upgrade(&wrong, &image), "PING_INTERVAL=\"nonsense\"");
+    assert!(deployment.all().is_empty());
+
     succeed(&mut deployment.upgrade(&words[1..], &image));
     wait_until_it_answers(address, "GET /ping");
+    assert_eq!(docker(&[&POLICY[..], &[&deployment.only()]].concat()), "on-failure");
+    // Whoever else has the volume, for the socket of the admin port perhaps, does not serve.
+    let other = Container { name: unique() };
+    let volume = format!("{}:/run/elbows", deployment.volume);
+    let run = ["run", "-d", "--name", &other.name, "--volume", &volume];
+    docker(&[&run[..], &[&*image, "demo", "--app-on", "45499"]].concat());
     let mut client = echoed(Client::plain(address));
     let browser = Browser::start();
     browser.open(&format!("http://{address}/"));
@@ -119,17 +141,38 @@ fn websocket_stays_open_while_its_container_is_replaced() {
     let line = log.lines().find(|line| line.contains("handoff from=")).expect("it is told");
     // The client's, and the page's two: prices and echo.
     assert!(line.contains(" moved=3 refused=0 "), "{line}");
-    let policy = ["inspect", "--format", "{{.HostConfig.RestartPolicy.Name}}", &new];
-    assert_eq!(docker(&policy), "on-failure");
+    assert_eq!(docker(&[&POLICY[..], &[&new]].concat()), "on-failure");
 
     // One that does not start: its log is printed, and nothing happens.
     let wrong = [&["-e", "DRAIN_GRACE=soon"], &words[1..]].concat();
-    let output = deployment.upgrade(&wrong, &image).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("DRAIN_GRACE=\"soon\""), "{output:?}");
+    fails(&mut deployment.upgrade(&wrong, &image), "DRAIN_GRACE=\"soon\"");
     assert_eq!(deployment.only(), new);
     echoes(&mut client);
 
-    docker(&["stop", &new]);
-    assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", &new]), "0");
+    // One that serves, and is killed before it would be started again: nobody serves, and that is told.
+    let dir = TempDir::new().unwrap();
+    let kills = dir.path().join("docker");
+    let real = succeed(Command::new("sh").args(["-c", "command -v docker"]));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" != update ] || {real} kill \"$4\" >/dev/null\nexec {real} \"$@\"\n"
+    );
+    fs::write(&kills, script).unwrap();
+    fs::set_permissions(&kills, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", dir.path().display(), env::var("PATH").unwrap());
+    let mut upgrade = deployment.upgrade(&words[1..], &image);
+    fails(upgrade.env("PATH", path), "nobody serves at ");
+    drop(client);
+    // The one before it has handed over.
+    docker(&["wait", &new]);
+    assert_eq!(deployment.only(), new);
+
+    // An old one that stays: both are left, and the new one is started again where it fails.
+    let stays = [&["-e", "HANDOFF_STAY=on"], &words[1..]].concat();
+    succeed(&mut deployment.upgrade(&stays, &image));
+    let mut upgrade = deployment.upgrade(&stays, &image);
+    fails(upgrade.env("WAIT", "3"), "has not ended; both are left");
+    let last = deployment.all().remove(0);
+    assert_eq!(docker(&[&POLICY[..], &[&last]].concat()), "on-failure");
+    docker(&["stop", &last]);
+    assert_eq!(docker(&["inspect", "--format", "{{.State.ExitCode}}", &last]), "0");
 }
