@@ -15,9 +15,12 @@ use landlock::{
 
 use crate::config::Sandbox;
 
-/// What the resolver reads: its files, where they link to, and the libraries that `nsswitch.conf` names;
-/// and what the kernel says of this process, for the summary.
-const READABLE: [&str; 9] = [
+/// What the resolver reads: its files, where they link to, the libraries that `nsswitch.conf` names, and random numbers
+/// for its questions, which come of a device where the C library is musl; and what the kernel says of this process, for
+/// the summary.
+const READABLE: [&str; 11] = [
+    "/dev/random",
+    "/dev/urandom",
     "/proc/self",
     "/etc",
     "/run",
@@ -153,6 +156,7 @@ mod tests {
     fn names_are_resolved_and_connections_made() {
         inside(|| {
             assert!(fs::read("/etc/hosts").is_ok());
+            assert!(fs::File::open("/dev/urandom").is_ok());
             let address = ("localhost", 0).to_socket_addrs().unwrap().next();
             assert!(address.is_some_and(|address| address.ip().is_loopback()));
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();

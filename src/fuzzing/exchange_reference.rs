@@ -10,8 +10,8 @@ use crate::http::head::{Framing, HeadLimits};
 pub(super) enum Answerer {
     /// Its head is not whole, or it is wrong and gets no more than a refusal.
     Nobody,
-    /// Elbows itself.
-    Elbows,
+    /// Elbows itself. So long is the message, and another one may be behind it.
+    Elbows { used: usize },
     /// The upstream, which gets this.
     Upstream(Request),
 }
@@ -157,15 +157,27 @@ impl Answerer {
         let is_counted = matches!(words[0], "OPTIONS" | "TRACE");
         let is_last = is_counted
             && values(&head.fields, "max-forwards").iter().any(|left| number(left) == b"0");
-        if is_health || is_last {
-            return Self::Elbows;
-        }
         let rest = &bytes[used..];
         let body = body(rest, head.framing);
         let used = used + body.used;
+        if is_health || is_last {
+            return Self::Elbows { used };
+        }
         let is_http_10 = words[2] == "HTTP/1.0";
         let (fields, framing) = (head.fields, head.framing);
         Self::Upstream(Request { method, target, is_http_10, fields, framing, body, used })
+    }
+}
+
+impl Answerer {
+    /// Whether the first message of `bytes` that is for an upstream has a bad body: how much of it an upstream hears
+    /// before its fault is nobody's promise.
+    pub(super) fn is_bad(&self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Elbows { used } => Self::of(&bytes[*used..]).is_bad(&bytes[*used..]),
+            Self::Upstream(request) => request.body.fault.is_some(),
+        }
     }
 }
 

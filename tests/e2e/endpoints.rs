@@ -94,12 +94,16 @@ fn new_tunnels_go_where_there_are_fewer_on_all_workers() {
     let application = Application::start(3);
     let balancer = Balancer::of(&application, &[]);
     let mut clients: Vec<_> = (0..60).map(|_| balancer.open()).collect();
-    balancer.wait_for(&[(1, "up", 20), (2, "up", 20), (3, "up", 20)]);
+    let sum = || tunnels(&balancer.endpoints()).iter().sum::<u64>();
+    wait_until("they are counted", || sum() == 60);
+    let counts = tunnels(&balancer.endpoints());
+    // Of two that are drawn the one with fewer: some draws may leave one out in a row.
+    assert!(counts.iter().all(|count| (16..=24).contains(count)), "{counts:?}");
     // All of one leave, and it gets the next ones: in two of three draws it is there, and has fewer.
     application.close(2);
-    balancer.wait_for(&[(1, "up", 20), (2, "up", 0), (3, "up", 20)]);
+    balancer.wait_for(&[(1, "up", counts[0]), (2, "up", 0), (3, "up", counts[2])]);
     clients.extend((0..30).map(|_| balancer.open()));
-    wait_until("they are counted", || tunnels(&balancer.endpoints()).iter().sum::<u64>() == 70);
+    wait_until("they are counted", || sum() == counts[0] + counts[2] + 30);
     let counts = tunnels(&balancer.endpoints());
     assert!(counts[1] >= 14, "{counts:?}");
 }

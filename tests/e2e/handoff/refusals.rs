@@ -95,6 +95,7 @@ fn of_two_successors_one_takes_over_and_the_other_ends() {
 /// What the new one counted while it had a tunnel, the old one has not seen; and what came with COUNTERS it has.
 #[test]
 fn what_was_counted_in_the_meantime_comes_back_with_the_tunnels() {
+    const FAULT: &str = "continuation_without_start:1";
     let mut served = Served::new(1, &[]);
     let before = served.old.report();
     let (reached, is_there) = mpsc::channel();
@@ -113,14 +114,14 @@ fn what_was_counted_in_the_meantime_comes_back_with_the_tunnels() {
     client.send_frame(CONTINUATION, "of nothing");
     application.expect(CONTINUATION, "of nothing");
     // It may be counted a moment after it has passed.
-    let report = new.wait_for_report("frame_faults=1");
+    let report = new.wait_for_report(&format!("frame_faults={FAULT}"));
     assert_eq!(value(&report, "handed_in"), "1", "{report}");
     new.signal(Signal::TERM);
     new.log.wait_for("told to stop while it takes over");
     go.send(()).unwrap();
     assert_eq!(new.wait().code(), Some(0));
     let report = served.old.wait_for_report("handed_in=2");
-    assert_eq!(value(&report, "frame_faults"), "1", "{report}");
+    assert_eq!(value(&report, "frame_faults"), FAULT, "{report}");
     // There and back, and each of the two counts its part.
     assert_eq!((number(&report, "handed_out"), number(&report, "handoff_aborted")), (2, 1));
     for name in ["connections", "requests", "tunnels", "probes"] {
