@@ -188,6 +188,8 @@ pub(crate) struct Entry {
     pub(crate) request_id: RequestId,
     pub(crate) trace_id: Option<TraceId>,
     pub(crate) method: Method,
+    /// The name of its route, where it is not the default one.
+    pub(crate) route: Option<Arc<str>>,
     /// Of a handshake, where there is a log.
     handshake: Option<Box<Told>>,
 }
@@ -229,6 +231,7 @@ impl Entry {
             request_id,
             trace_id: None,
             method,
+            route: None,
             handshake: None,
         }
     }
@@ -268,7 +271,8 @@ impl Entry {
         });
         let addresses = [client.address, client.balancer, upstream];
         let started = Since::of(self.started, start);
-        Identity::of(addresses, &self.request, &self.request_id, started, &said)
+        let route = self.route.as_deref().unwrap_or_default();
+        Identity::of(addresses, &self.request, &self.request_id, started, &said, route)
     }
 }
 

@@ -24,7 +24,7 @@ mod times;
 mod wishes;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 
@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     since: Instant,
     /// Since when as much is unread as is kept.
     full_since: Option<Instant>,
+    /// How long the client may take no byte of what waits for it, once a request of it has a route.
+    stall_timeout: Option<Duration>,
     /// A request was read before.
     is_used: bool,
     /// The client will send no more.
@@ -99,6 +101,7 @@ impl Connection {
             to_client: Outgoing::default(),
             since: now,
             full_since: None,
+            stall_timeout: None,
             is_used: false,
             has_ended: false,
             release: None,

@@ -23,6 +23,7 @@ mod response;
 mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use self::link::{Link, Release};
@@ -37,6 +38,7 @@ use crate::http::reject::Rejection;
 use crate::http::upgrade::OfferedProtocols;
 use crate::outgoing::Outgoing;
 use crate::proxy::Context;
+use crate::routes::Route;
 use crate::tunnel::Protocol;
 use crate::upstream::{Candidates, Fault};
 
@@ -79,8 +81,9 @@ pub(crate) enum Stop {
 }
 
 impl Exchange {
-    /// The exchange that begins with this head. `offer` is what it offers to change to.
+    /// The exchange that begins with this head, on this route. `offer` is what it offers to change to.
     pub(crate) fn new(
+        route: Arc<Route>,
         head: &Request<'_>,
         form: Form,
         entry: Entry,
@@ -96,12 +99,17 @@ impl Exchange {
         };
         Self {
             entry,
-            link: Link::addresses(context.now),
-            request: RequestFlow::new(head, outgoing, context),
+            request: RequestFlow::new(head, outgoing, &route.config, context),
+            link: Link::addresses(route, context.now),
             response: ResponseFlow::default(),
             offer,
             kind,
         }
+    }
+
+    /// The route that it takes.
+    pub(crate) fn route(&self) -> &Route {
+        &self.link.route
     }
 
     /// How it is to be answered in the upstream's place.
@@ -156,7 +164,7 @@ impl Exchange {
         bytes: &[u8],
         context: &Context<'_>,
     ) -> (usize, Result<(), Stop>) {
-        let (used, passed) = self.request.client_sent(bytes, context);
+        let (used, passed) = self.request.client_sent(bytes, &self.link.route.config, context.now);
         self.entry.from_client = self.request.body.data;
         (used, passed.map_err(Stop::Rejected))
     }
@@ -274,7 +282,7 @@ impl Exchange {
         self.entry.upstream = fault.address();
         // What this machine has too little of is no fault of the address.
         if let (Some(address), false) = (fault.address(), matches!(fault, Fault::NoRoom { .. })) {
-            context.proxy.addresses.failed(address, context.now);
+            self.route().upstream.addresses.failed(address, context.now);
         }
         self.request.rewind();
         match self.link.next_address(fault, context) {
@@ -315,7 +323,8 @@ impl Exchange {
         untaken: &[u8],
         context: &Context<'_>,
     ) -> Result<(), Stop> {
-        let passed = self.request.sent_unseen(count, untaken, context);
+        let config = &self.link.route.config;
+        let passed = self.request.sent_unseen(count, untaken, config, context.now);
         self.entry.from_client = self.request.body.data;
         passed.map_err(Stop::Rejected)
     }
@@ -334,9 +343,10 @@ impl Exchange {
     /// When there is something to do although nothing happens.
     pub(crate) fn deadline(&mut self, context: &Context<'_>) -> Option<Instant> {
         if !self.link.is_established() {
-            return self.link.deadline(context);
+            return self.link.deadline();
         }
-        self.request.deadline(self.response.progress(), context)
+        let config = &self.link.route.config;
+        self.request.deadline(self.response.progress(), config, context.now)
     }
 
     /// Whether time has come to that.
@@ -352,7 +362,8 @@ impl Exchange {
             return Ok(());
         }
         self.request.ask_for_body_in_time(out, context);
-        match self.request.overdue(self.response.progress(), context) {
+        let config = &self.link.route.config;
+        match self.request.overdue(self.response.progress(), config, context.now) {
             Some(Late::Upstream) if self.response.is_over() => {
                 // It has said all that it had to say, and wants no more of the request.
                 self.request.give_up();

@@ -37,6 +37,7 @@ mod listener;
 mod outgoing;
 mod peer;
 mod proxy;
+mod routes;
 mod socket;
 
 mod connection;

@@ -1,4 +1,4 @@
-//! What every connection of this process shares: settings, counts, the access log, the upstream's addresses.
+//! What every connection of this process shares: settings, counts, the access log, the routes.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -14,24 +14,25 @@ use crate::http::request_id::RequestIds;
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::metrics::worker::WorkerMetrics;
-use crate::upstream::Addresses;
+use crate::routes::Routes;
 use crate::warnings::Warnings;
 
 /// Shared by every connection.
 pub(crate) struct Proxy {
-    pub(crate) config: Config,
+    /// The settings of the process, and of the default route.
+    pub(crate) config: Arc<Config>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) access_log: AccessLog,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
-    pub(crate) addresses: Addresses,
     pub(crate) warnings: Warnings,
     pub(crate) feed: Feed,
 }
 
 impl Proxy {
     /// How much the head of a request may hold.
-    pub(crate) const fn head_limits(&self) -> head::HeadLimits {
-        let Config { max_header_size, max_headers, .. } = self.config;
+    pub(crate) fn head_limits(&self) -> head::HeadLimits {
+        let Config { max_header_size, max_headers, .. } = *self.config;
         head::HeadLimits { head: max_header_size, fields: max_headers, ..head::HeadLimits::DEFAULT }
     }
 }

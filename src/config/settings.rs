@@ -1,8 +1,8 @@
 //! The table of all settings: each is a flag and an environment variable of one definition.
 //!
-//! A row has the field of [`Config`] with its type, the variable, how help calls the value, what holds where it is
-//! not given, and its kind (`kind.rs`), which knows the bounds. From the table come the flags, the variables, help,
-//! the check, what `elbows check` prints, and what the documents are held against.
+//! A row has what the setting is of ([`Scope`]), the field of [`Config`] with its type, the variable, how help calls the
+//! value, what holds where it is not given, and its kind (`kind.rs`), which knows the bounds. From the table come the
+//! flags, the variables, help, the check, what `elbows check` prints, and what the documents are held against.
 //!
 //! What was typed stays text ([`Settings`]) until all of it is read, so that every fault is told at once.
 
@@ -35,9 +35,23 @@ pub enum Unset {
     Missing(&'static str),
 }
 
+/// What a setting is of. A setting of the process has one value; the others can have one for each upstream group, or for
+/// each route, and the variable's value is that of whatever does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The process: it counts before a request has a route, or for all of them together.
+    Process,
+    /// An upstream group: where the application is, and which of its endpoints is chosen.
+    Upstream,
+    /// A route: what requests and tunnels of it may do, and what becomes of them.
+    Route,
+}
+
 /// One row, as help and the documents show it.
 #[derive(Clone, Debug)]
 pub struct Setting {
+    /// What it is of.
+    pub scope: Scope,
     /// The environment variable.
     pub variable: &'static str,
     /// The long flag, without dashes.
@@ -96,7 +110,7 @@ fn bounds<T, K: Kind<Value = T>>(kind: &K) -> String {
 macro_rules! settings {
     ($(
         $(#[doc = $help:literal])+
-        $field:ident: $type:ty = $variable:literal, $value:literal, $unset:expr, $kind:expr;
+        $scope:ident $field:ident: $type:ty = $variable:literal, $value:literal, $unset:expr, $kind:expr;
     )+) => {
         /// Settings that hold together.
         #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +151,7 @@ macro_rules! settings {
         #[must_use]
         pub fn all() -> Vec<Setting> {
             vec![$(Setting {
+                scope: Scope::$scope,
                 variable: $variable,
                 flag: $variable.to_lowercase().replace('_', "-"),
                 value: $value,
@@ -150,132 +165,132 @@ macro_rules! settings {
 
 settings! {
     /// Where load balancers connect: a port, or an address and a port
-    listen_on: ListenOn = "LISTEN_ON", "[ADDRESS:]PORT",
+    Process listen_on: ListenOn = "LISTEN_ON", "[ADDRESS:]PORT",
         Unset::Missing("give a port, as 45400, or an address and a port"),
         SocketToListenOn { bounds: "ports 1 to 65535, as `45400`, `127.0.0.1:45400`, `[::1]:45400`" };
     /// The application's host names and IP addresses, comma separated, or names of SRV records as
     /// srv+_ws._tcp.app.internal
-    destination_hostname: Vec<UpstreamName> = "DESTINATION_HOSTNAME", "HOST,...",
+    Upstream destination_hostname: Vec<UpstreamName> = "DESTINATION_HOSTNAME", "HOST,...",
         Unset::Missing("give the application's host name or IP address"), UpstreamNames;
     /// The application's port
-    destination_port: u16 = "DESTINATION_PORT", "PORT",
+    Upstream destination_port: u16 = "DESTINATION_PORT", "PORT",
         Unset::Missing("give the port that the application listens on"), Port;
     /// Which endpoint gets the next tunnel: one that has fewer, the next in turn, or a random one
-    balance: Balance = "BALANCE", "WAY", Unset::Default("least_tunnels"), WordOf::new();
+    Upstream balance: Balance = "BALANCE", "WAY", Unset::Default("least_tunnels"), WordOf::new();
     /// The longest that an answer of a name server is used, whatever its TTL
-    dns_max_ttl: Duration = "DNS_MAX_TTL", "TIME", Unset::Default("5s"), TTLS;
+    Upstream dns_max_ttl: Duration = "DNS_MAX_TTL", "TIME", Unset::Default("5s"), TTLS;
     /// How long an endpoint that is missing from its name's answers still gets new tunnels
-    endpoint_hold: Duration = "ENDPOINT_HOLD", "TIME", Unset::Default("0s"), DRAIN_TIMES;
+    Upstream endpoint_hold: Duration = "ENDPOINT_HOLD", "TIME", Unset::Default("0s"), DRAIN_TIMES;
     /// Whether connections begin with a PROXY header: required, optional or off
-    proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "MODE", Unset::Default("required"), WordOf::new();
+    Process proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "MODE", Unset::Default("required"), WordOf::new();
     /// Whose PROXY headers are believed: networks or addresses, comma separated, or everyone
-    trusted_proxies: Vec<IpNet> = "TRUSTED_PROXIES", "CIDR,...", Unset::Default("everyone"), Networks;
+    Process trusted_proxies: Vec<IpNet> = "TRUSTED_PROXIES", "CIDR,...", Unset::Default("everyone"), Networks;
     /// TLVs that become request headers: alpn, authority, unique-id, ssl, aws-vpce-id, azure-link-id, gcp-psc-id, all
     /// or none
-    proxy_tlv_headers: Vec<TlvHeader> =
+    Route proxy_tlv_headers: Vec<TlvHeader> =
         "PROXY_TLV_HEADERS", "TLV,...", Unset::Default("none"), TlvHeaders;
     /// The path that elbows answers itself, for health checks
-    health_path: String = "HEALTH_PATH", "PATH", Unset::Default("/ping"), Path;
+    Process health_path: String = "HEALTH_PATH", "PATH", Unset::Default("/ping"), Path;
     /// A further port for health checks alone, without PROXY header, or none
-    health_listen_on: Option<ListenOn> = "HEALTH_LISTEN_ON", "[ADDRESS:]PORT",
+    Process health_listen_on: Option<ListenOn> = "HEALTH_LISTEN_ON", "[ADDRESS:]PORT",
         Unset::Default("none"), Or("none", SocketToListenOn { bounds: "as `LISTEN_ON` but another port: `45401`" });
     /// Forwarded headers from the client: set (replace them) or append (keep them and add)
-    forwarded: Forwarded = "FORWARDED", "MODE", Unset::Default("set"), WordOf::new();
+    Route forwarded: Forwarded = "FORWARDED", "MODE", Unset::Default("set"), WordOf::new();
     /// Send Forwarded (RFC 7239) as well as X-Forwarded-*: on or off
-    forwarded_header: bool = "FORWARDED_HEADER", "on|off", Unset::Default("off"), OnOff;
+    Route forwarded_header: bool = "FORWARDED_HEADER", "on|off", Unset::Default("off"), OnOff;
     /// Requests without a valid traceparent (W3C Trace Context): pass (as they are) or make (they get one)
-    trace_context: TraceContext = "TRACE_CONTEXT", "MODE", Unset::Default("pass"), WordOf::new();
+    Route trace_context: TraceContext = "TRACE_CONTEXT", "MODE", Unset::Default("pass"), WordOf::new();
     /// From accept until the PROXY header is complete
-    proxy_header_timeout: Duration = "PROXY_HEADER_TIMEOUT", "TIME", Unset::Default("10s"), LIMITS;
+    Process proxy_header_timeout: Duration = "PROXY_HEADER_TIMEOUT", "TIME", Unset::Default("10s"), LIMITS;
     /// For a request head, the wait for it on an idle connection included
-    request_head_timeout: Duration = "REQUEST_HEAD_TIMEOUT", "TIME", Unset::Default("60s"), LIMITS;
+    Process request_head_timeout: Duration = "REQUEST_HEAD_TIMEOUT", "TIME", Unset::Default("60s"), LIMITS;
     /// For a connection to the application, its name and all its addresses together
-    connect_timeout: Duration = "CONNECT_TIMEOUT", "TIME", Unset::Default("5s"), LIMITS;
+    Route connect_timeout: Duration = "CONNECT_TIMEOUT", "TIME", Unset::Default("5s"), LIMITS;
     /// For a response head, counted from the last byte of the request
-    response_head_timeout: Duration = "RESPONSE_HEAD_TIMEOUT", "TIME", Unset::Default("60s"), LIMITS;
+    Route response_head_timeout: Duration = "RESPONSE_HEAD_TIMEOUT", "TIME", Unset::Default("60s"), LIMITS;
     /// Connections of clients at once, tunnels among them; or off
-    max_connections: Option<NonZeroUsize> =
+    Process max_connections: Option<NonZeroUsize> =
         "MAX_CONNECTIONS", "NUMBER", Unset::Default("off"), Or("off", Number::CONNECTIONS);
     /// Connections at once of one client, an IPv4 address or an IPv6 /64; or off
-    max_connections_per_client: Option<NonZeroU32> =
+    Process max_connections_per_client: Option<NonZeroU32> =
         "MAX_CONNECTIONS_PER_CLIENT", "NUMBER", Unset::Default("off"), Or("off", Number::CONNECTIONS);
     /// How often one client may ask for an upgrade, as 10/s, 100/min or 10/s burst=50; or off
-    handshake_rate_per_client: Option<Rate> =
+    Process handshake_rate_per_client: Option<Rate> =
         "HANDSHAKE_RATE_PER_CLIENT", "RATE", Unset::Default("off"), Or("off", RateOf);
     /// The largest request head
-    max_header_size: usize = "MAX_HEADER_SIZE", "SIZE", Unset::Default("64KiB"), HEADER_SIZES;
+    Process max_header_size: usize = "MAX_HEADER_SIZE", "SIZE", Unset::Default("64KiB"), HEADER_SIZES;
     /// The most fields of a request head
-    max_headers: usize = "MAX_HEADERS", "NUMBER", Unset::Default("100"), HEADERS;
+    Process max_headers: usize = "MAX_HEADERS", "NUMBER", Unset::Default("100"), HEADERS;
     /// The largest request body; or off
-    max_body_size: Option<u64> =
+    Route max_body_size: Option<u64> =
         "MAX_BODY_SIZE", "SIZE", Unset::Default("off"), Or("off", BODY_SIZES);
     /// Bytes a second that a request body has to come with, on average and after 10 s; or off
-    min_body_rate: Option<u64> =
+    Route min_body_rate: Option<u64> =
         "MIN_BODY_RATE", "SIZE", Unset::Default("64"), Or("off", BODY_RATES);
     /// Pages that may open WebSockets: origins, comma separated, as app.example.com or *.example.com, or any
-    allowed_origins: Option<Origins> =
+    Route allowed_origins: Option<Origins> =
         "ALLOWED_ORIGINS", "ORIGIN,...", Unset::Default("any"), Or("any", OriginList);
     /// Handshakes without Origin, where origins are listed: allow or refuse
-    missing_origin: MissingOrigin = "MISSING_ORIGIN", "MODE", Unset::Default("allow"), WordOf::new();
+    Route missing_origin: MissingOrigin = "MISSING_ORIGIN", "MODE", Unset::Default("allow"), WordOf::new();
     /// After so much silence a client is sent a Ping; or off
-    ping_interval: Option<Duration> =
+    Route ping_interval: Option<Duration> =
         "PING_INTERVAL", "TIME", Unset::Default("50s"), Or("off", TUNNEL_TIMES);
     /// From a Ping until its side must have sent anything
-    pong_timeout: Duration = "PONG_TIMEOUT", "TIME", Unset::Default("20s"), PONG_TIMES;
+    Route pong_timeout: Duration = "PONG_TIMEOUT", "TIME", Unset::Default("20s"), PONG_TIMES;
     /// After so much silence the application is sent a Ping; or off
-    ping_upstream_interval: Option<Duration> =
+    Route ping_upstream_interval: Option<Duration> =
         "PING_UPSTREAM_INTERVAL", "TIME", Unset::Default("off"), Or("off", TUNNEL_TIMES);
     /// WebSocket streams that break the rules of framing: observe (count and pass on) or strict (end with 1002)
-    frame_check: FrameCheck = "FRAME_CHECK", "MODE", Unset::Default("observe"), WordOf::new();
+    Route frame_check: FrameCheck = "FRAME_CHECK", "MODE", Unset::Default("observe"), WordOf::new();
     /// The largest payload of one data frame, as on the wire; or off
-    max_frame_size: Option<u64> =
+    Route max_frame_size: Option<u64> =
         "MAX_FRAME_SIZE", "SIZE", Unset::Default("off"), Or("off", PAYLOAD_SIZES);
     /// The largest payload of one message, all its frames together, as on the wire; or off
-    max_message_size: Option<u64> =
+    Route max_message_size: Option<u64> =
         "MAX_MESSAGE_SIZE", "SIZE", Unset::Default("off"), Or("off", PAYLOAD_SIZES);
     /// How long a tunnel may go without data of either side; or off
-    idle_timeout: Option<Duration> =
+    Route idle_timeout: Option<Duration> =
         "IDLE_TIMEOUT", "TIME", Unset::Default("off"), Or("off", TUNNEL_TIMES);
     /// How old a tunnel may become; or off
-    max_lifetime: Option<Duration> =
+    Route max_lifetime: Option<Duration> =
         "MAX_LIFETIME", "TIME", Unset::Default("off"), Or("off", LIFETIMES);
     /// How long a side may take no byte while bytes wait for it
-    stall_timeout: Duration = "STALL_TIMEOUT", "TIME", Unset::Default("60s"), TUNNEL_TIMES;
+    Route stall_timeout: Duration = "STALL_TIMEOUT", "TIME", Unset::Default("60s"), TUNNEL_TIMES;
     /// From SIGTERM until new connections are no longer taken
-    drain_delay: Duration = "DRAIN_DELAY", "TIME", Unset::Default("2s"), DRAIN_TIMES;
+    Process drain_delay: Duration = "DRAIN_DELAY", "TIME", Unset::Default("2s"), DRAIN_TIMES;
     /// From then until the last WebSocket is sent its Close; they go out evenly
-    drain_period: Duration = "DRAIN_PERIOD", "TIME", Unset::Default("5s"), DRAIN_TIMES;
+    Process drain_period: Duration = "DRAIN_PERIOD", "TIME", Unset::Default("5s"), DRAIN_TIMES;
     /// The code in those: 1001, 1012, 1013, or one of your own, 4000 to 4999
-    drain_close_code: u16 = "DRAIN_CLOSE_CODE", "CODE", Unset::Default("1001"), CloseCode;
+    Route drain_close_code: u16 = "DRAIN_CLOSE_CODE", "CODE", Unset::Default("1001"), CloseCode;
     /// How long an unfinished message has to end, and a client to answer its Close
-    drain_grace: Duration = "DRAIN_GRACE", "TIME", Unset::Default("2s"), DRAIN_TIMES;
+    Process drain_grace: Duration = "DRAIN_GRACE", "TIME", Unset::Default("2s"), DRAIN_TIMES;
     /// The UNIX socket over which a new process takes over the live tunnels of this one; or off
-    handoff_socket: Option<PathBuf> =
+    Process handoff_socket: Option<PathBuf> =
         "HANDOFF_SOCKET", "PATH", Unset::Default("off"), Or("off", SocketPath);
     /// Whether an older version may take over from a newer one: on or off
-    handoff_downgrade: bool = "HANDOFF_DOWNGRADE", "on|off", Unset::Default("off"), OnOff;
+    Process handoff_downgrade: bool = "HANDOFF_DOWNGRADE", "on|off", Unset::Default("off"), OnOff;
     /// Whether a process that has handed over stays, idle, until it is told to stop: on or off
-    handoff_stay: bool = "HANDOFF_STAY", "on|off", Unset::Default("off"), OnOff;
+    Process handoff_stay: bool = "HANDOFF_STAY", "on|off", Unset::Default("off"), OnOff;
     /// The access log on standard output: text, json or off
-    access_log: AccessLogFormat = "ACCESS_LOG", "FORMAT", Unset::Default("text"), WordOf::new();
+    Process access_log: AccessLogFormat = "ACCESS_LOG", "FORMAT", Unset::Default("text"), WordOf::new();
     /// A line in the access log when a tunnel opens, too: on or off
-    access_log_open: bool = "ACCESS_LOG_OPEN", "on|off", Unset::Default("off"), OnOff;
+    Process access_log_open: bool = "ACCESS_LOG_OPEN", "on|off", Unset::Default("off"), OnOff;
     /// Queries (behind the ?) in the access log, where they may be secrets: on or off
-    access_log_query: bool = "ACCESS_LOG_QUERY", "on|off", Unset::Default("off"), OnOff;
+    Process access_log_query: bool = "ACCESS_LOG_QUERY", "on|off", Unset::Default("off"), OnOff;
     /// Where metrics are scraped, tunnels listed and closed: a port of this machine's own address, an address and a
     /// port, or the path of a UNIX socket; or off
-    admin_listen_on: Option<AdminListenOn> =
+    Process admin_listen_on: Option<AdminListenOn> =
         "ADMIN_LISTEN_ON", "[ADDRESS:]PORT|PATH", Unset::Default("off"), Or("off", AdminPlace);
     /// Names with dots by which the admin port may be asked, besides addresses and names without; or off
-    admin_hosts: Option<AdminHosts> = "ADMIN_HOSTS", "NAMES", Unset::Default("off"), Or("off", HostNames);
+    Process admin_hosts: Option<AdminHosts> = "ADMIN_HOSTS", "NAMES", Unset::Default("off"), Or("off", HostNames);
     /// What whoever changes something there has to have; with off nothing can be changed
-    admin_token: Option<AdminToken> = "ADMIN_TOKEN", "TOKEN", Unset::Default("off"), Or("off", Token);
+    Process admin_token: Option<AdminToken> = "ADMIN_TOKEN", "TOKEN", Unset::Default("off"), Or("off", Token);
     /// What is logged to standard error: error, warn, info, debug, trace, off, or target=level pairs
-    log: String = "LOG", "FILTER", Unset::Default("info"), Filter;
+    Process log: String = "LOG", "FILTER", Unset::Default("info"), Filter;
     /// Give up writing files and starting programs: auto (where the kernel has Landlock), required or off
-    sandbox: Sandbox = "SANDBOX", "MODE", Unset::Default("auto"), WordOf::new();
+    Process sandbox: Sandbox = "SANDBOX", "MODE", Unset::Default("auto"), WordOf::new();
     /// Threads, or auto for one per core
-    threads: NonZeroUsize = "THREADS", "NUMBER", Unset::Default("auto"), Threads;
+    Process threads: NonZeroUsize = "THREADS", "NUMBER", Unset::Default("auto"), Threads;
 }
 
 impl Args for Settings {

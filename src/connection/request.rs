@@ -1,12 +1,14 @@
 //! A request of a connection, from its first byte until it is answered or an exchange: the head is read, and the
 //! settings say whether it may pass.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 
 use super::closing::Linger;
 use super::{Connection, ConnectionState, identify};
 use crate::access_log::Entry;
-use crate::config::{MissingOrigin, TraceContext};
+use crate::config::{Config, MissingOrigin, TraceContext};
 use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
 use crate::http::head::{Fault, Framing, Request};
@@ -152,10 +154,15 @@ impl Connection {
         if head.max_forwards == Some(0) {
             return self.answer_last(head, entry, form, context);
         }
-        if let Err(rejection) = self.admit(head, offer.is_some(), context) {
+        let route = Arc::clone(proxy.routes.default());
+        let config = &*route.config;
+        self.stall_timeout = Some(config.stall_timeout);
+        entry.route.clone_from(&route.name);
+        if let Err(rejection) = self.admit(head, offer.is_some(), config, context) {
             return self.reject(&rejection, entry, form, has_body, context);
         }
-        let begun = (proxy.config.trace_context == TraceContext::Make && entry.trace_id.is_none())
+        let Some(client) = &self.client else { return };
+        let begun = (config.trace_context == TraceContext::Make && entry.trace_id.is_none())
             .then(|| Begun::new(std::array::from_fn(|_| (context.random)())));
         if let Some(begun) = &begun {
             entry.trace_id = Some(begun.trace_id);
@@ -164,26 +171,26 @@ impl Connection {
             client,
             begun: begun.as_ref(),
             request_id: &entry.request_id,
-            config: &proxy.config,
+            config,
             offer: offer.as_deref(),
         };
         let mut out = context.spare.take();
         out.clear();
         out.reserve(HEAD);
         write::request(&mut out, head, &options, &onward);
-        let exchange = Exchange::new(head, form, entry, offer, out, context);
+        let exchange = Exchange::new(route, head, form, entry, offer, out, context);
         self.state = ConnectionState::Exchange(Box::new(exchange));
         self.since = context.now;
     }
 
-    /// Holds a request against the settings.
+    /// Holds a request against the settings of its route.
     fn admit(
         &self,
         head: &Request<'_>,
         is_handshake: bool,
+        config: &Config,
         context: &Context<'_>,
     ) -> Result<(), Rejection> {
-        let config = &context.proxy.config;
         if let (Some(most), Framing::Length(length)) = (config.max_body_size, head.framing)
             && length > most
         {

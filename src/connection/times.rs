@@ -17,8 +17,9 @@ impl Connection {
         if self.leaves_nothing(context) {
             return Some(context.now);
         }
-        let config = &context.proxy.config;
-        let stalled = self.to_client.stalled_since(context.now).map(|at| at + config.stall_timeout);
+        let config = &*context.proxy.config;
+        let stall_timeout = self.stall_timeout.unwrap_or(config.stall_timeout);
+        let stalled = self.to_client.stalled_since(context.now).map(|at| at + stall_timeout);
         let own = match &mut self.state {
             ConnectionState::Identify => Some(self.since + self.time_to_identify(config)),
             ConnectionState::Refused => Some(self.since + REFUSED_PATIENCE),
@@ -29,25 +30,26 @@ impl Connection {
             ConnectionState::Closing(closing) => closing.deadline(),
             ConnectionState::Switching(_) | ConnectionState::Over { .. } => None,
         };
-        let full = self.full_since(context.now).map(|at| at + config.stall_timeout);
+        let full = self.full_since(context.now).map(|at| at + stall_timeout);
         [stalled, own, full].into_iter().flatten().min()
     }
 
     /// Time has passed; what is due is done. Whoever calls it has offered the sockets what waits for them.
     pub(crate) fn time(&mut self, context: &Context<'_>) {
-        let (config, now) = (&context.proxy.config, context.now);
+        let (config, now) = (&*context.proxy.config, context.now);
+        let stall_timeout = self.stall_timeout.unwrap_or(config.stall_timeout);
         let is_due = |since: Instant, limit: Duration| since + limit <= now;
         if self.leaves_nothing(context) {
             self.state = ConnectionState::Over { with_reset: false };
             return;
         }
         if let Some(since) = self.to_client.stalled_since(now)
-            && is_due(since, config.stall_timeout)
+            && is_due(since, stall_timeout)
         {
             return self.client_broke(Reason::Stalled, context);
         }
         if let Some(since) = self.full_since(now)
-            && is_due(since, config.stall_timeout)
+            && is_due(since, stall_timeout)
         {
             return self.client_broke(Reason::Closed, context);
         }

@@ -17,7 +17,7 @@ use super::handoff::{self, Before, Door, Event, Later};
 use super::health;
 use super::listeners::Listeners;
 use crate::access_log::AccessLog;
-use crate::config::{Config, FrameCheck};
+use crate::config::Config;
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
 use crate::feed::Feed;
@@ -25,8 +25,9 @@ use crate::handoff::ANSWER;
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::proxy::Proxy;
+use crate::routes::Routes;
 use crate::socket;
-use crate::upstream::{Addresses, Loads};
+use crate::upstream::Loads;
 use crate::warnings::Warnings;
 use crate::workers::{self, Workers};
 
@@ -73,16 +74,17 @@ impl Server {
         events: mpsc::Sender<Event>,
     ) -> io::Result<Arc<Self>> {
         let counters = Arc::<Counters>::default();
+        let config = Arc::new(config);
         let limits = Limits::new(&config, Instant::now());
         let is_finishing = Arc::new(AtomicBool::new(false));
         let feed = Feed::default();
         let loads = Loads::default();
         let workers =
             start_workers(&config, &access_log, &limits, &is_finishing, &counters, &loads, &feed)?;
-        let addresses = Addresses::new(&config, loads, Handle::current());
+        let routes = Arc::new(Routes::new(&config, loads, Handle::current()));
         let warnings = Warnings::default();
         let proxy =
-            Arc::new(Proxy { config, access_log, counters, limits, addresses, warnings, feed });
+            Arc::new(Proxy { config, routes, access_log, counters, limits, warnings, feed });
         workers.serve(&proxy, RandomState::new().hash_one(0));
         Ok(Arc::new(Self {
             proxy,
@@ -266,20 +268,10 @@ fn start_workers(
     let (access_log, is_finishing) = (access_log.clone(), Arc::clone(is_finishing));
     let (limits, counters) = (limits.clone(), Arc::clone(counters));
     let options = workers::Options {
-        strict: config.frame_check == FrameCheck::Strict,
-        max_frame_size: config.max_frame_size,
-        max_message_size: config.max_message_size,
-        ping_interval: config.ping_interval,
-        ping_upstream_interval: config.ping_upstream_interval,
-        pong_timeout: config.pong_timeout,
-        idle_timeout: config.idle_timeout,
-        max_lifetime: config.max_lifetime,
-        stall_timeout: config.stall_timeout,
-        close_code: config.drain_close_code,
-        grace: config.drain_grace,
         counters: Arc::clone(&counters),
         loads: loads.clone(),
         times_rounds: config.admin_listen_on.is_some(),
+        ..workers::Options::of(config)
     };
     Workers::start(config.threads, &options, move |tunnel, mut end, position| {
         if is_finishing.load(Ordering::Relaxed) && end.during == Phase::Relay {

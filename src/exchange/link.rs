@@ -1,9 +1,11 @@
 //! The link of an exchange to the upstream: which address is asked, and how far that has come.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::proxy::Context;
+use crate::routes::Route;
 use crate::upstream::{Candidates, Claim, Fault};
 
 /// The least that one address gets of the time for all of them.
@@ -15,6 +17,8 @@ const MOST_SHARES: usize = 4;
 /// The way to the upstream.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// Where it leads, and by which settings.
+    pub(crate) route: Arc<Route>,
     state: LinkState,
     /// When it was first wanted: `CONNECT_TIMEOUT` counts from here.
     since: Instant,
@@ -62,9 +66,9 @@ pub(crate) enum Release {
 }
 
 impl Link {
-    pub(super) const fn addresses(now: Instant) -> Self {
+    pub(super) const fn addresses(route: Arc<Route>, now: Instant) -> Self {
         let state = LinkState::Addresses;
-        Self { state, since: now, candidates: None, place: 0, claim: None, until: now }
+        Self { route, state, since: now, candidates: None, place: 0, claim: None, until: now }
     }
 
     fn address(&self) -> Option<SocketAddr> {
@@ -89,7 +93,7 @@ impl Link {
 
     /// What is left of the time is shared between the addresses left: a dead one cannot use it all up.
     fn try_place(&mut self, is_fresh: bool, context: &Context<'_>) {
-        let limit = context.proxy.config.connect_timeout;
+        let limit = self.route.config.connect_timeout;
         let number = self.candidates.as_ref().map_or(1, Candidates::len);
         let left = number.saturating_sub(self.place).clamp(1, MOST_SHARES);
         let left = u32::try_from(left).unwrap_or(u32::MAX);
@@ -105,7 +109,7 @@ impl Link {
 
     /// Goes on to the next address; gives the fault back if there is none, or no time.
     pub(super) fn next_address(&mut self, fault: Fault, context: &Context<'_>) -> Option<Fault> {
-        let deadline = self.since + context.proxy.config.connect_timeout;
+        let deadline = self.since + self.route.config.connect_timeout;
         self.place += 1;
         // No other address would change a lack of descriptors.
         let is_last = self.address().is_none()
@@ -165,9 +169,9 @@ impl Link {
         matches!(self.state, LinkState::Open { takes_nothing: false, .. })
     }
 
-    pub(super) fn deadline(&self, context: &Context<'_>) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            LinkState::Addresses => Some(self.since + context.proxy.config.connect_timeout),
+            LinkState::Addresses => Some(self.since + self.route.config.connect_timeout),
             LinkState::Wanted { .. } | LinkState::Open { is_connected: false, .. } => {
                 Some(self.until)
             }
@@ -177,15 +181,15 @@ impl Link {
 
     /// The fault of an address, or of the resolver, that has had its time.
     pub(super) fn overdue(&self, context: &Context<'_>) -> Option<Fault> {
-        if self.deadline(context)? > context.now {
+        if self.deadline()? > context.now {
             return None;
         }
-        let limit = context.proxy.config.connect_timeout;
+        let limit = self.route.config.connect_timeout;
         match self.address() {
             Some(address) if self.state != LinkState::Addresses => {
                 Some(Fault::Timeout { address, limit })
             }
-            _ => Some(context.proxy.addresses.too_slow()),
+            _ => Some(self.route.upstream.addresses.too_slow()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::response::Progress;
+use crate::config::Config;
 use crate::http::body::{Body, Sink, Trailers};
 use crate::http::head::{Framing, Request, Version};
 use crate::http::reject::Rejection;
@@ -60,8 +61,14 @@ pub(super) enum Late {
 }
 
 impl RequestFlow {
-    /// The flow of the request with this head, which is in `out` as the upstream gets it.
-    pub(super) fn new(head: &Request<'_>, out: Vec<u8>, context: &Context<'_>) -> Self {
+    /// The flow of the request with this head, which is in `out` as the upstream gets it. `config` has the settings of
+    /// its route.
+    pub(super) fn new(
+        head: &Request<'_>,
+        out: Vec<u8>,
+        config: &Config,
+        context: &Context<'_>,
+    ) -> Self {
         let sink = if head.framing == Framing::Chunked { Sink::CHUNKED } else { Sink::Plain };
         let limits = context.proxy.head_limits();
         let body = Body::new(head.framing, sink, Trailers::OfRequest, limits);
@@ -71,7 +78,7 @@ impl RequestFlow {
                 field.is(b"expect") && field.value.eq_ignore_ascii_case(b"100-continue")
             });
         let now = context.now;
-        let limit = EXPECTATION.min(context.proxy.config.response_head_timeout);
+        let limit = EXPECTATION.min(config.response_head_timeout);
         let gate = if expects { Gate::Shut { until: now + limit } } else { Gate::Open };
         Self {
             body,
@@ -147,7 +154,8 @@ impl RequestFlow {
     pub(super) fn client_sent(
         &mut self,
         bytes: &[u8],
-        context: &Context<'_>,
+        config: &Config,
+        now: Instant,
     ) -> (usize, Result<(), Rejection>) {
         if self.given_up && !self.body.is_over() {
             return (bytes.len(), Ok(()));
@@ -158,9 +166,9 @@ impl RequestFlow {
         let before = self.body.data;
         let passed = self.body.pass(bytes, self.out.end());
         if self.body.data > before || self.body.is_over() {
-            self.moved = context.now;
+            self.moved = now;
         }
-        match (self.hold(context), passed) {
+        match (self.hold(config, now), passed) {
             (Err(rejection), _) => (0, Err(rejection)),
             (Ok(()), Ok(used)) => (used, Ok(())),
             (Ok(()), Err(fault)) => (0, Err(Rejection::BadBody(fault))),
@@ -171,21 +179,22 @@ impl RequestFlow {
         &mut self,
         count: u64,
         untaken: &[u8],
-        context: &Context<'_>,
+        config: &Config,
+        now: Instant,
     ) -> Result<(), Rejection> {
         let out = self.out.end();
         out.extend_from_slice(untaken);
         self.body.passed_unseen(count, out);
-        self.moved = context.now;
-        self.hold(context)
+        self.moved = now;
+        self.hold(config, now)
     }
 
     /// Takes note of whether the upstream is waited for, and of how long the body is.
-    fn hold(&mut self, context: &Context<'_>) -> Result<(), Rejection> {
+    fn hold(&mut self, config: &Config, now: Instant) -> Result<(), Rejection> {
         if !self.out.is_empty() {
-            self.held_since.get_or_insert(context.now);
+            self.held_since.get_or_insert(now);
         }
-        match context.proxy.config.max_body_size {
+        match config.max_body_size {
             Some(most) if self.body.data > most => Err(Rejection::LongBody),
             _ => Ok(()),
         }
@@ -208,34 +217,34 @@ impl RequestFlow {
     }
 
     /// When the body will have been slower than `MIN_BODY_RATE`, if no more of it comes.
-    fn too_slow_at(&self, context: &Context<'_>) -> Option<Instant> {
-        let rate = context.proxy.config.min_body_rate?;
+    fn too_slow_at(&self, config: &Config) -> Option<Instant> {
+        let rate = config.min_body_rate?;
         let allowed = Duration::from_secs(self.body.data / rate.max(1));
         Some(self.began + RATE_GRACE.max(allowed))
     }
 
     /// When the upstream will have taken nothing of what waits for it for too long.
-    fn stalled_at(&mut self, response: Progress, context: &Context<'_>) -> Option<Instant> {
-        let limit = context.proxy.config.stall_timeout;
+    fn stalled_at(&mut self, response: Progress, config: &Config, now: Instant) -> Option<Instant> {
+        let limit = config.stall_timeout;
         let limit = if response == Progress::Over { limit.min(ANSWERED) } else { limit };
-        Some(self.out.stalled_since(context.now)? + limit)
+        Some(self.out.stalled_since(now)? + limit)
     }
 
     pub(super) fn deadline(
         &mut self,
         response: Progress,
-        context: &Context<'_>,
+        config: &Config,
+        now: Instant,
     ) -> Option<Instant> {
-        let config = &context.proxy.config;
         let has_begun = response != Progress::Awaited;
         let gate = match self.gate {
             Gate::Shut { until } if !has_begun => Some(until),
             _ => None,
         };
-        let stalled = self.stalled_at(response, context);
+        let stalled = self.stalled_at(response, config, now);
         let client = self.waits_for_client();
         let moved = (!has_begun || client).then(|| self.moved + config.response_head_timeout);
-        let rate = if client { self.too_slow_at(context) } else { None };
+        let rate = if client { self.too_slow_at(config) } else { None };
         [gate, stalled, moved, rate].into_iter().flatten().min()
     }
 
@@ -251,13 +260,17 @@ impl RequestFlow {
     }
 
     /// Who is late, if somebody is.
-    pub(super) fn overdue(&mut self, response: Progress, context: &Context<'_>) -> Option<Late> {
-        let (config, now) = (&context.proxy.config, context.now);
-        if self.stalled_at(response, context).is_some_and(|at| at <= now) {
+    pub(super) fn overdue(
+        &mut self,
+        response: Progress,
+        config: &Config,
+        now: Instant,
+    ) -> Option<Late> {
+        if self.stalled_at(response, config, now).is_some_and(|at| at <= now) {
             return Some(Late::Upstream);
         }
         if self.waits_for_client() {
-            let is_slow = self.too_slow_at(context).is_some_and(|at| at <= now);
+            let is_slow = self.too_slow_at(config).is_some_and(|at| at <= now);
             let is_silent = self.moved + config.response_head_timeout <= now;
             return (is_slow || is_silent).then_some(Late::Client);
         }

@@ -25,7 +25,8 @@ use crate::line_writer::Lines;
 use crate::metrics::Counters;
 use crate::metrics::worker::WorkerMetrics;
 use crate::proxy::{Context, Proxy, Spare};
-use crate::upstream::{Addresses, Loads};
+use crate::routes::Routes;
+use crate::upstream::Loads;
 use crate::warnings::Warnings;
 
 /// Never runs anything: the addresses of an upstream come from the test.
@@ -196,11 +197,12 @@ impl Shell {
     pub(crate) fn new(config: Config) -> Self {
         let now = Instant::now();
         let (access_log, lines) = AccessLog::unwritten();
+        let config = Arc::new(config);
         let proxy = Proxy {
             access_log,
             counters: Arc::new(Counters::default()),
             limits: Limits::new(&config, now),
-            addresses: Addresses::new(&config, Loads::default(), RUNTIME.handle().clone()),
+            routes: Arc::new(Routes::new(&config, Loads::default(), RUNTIME.handle().clone())),
             warnings: Warnings::default(),
             feed: Feed::default(),
             config,

@@ -47,8 +47,9 @@ pub struct Handshake<'a> {
     pub trace_id: Option<TraceId>,
 }
 
-/// The request line, the host, the subprotocol, the trace id (16 bytes, or nothing), and then the request's id: as 16
-/// bytes, where it is 32 lower-case hexadecimal digits as elbows makes them, or as text.
+/// The request line, the host, the subprotocol, the trace id (16 bytes, or nothing), the route (its length as a byte, and
+/// its name, or nothing), and then the request's id: as 16 bytes, where it is 32 lower-case hexadecimal digits as elbows
+/// makes them, or as text.
 type Text = SmallVec<[u8; SHORT_TEXT]>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,8 @@ impl Ids {
     const TRACED: u8 = 1;
     /// The request's id is 16 bytes.
     const PACKED: u8 = 2;
+    /// It took another route than the default one.
+    const ROUTED: u8 = 4;
 
     const fn is(self, what: u8) -> bool {
         self.0 & what != 0
@@ -98,19 +101,21 @@ impl Identity {
         started: Since,
     ) -> Self {
         let nothing = Handshake::default();
-        Self::of([client, balancer, upstream], request_line, &request_id.into(), started, &nothing)
+        let addresses = [client, balancer, upstream];
+        Self::of(addresses, request_line, &request_id.into(), started, &nothing, "")
     }
 
     /// The same at once with what its handshake said, so that the texts are put together once. The addresses are those of
-    /// client, balancer and upstream.
+    /// client, balancer and upstream. `route` is empty where it is the default one.
     pub(crate) fn of(
         [client, balancer, upstream]: [SocketAddr; 3],
         request_line: &str,
         request_id: &RequestId,
         started: Since,
         handshake: &Handshake<'_>,
+        route: &str,
     ) -> Self {
-        let (ends, ids, text) = packed(request_line, request_id, handshake);
+        let (ends, ids, text) = packed(request_line, request_id, handshake, route);
         Self {
             client: client.into(),
             balancer: balancer.into(),
@@ -127,7 +132,7 @@ impl Identity {
     #[must_use]
     pub fn with(self, handshake: &Handshake<'_>) -> Self {
         let (ends, ids, text) =
-            packed(self.request_line(), &(*self.request_id()).into(), handshake);
+            packed(self.request_line(), &(*self.request_id()).into(), handshake, self.route());
         Self { ends, ids, text, user_agent: UserAgent::of(handshake.user_agent), ..self }
     }
 
@@ -158,7 +163,7 @@ impl Identity {
     /// `X-Request-Id`, the client's or ours.
     #[must_use]
     pub fn request_id(&self) -> Cow<'_, str> {
-        let (_, id) = self.ids();
+        let (_, _, id) = self.ids();
         match id.try_into().ok().filter(|_| self.ids.is(Ids::PACKED)) {
             Some(id) => Cow::Owned(RequestId::Digits(id).to_string()),
             None => Cow::Borrowed(text(Some(id))),
@@ -178,12 +183,27 @@ impl Identity {
         }
     }
 
-    /// The trace's id, and the bytes of the request's.
-    fn ids(&self) -> (Option<&[u8; 16]>, &[u8]) {
-        let both = self.text.get(self.ends.subprotocol.into()..).unwrap_or_default();
-        match both.split_first_chunk().filter(|_| self.ids.is(Ids::TRACED)) {
-            Some((trace_id, id)) => (Some(trace_id), id),
-            None => (None, both),
+    /// The name of its route; empty where it is the default one.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        if !self.ids.is(Ids::ROUTED) {
+            return "";
+        }
+        text(Some(self.ids().1))
+    }
+
+    /// The trace's id, the route's name, and the bytes of the request's id.
+    fn ids(&self) -> (Option<&[u8; 16]>, &[u8], &[u8]) {
+        let all = self.text.get(self.ends.subprotocol.into()..).unwrap_or_default();
+        let (trace_id, behind) = match all.split_first_chunk().filter(|_| self.ids.is(Ids::TRACED))
+        {
+            Some((trace_id, behind)) => (Some(trace_id), behind),
+            None => (None, all),
+        };
+        let route = behind.split_first().filter(|_| self.ids.is(Ids::ROUTED));
+        match route.and_then(|(length, behind)| behind.split_at_checked((*length).into())) {
+            Some((route, id)) => (trace_id, route, id),
+            None => (trace_id, &[], behind),
         }
     }
 
@@ -260,13 +280,19 @@ fn packed(
     request_line: &str,
     request_id: &RequestId,
     handshake: &Handshake<'_>,
+    route: &str,
 ) -> (Ends, Ids, Text) {
     let trace_id = handshake.trace_id.map(|TraceId(bytes)| bytes);
+    // Names of routes are far shorter.
+    let route_length = [u8::try_from(route.len()).unwrap_or(0)];
+    let is_routed = route_length != [0];
     let parts = [
         request_line.as_bytes(),
         handshake.host.as_bytes(),
         handshake.subprotocol.as_bytes(),
         trace_id.as_ref().map_or(&[][..], |bytes| bytes),
+        if is_routed { &route_length } else { &[] },
+        if is_routed { route.as_bytes() } else { &[] },
         request_id.packed(),
     ];
     let length = parts.iter().map(|part| part.len()).sum();
@@ -277,7 +303,7 @@ fn packed(
     }
     // No more than that, where it is longer than what has room in place.
     text.reserve_exact(length);
-    let mut ends = [0; 5];
+    let mut ends = [0; 7];
     for (end, part) in ends.iter_mut().zip(parts) {
         text.extend_from_slice(part);
         *end = u16::try_from(text.len()).unwrap_or(u16::MAX);
@@ -285,7 +311,8 @@ fn packed(
     let [request_line, host, subprotocol, ..] = ends;
     let traced = trace_id.map_or(0, |_| Ids::TRACED);
     let packed = if matches!(request_id, RequestId::Digits(_)) { Ids::PACKED } else { 0 };
-    let ids = Ids(traced | packed);
+    let routed = if is_routed { Ids::ROUTED } else { 0 };
+    let ids = Ids(traced | packed | routed);
     (Ends { request_line, host, subprotocol }, ids, text)
 }
 
@@ -319,6 +346,7 @@ struct IdentityRecord {
     subprotocol: String,
     user_agent: String,
     trace_id: Option<[u8; 16]>,
+    route: String,
 }
 
 encode_fields!(IdentityRecord {
@@ -332,6 +360,7 @@ encode_fields!(IdentityRecord {
     8 subprotocol = String::new(),
     9 user_agent = String::new(),
     10 trace_id = None,
+    11 route = String::new(),
 });
 
 impl Encode for Identity {
@@ -351,6 +380,7 @@ impl Encode for Identity {
             subprotocol: subprotocol.to_owned(),
             user_agent: user_agent.to_owned(),
             trace_id: trace_id.map(|TraceId(bytes)| bytes),
+            route: self.route().to_owned(),
         };
         record.write(to);
     }
@@ -368,7 +398,7 @@ impl Encode for Identity {
         let split = text.split_at_checked(record.request_line as usize);
         let (line, id) = split.unwrap_or(("", &text));
         let addresses = [client.into(), balancer.into(), upstream.into()];
-        Ok(Self::of(addresses, line, &id.into(), started, &handshake))
+        Ok(Self::of(addresses, line, &id.into(), started, &handshake, &record.route))
     }
 }
 

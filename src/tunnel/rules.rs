@@ -1,9 +1,11 @@
 //! What is asked of tunnels beside moving bytes, and the form in which workers use it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{is_reached, ticks};
+use crate::config::{Config, FrameCheck};
 use crate::metrics::Counters;
 use crate::metrics::worker::WorkerMetrics;
 use crate::upstream::Loads;
@@ -65,6 +67,26 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// What the settings of a route ask. Counters and loads are to be added.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            strict: config.frame_check == FrameCheck::Strict,
+            max_frame_size: config.max_frame_size,
+            max_message_size: config.max_message_size,
+            ping_interval: config.ping_interval,
+            ping_upstream_interval: config.ping_upstream_interval,
+            pong_timeout: config.pong_timeout,
+            idle_timeout: config.idle_timeout,
+            max_lifetime: config.max_lifetime,
+            stall_timeout: config.stall_timeout,
+            close_code: config.drain_close_code,
+            grace: config.drain_grace,
+            ..Self::default()
+        }
+    }
+}
+
 /// How long both sides have to read their last bytes once all is said, before the sockets close.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
@@ -75,6 +97,65 @@ const LONGEST_LINGER: Duration = Duration::from_secs(30);
 /// How long after the period and the grace of a drain a client has to answer a Close that went out at
 /// the grace's end, into an unfinished message.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
+
+/// The rules of each route, on one worker.
+#[derive(Debug)]
+pub(crate) struct Rulebooks {
+    default: Rulebook,
+    named: Vec<Rulebook>,
+    /// By the names of their routes.
+    numbers: HashMap<Box<str>, RouteNumber>,
+}
+
+/// Which rules a tunnel has on its worker: those of the default route, or of one that has a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RouteNumber(u16);
+
+impl Rulebooks {
+    /// Those of the default route, which is the only one.
+    pub(crate) fn new(default: Rulebook) -> Self {
+        Self { default, named: Vec::new(), numbers: HashMap::new() }
+    }
+
+    /// From now on there are these routes beside the default one. They are there before a tunnel has one of them.
+    pub(crate) fn add<'a>(&mut self, routes: impl Iterator<Item = (&'a str, &'a Config)>) {
+        for (name, config) in routes {
+            // A file with so many routes is refused.
+            let Ok(number) = u16::try_from(self.named.len() + 1) else { return };
+            self.named.push(self.default.with_settings(config));
+            self.numbers.insert(name.into(), RouteNumber(number));
+        }
+    }
+
+    /// The number of the route with this name; that of the default route where there is none, or the name is empty.
+    pub(crate) fn number(&self, name: &str) -> RouteNumber {
+        if name.is_empty() {
+            return RouteNumber::default();
+        }
+        self.numbers.get(name).copied().unwrap_or_default()
+    }
+
+    /// The rules of a route.
+    #[inline]
+    pub(crate) fn of(&self, RouteNumber(number): RouteNumber) -> &Rulebook {
+        if number == 0 {
+            return &self.default;
+        }
+        self.named.get(usize::from(number) - 1).unwrap_or(&self.default)
+    }
+
+    /// Those of the default route.
+    pub(crate) const fn default(&self) -> &Rulebook {
+        &self.default
+    }
+
+    /// A drain over `period` ticks begins at tick `now`.
+    pub(crate) fn drains(&mut self, period: u32, now: u32) {
+        for rulebook in self.named.iter_mut().chain([&mut self.default]) {
+            rulebook.drains(period, now);
+        }
+    }
+}
 
 /// Options as they are used. Times are in ticks.
 #[derive(Clone, Debug)]
@@ -133,6 +214,17 @@ impl Rulebook {
     /// The same, with what their worker counts with.
     pub(crate) fn with(self, metrics: Arc<WorkerMetrics>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// The same on another route, which has these settings.
+    fn with_settings(&self, config: &Config) -> Self {
+        Self {
+            closed_by: self.closed_by,
+            counters: Arc::clone(&self.counters),
+            times_rounds: self.times_rounds,
+            metrics: Arc::clone(&self.metrics),
+            ..Self::new(&Options::of(config))
+        }
     }
 
     /// A drain over `period` ticks begins at tick `now`.

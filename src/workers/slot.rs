@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::sockets::{Kernel, KernelSockets};
 use crate::clock::Now;
-use crate::tunnel::rules::Rulebook;
+use crate::tunnel::rules::{RouteNumber, Rulebook};
 use crate::tunnel::{Local, Moment, Next, Pair, Peer, SocketEvents, Tunnel};
 use crate::websocket::keepalive::Secret;
 
@@ -22,12 +22,39 @@ pub(super) struct Slot {
     pub(super) local: Local,
     /// It is over and waits for its last bytes to arrive: the number of that wait.
     pub(super) delivery: Option<NonZeroU32>,
+    /// Whose rules it has.
+    pub(super) route: RouteNumber,
+    pub(super) marks: Marks,
+}
+
+/// What its worker has noted of a tunnel: a bit each, since bytes would make each place larger.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marks(u8);
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mark {
     /// It is on the list of those whose turn was over too early.
-    pub(super) listed: bool,
+    Listed = 1,
     /// It is not given to another process: one has refused it.
-    pub(super) stays: bool,
+    Stays = 2,
     /// It came from elsewhere, where somebody may have copies of its descriptors.
-    pub(super) has_copies: bool,
+    HasCopies = 4,
+}
+
+impl Marks {
+    /// Whether it is there.
+    #[inline]
+    pub(super) const fn has(self, mark: Mark) -> bool {
+        self.0 & mark as u8 != 0
+    }
+
+    /// Puts it there, or takes it away; says whether it was there.
+    pub(super) const fn put(&mut self, mark: Mark, is_there: bool) -> bool {
+        let was_there = self.has(mark);
+        self.0 = if is_there { self.0 | mark as u8 } else { self.0 & !(mark as u8) };
+        was_there
+    }
 }
 
 /// An idle tunnel is its slot and its node in the wheel, and no more, but for a long text in its
@@ -48,15 +75,8 @@ impl From<&Event> for SocketEvents {
 }
 
 impl Slot {
-    pub(super) fn new(tunnel: Tunnel) -> Self {
-        Self {
-            tunnel,
-            local: Local::default(),
-            delivery: None,
-            listed: false,
-            stays: false,
-            has_copies: false,
-        }
+    pub(super) fn new(tunnel: Tunnel, route: RouteNumber) -> Self {
+        Self { tunnel, local: Local::default(), delivery: None, route, marks: Marks::default() }
     }
 
     /// The tunnel at this moment.
@@ -97,7 +117,7 @@ impl Slot {
 
     /// It can go on in another process.
     pub(super) fn can_move(&self) -> bool {
-        !self.stays && !self.is_closing()
+        !self.marks.has(Mark::Stays) && !self.is_closing()
     }
 
     /// Makes the tunnel ready to be closed. After a reset, closing resets the other side, too; without
@@ -158,7 +178,7 @@ mod tests {
         );
         let rules = Rulebook::new(&Options::default());
         let now = Now::at(Duration::ZERO);
-        let mut slot = Slot::new(tunnel);
+        let mut slot = Slot::new(tunnel, RouteNumber::default());
         slot.begin(&rules, now, Secret::new(1));
         slot.local.ready.client.readable = true;
         slot.local.ready.client.writable = true;

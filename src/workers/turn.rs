@@ -115,29 +115,28 @@ impl Turn<'_> {
     /// Finds a link to the upstream where the exchange wants one.
     pub(super) fn link_up(&mut self, is_waiting: &mut bool, door: &Arc<Door>, number: u64) -> bool {
         let context = self.context;
-        let addresses = &context.proxy.addresses;
         match self.connection.wish() {
             Wish::Nothing => return false,
             Wish::Addresses if *is_waiting => return false,
-            Wish::Addresses => match addresses.choose(context.now, context.random) {
-                Resolution::Candidates(candidates) => {
-                    if let Some(exchange) = self.connection.exchange() {
-                        exchange.candidates(candidates, context);
+            Wish::Addresses => {
+                let Some(exchange) = self.connection.exchange() else { return false };
+                let addresses = &exchange.route().upstream.addresses;
+                match addresses.choose(context.now, context.random) {
+                    Resolution::Candidates(candidates) => exchange.candidates(candidates, context),
+                    Resolution::Pending => {
+                        *is_waiting = true;
+                        let (door, key) = (Arc::clone(door), self.key);
+                        addresses.when_known(Box::new(move || {
+                            // A worker that is gone has no connections.
+                            drop(door.send(Order::AddressesAreKnown { key, number }));
+                        }));
+                    }
+                    Resolution::Fault(fault) => {
+                        context.metrics.connect_failed(fault.failure());
+                        self.connection.see(Err(Exchange::no_addresses(fault)), context);
                     }
                 }
-                Resolution::Pending => {
-                    *is_waiting = true;
-                    let (door, key) = (Arc::clone(door), self.key);
-                    addresses.when_known(Box::new(move || {
-                        // A worker that is gone has no connections.
-                        drop(door.send(Order::AddressesAreKnown { key, number }));
-                    }));
-                }
-                Resolution::Fault(fault) => {
-                    context.metrics.connect_failed(fault.failure());
-                    self.connection.see(Err(Exchange::no_addresses(fault)), context);
-                }
-            },
+            }
             Wish::Connect { address, is_fresh } => {
                 if let Some(old) = self.link.take() {
                     self.links.close(old, self.registry);
@@ -148,7 +147,8 @@ impl Turn<'_> {
                 if is_reused {
                     context.metrics.links_reused.add(1);
                 }
-                let stall_timeout = context.proxy.config.stall_timeout;
+                let Some(exchange) = self.connection.exchange() else { return false };
+                let stall_timeout = exchange.route().config.stall_timeout;
                 let link =
                     idle.map_or_else(|| self.links.connect(address, self.key, stall_timeout), Ok);
                 match link {
@@ -192,7 +192,7 @@ impl Turn<'_> {
             Ok(taken) => {
                 link.ready.writable = taken == waiting.len();
                 if !exchange.link.is_established() {
-                    self.context.proxy.addresses.reached(link.address);
+                    exchange.route().upstream.addresses.reached(link.address);
                 }
                 exchange.upstream_took(taken, now);
                 self.connection.see(Ok(()), self.context);

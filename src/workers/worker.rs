@@ -35,7 +35,7 @@ use socket2::SockRef;
 use super::connections::{Connections, NewTunnel};
 use super::origin::{elapsed, start};
 use super::room;
-use super::slot::{Slot, from_token};
+use super::slot::{Mark, Slot, from_token};
 use super::sockets::Kernel;
 use super::user_agents::UserAgents;
 use super::wheel::Wheel;
@@ -44,7 +44,7 @@ use crate::clock::{Now, until};
 use crate::end::{End, Phase, Reason, Side};
 use crate::metrics::traffic::{Ledger, Traffic};
 use crate::tunnel::flow::READ_BUFFER;
-use crate::tunnel::rules::Rulebook;
+use crate::tunnel::rules::{Rulebook, Rulebooks};
 use crate::tunnel::{Next, Tunnel};
 use crate::upstream::Loads;
 use crate::websocket::keepalive::Secret;
@@ -91,7 +91,7 @@ pub(super) struct Worker {
     /// Tunnels that are over but for their last bytes, the earliest first.
     deliveries: VecDeque<Delivery>,
     deliveries_begun: NonZeroU32,
-    rulebook: Rulebook,
+    rulebooks: Rulebooks,
     wheel: Wheel,
     /// The time of this wake-up, and its tick: the clock is asked once.
     woken_at: Duration,
@@ -113,12 +113,12 @@ impl Worker {
         rulebook: Rulebook,
         loads: Loads,
     ) -> Self {
-        let rulebook = rulebook.with(Arc::clone(&door.metrics));
+        let rulebooks = Rulebooks::new(rulebook.with(Arc::clone(&door.metrics)));
         let woken_at = elapsed();
         let now = Now::at(woken_at);
         Self {
             woken_at,
-            rulebook,
+            rulebooks,
             wheel: Wheel::new(now.tick),
             now,
             drained_at: None,
@@ -217,7 +217,7 @@ impl Worker {
                 continue;
             }
             let (kernel, buffer) = (&self.kernel, &mut self.buffer);
-            let (rulebook, now) = (&self.rulebook, self.now);
+            let (rulebook, now) = (self.rulebooks.of(slot.route), self.now);
             let next = guarded(|| match slot.at(rulebook, now).look() {
                 Next::Wait => slot.turn(kernel, buffer, rulebook, now),
                 next => next,
@@ -231,7 +231,8 @@ impl Worker {
         if let Some(slot) = self.slots.get_mut(key)
             && mem::replace(&mut slot.local.rearm, false)
         {
-            self.wheel.insert(key, slot.at(&self.rulebook, self.now).next_look());
+            let rulebook = self.rulebooks.of(slot.route);
+            self.wheel.insert(key, slot.at(rulebook, self.now).next_look());
         }
     }
 
@@ -247,8 +248,8 @@ impl Worker {
             return;
         }
         let (kernel, buffer) = (&self.kernel, &mut self.buffer);
-        let (rulebook, now) = (&self.rulebook, self.now);
-        let is_listed = slot.listed;
+        let (rulebook, now) = (self.rulebooks.of(slot.route), self.now);
+        let is_listed = slot.marks.has(Mark::Listed);
         let next = guarded(|| {
             slot.at(rulebook, now).note(peer, event.into());
             // One turn in a round: it has one behind those that only now have something.
@@ -271,10 +272,10 @@ impl Worker {
         for _ in 0..count {
             let Some(key) = self.again.pop_front() else { return };
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.listed = false;
+                slot.marks.put(Mark::Listed, false);
                 if slot.delivery.is_none() {
                     let (kernel, buffer) = (&self.kernel, &mut self.buffer);
-                    let (rulebook, now) = (&self.rulebook, self.now);
+                    let (rulebook, now) = (self.rulebooks.of(slot.route), self.now);
                     let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
                     self.follow(key, next);
                 }
@@ -301,7 +302,7 @@ impl Worker {
 
     fn list(&mut self, key: usize) {
         if let Some(slot) = self.slots.get_mut(key)
-            && !mem::replace(&mut slot.listed, true)
+            && !slot.marks.put(Mark::Listed, true)
         {
             self.again.push_back(key);
         }
@@ -317,7 +318,10 @@ impl Worker {
                 Order::Resume(batch) => self.resume(batch),
                 Order::Take(request) => self.take(request),
                 Order::Enter(connection) => self.connections.enter(connection, Instant::now()),
-                Order::Serve(proxy, ids) => self.connections.serve(proxy, ids),
+                Order::Serve(proxy, ids) => {
+                    self.rulebooks.add(proxy.routes.named());
+                    self.connections.serve(proxy, ids);
+                }
                 Order::Listen(listening) => {
                     self.connections.listen(*listening, self.poll.registry());
                 }
@@ -362,10 +366,11 @@ impl Worker {
         // The first event of each socket comes at once and says what it is ready for.
         let key = entry.key();
         self.reach = self.reach.max(key + 1);
-        let (rulebook, now) = (&self.rulebook, self.now);
+        let route = self.rulebooks.number(new.tunnel.state.identity.route());
+        let (rulebook, now) = (self.rulebooks.of(route), self.now);
         self.ledger.came(key, Traffic::of(&new.tunnel.state));
         self.loads.came(new.tunnel.state.identity.upstream());
-        let slot = entry.insert(Slot::new(new.tunnel));
+        let slot = entry.insert(Slot::new(new.tunnel, route));
         let next = guarded(|| {
             begin(slot, rulebook, now, secret(key));
             Next::Wait
@@ -381,7 +386,7 @@ impl Worker {
 
     fn end(&mut self, key: usize) {
         let Some(mut slot) = self.remove(key) else { return };
-        if slot.has_copies {
+        if slot.marks.has(Mark::HasCopies) {
             deregister(self.poll.registry(), &slot.tunnel);
         }
         slot.cut();

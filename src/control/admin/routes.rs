@@ -338,7 +338,7 @@ fn set_level(query: &str) -> Result<Answer, Fault> {
 }
 
 fn endpoints(server: &Server) -> Result<Answer, Fault> {
-    let (all, fault) = server.proxy.addresses.list(Instant::now());
+    let (all, fault) = server.proxy.routes.default().upstream.addresses.list(Instant::now());
     let endpoints = all.into_iter().map(|one| Endpoint {
         address: one.address,
         state: one.state,

@@ -97,21 +97,19 @@ fn identity(elapsed: Duration) -> impl Strategy<Value = Identity> {
     let trace_id = prop::option::of(1..u128::MAX);
     let addresses = prop::array::uniform3(address);
     let handshake = (prop::array::uniform3(text), trace_id);
-    (addresses, text, id, any::<u16>(), handshake).prop_map(
-        move |(
-            [client, balancer, upstream],
-            line,
-            id,
-            age,
-            ([host, user_agent, subprotocol], trace_id),
-        )| {
+    let route = "[a-z0-9.]{0,64}";
+    (addresses, text, id, any::<u16>(), handshake, route).prop_map(
+        move |(addresses, line, id, age, ([host, user_agent, subprotocol], trace_id), route)| {
             let started = Since::ago(Duration::from_millis(age.into()), elapsed);
-            let identity = Identity::new(client, balancer, upstream, &line, &id, started);
+            let nothing = Handshake::default();
+            let request_id = (&*id).into();
+            let identity = Identity::of(addresses, &line, &request_id, started, &nothing, &route);
             let trace_id = trace_id.map(|id| TraceId(id.to_be_bytes()));
             let (host, user_agent, subprotocol) = (&*host, &*user_agent, &*subprotocol);
             let handshake = Handshake { host, user_agent, subprotocol, trace_id };
             let identity = identity.with(&handshake);
             assert_eq!(identity.handshake(), handshake);
+            assert_eq!(identity.route(), route);
             assert_eq!((identity.request_line(), &*identity.request_id()), (&*line, &*id));
             identity
         },

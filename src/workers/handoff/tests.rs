@@ -18,8 +18,9 @@ use crate::feed::Feed;
 use crate::limits::Limits;
 use crate::metrics::Counters;
 use crate::proxy::Proxy;
+use crate::routes::Routes;
 use crate::tunnel::Options;
-use crate::upstream::{Addresses, Loads};
+use crate::upstream::Loads;
 use crate::warnings::Warnings;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,11 +37,13 @@ struct Process {
 impl Process {
     fn start(config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let config = Arc::new(config);
+        let routes = Routes::new(&config, Loads::default(), runtime.handle().clone());
         let proxy = Arc::new(Proxy {
             access_log: AccessLog::unwritten().0,
             counters: Arc::new(Counters::default()),
             limits: Limits::new(&config, Instant::now()),
-            addresses: Addresses::new(&config, Loads::default(), runtime.handle().clone()),
+            routes: Arc::new(routes),
             warnings: Warnings::default(),
             feed: Feed::default(),
             config,

@@ -19,7 +19,8 @@ impl Worker {
         let left = if is_reached(until, now.tick) { 0 } else { until.wrapping_sub(now.tick) };
         let can_send_close = slot.tunnel.state.can_send_close();
         let wait = if can_send_close { share(left, random(&key), 1 << 32) } else { left };
-        slot.at(&self.rulebook, now).drain_at(now.tick.wrapping_add(wait));
+        let rulebook = self.rulebooks.of(slot.route);
+        slot.at(rulebook, now).drain_at(now.tick.wrapping_add(wait));
     }
 
     /// Gives each tunnel its moment: the period has as many parts as there are tunnels, and each has
@@ -29,7 +30,7 @@ impl Worker {
         let period = ticks(period);
         let drained_at = self.now.tick.wrapping_add(period);
         self.drained_at = Some(drained_at);
-        self.rulebook.drains(period, self.now.tick);
+        self.rulebooks.drains(period, self.now.tick);
         let (mut keys, others): (Vec<_>, Vec<_>) = self
             .slots
             .iter()
@@ -37,7 +38,8 @@ impl Worker {
             .partition(|(_, can_send_close)| *can_send_close);
         for (key, _) in others {
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.at(&self.rulebook, self.now).drain_at(drained_at);
+                let rulebook = self.rulebooks.of(slot.route);
+                slot.at(rulebook, self.now).drain_at(drained_at);
             }
             self.rearm(key);
         }
@@ -47,7 +49,8 @@ impl Worker {
             if let Some(slot) = self.slots.get_mut(key) {
                 let moment = (place << 32) + random(&(key, period));
                 let at = self.now.tick.wrapping_add(share(period, moment, parts));
-                slot.at(&self.rulebook, self.now).drain_at(at);
+                let rulebook = self.rulebooks.of(slot.route);
+                slot.at(rulebook, self.now).drain_at(at);
             }
             self.rearm(key);
         }

@@ -49,7 +49,7 @@ impl Worker {
     fn add_up(&mut self, begins: bool) -> Option<Traffic> {
         if begins {
             self.ledger.begin();
-            self.rulebook.metrics.links_idle.set(self.connections.idle_links() as u64);
+            self.rulebooks.default().metrics.links_idle.set(self.connections.idle_links() as u64);
         }
         for _ in 0..PLACES {
             let key = self.ledger.next();
@@ -66,7 +66,7 @@ impl Worker {
     fn close(&mut self, key: usize, code: u16, reason: &str) -> Closed {
         let Some(slot) = self.slots.get_mut(key) else { return Closed::Already };
         let (kernel, buffer) = (&self.kernel, &mut self.buffer);
-        let (rulebook, now) = (&self.rulebook, self.now);
+        let (rulebook, now) = (self.rulebooks.of(slot.route), self.now);
         if slot.is_closing() || !slot.at(rulebook, now).close_by_order(code, reason) {
             return Closed::Already;
         }

@@ -7,6 +7,7 @@ use super::{NewTunnel, Slot, Worker, guarded};
 use crate::handoff::socket::monotonic;
 use crate::tunnel::{Peer, SocketEvents, Tunnel};
 use crate::workers::handoff::{Batch, Request, Taken};
+use crate::workers::slot::Mark;
 
 /// Places that are looked at for one request: some 100 microseconds where all have tunnels that stay.
 const LOOKED_AT: usize = 1_024;
@@ -24,7 +25,7 @@ impl Worker {
     pub(super) fn adopt(&mut self, tunnel: Tunnel, stays: bool) {
         let key = self.register_anew(tunnel);
         if let Some(slot) = key.and_then(|key| self.slots.get_mut(key)) {
-            slot.stays = stays;
+            slot.marks.put(Mark::Stays, stays);
         }
     }
 
@@ -33,7 +34,7 @@ impl Worker {
         let opened = NewTunnel { tunnel, hears_client: false, hears_upstream: false };
         let key = self.take_in(opened, Slot::begin)?;
         if let Some(slot) = self.slots.get_mut(key) {
-            slot.has_copies = true;
+            slot.marks.put(Mark::HasCopies, true);
         }
         self.look_soon(key);
         Some(key)
@@ -56,7 +57,7 @@ impl Worker {
             let Some(key) = self.register_anew(tunnel) else { continue };
             let Some(slot) = self.slots.get_mut(key) else { continue };
             let (kernel, buffer) = (&self.kernel, &mut self.buffer);
-            let (rulebook, now) = (&self.rulebook, self.now);
+            let (rulebook, now) = (self.rulebooks.of(slot.route), self.now);
             for peer in Peer::BOTH {
                 let socket = match peer {
                     Peer::Client => &slot.tunnel.client,

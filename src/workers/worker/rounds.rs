@@ -51,10 +51,10 @@ impl Worker {
     #[cold]
     fn tell_round(&mut self) {
         let turns_ended = self.rounds.turns_ended.take();
-        if self.rulebook.times_rounds {
+        if self.rulebooks.default().times_rounds {
             let end = turns_ended.unwrap_or_else(elapsed);
             let time = end.saturating_sub(self.woken_at);
-            self.rulebook.metrics.round_times.observe_time(time, &ROUND_TIMES);
+            self.rulebooks.default().metrics.round_times.observe_time(time, &ROUND_TIMES);
         }
     }
 }

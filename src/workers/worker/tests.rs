@@ -147,7 +147,7 @@ fn sockets_with_copies_are_not_heard_of_once_their_tunnel_has_ended() {
         worker.adopt(ended, false);
         worker.adopt(other, false);
         let slot = worker.slots.get_mut(0).unwrap();
-        assert!(mem::replace(&mut slot.has_copies, has_copies), "whoever comes may have them");
+        assert!(slot.marks.put(Mark::HasCopies, has_copies), "whoever comes may have them");
         let mut events = Events::with_capacity(8);
         // What they are ready for is told at once.
         worker.poll.poll(&mut events, Some(Duration::from_secs(20))).unwrap();

@@ -24,6 +24,7 @@ const RELEASES: &[(&str, &[(&str, Make)])] = &[(
         ("refused", refused),
         ("other_protocol", other_protocol),
         ("ordered", ordered),
+        ("routed", routed),
     ],
 )];
 
@@ -88,6 +89,17 @@ fn told(now: Now, elapsed: Duration) -> State {
         trace_id: Some(TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes())),
     };
     state.identity = state.identity.with(&handshake);
+    state
+}
+
+/// It took a route that has a name.
+fn routed(now: Now, elapsed: Duration) -> State {
+    let mut state = told(now, elapsed);
+    let identity = &state.identity;
+    let addresses = [identity.client(), identity.balancer(), identity.upstream()];
+    let id = (&*identity.request_id()).into();
+    let (line, started, said) = (identity.request_line(), identity.started(), identity.handshake());
+    state.identity = Identity::of(addresses, line, &id, started, &said, "chat");
     state
 }
 
