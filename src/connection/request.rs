@@ -9,6 +9,7 @@ use crate::access_log::Entry;
 use crate::config::{MissingOrigin, TraceContext};
 use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
+use crate::http::affinity::Visitor;
 use crate::http::head::{Fault, Framing, Request};
 use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
@@ -171,7 +172,8 @@ impl Connection {
         out.clear();
         out.reserve(HEAD);
         write::request(&mut out, head, &options, &onward);
-        let exchange = Exchange::new(head, form, entry, offer, out, context);
+        let visitor = Visitor::of(head, client, &proxy.config);
+        let exchange = Exchange::new(head, form, entry, offer, out, visitor, context);
         self.state = ConnectionState::Exchange(Box::new(exchange));
         self.since = context.now;
     }

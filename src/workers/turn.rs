@@ -118,26 +118,28 @@ impl Turn<'_> {
         let addresses = &context.proxy.addresses;
         match self.connection.wish() {
             Wish::Nothing => return false,
-            Wish::Addresses if *is_waiting => return false,
-            Wish::Addresses => match addresses.choose(context.now, context.random) {
-                Resolution::Candidates(candidates) => {
-                    if let Some(exchange) = self.connection.exchange() {
-                        exchange.candidates(candidates, context);
+            Wish::Addresses(_) if *is_waiting => return false,
+            Wish::Addresses(affinity) => {
+                match addresses.choose(context.now, affinity, context.random) {
+                    Resolution::Candidates(candidates) => {
+                        if let Some(exchange) = self.connection.exchange() {
+                            exchange.candidates(candidates, context);
+                        }
+                    }
+                    Resolution::Pending => {
+                        *is_waiting = true;
+                        let (door, key) = (Arc::clone(door), self.key);
+                        addresses.when_known(Box::new(move || {
+                            // A worker that is gone has no connections.
+                            drop(door.send(Order::AddressesAreKnown { key, number }));
+                        }));
+                    }
+                    Resolution::Fault(fault) => {
+                        context.metrics.connect_failed(fault.failure());
+                        self.connection.see(Err(Exchange::no_addresses(fault)), context);
                     }
                 }
-                Resolution::Pending => {
-                    *is_waiting = true;
-                    let (door, key) = (Arc::clone(door), self.key);
-                    addresses.when_known(Box::new(move || {
-                        // A worker that is gone has no connections.
-                        drop(door.send(Order::AddressesAreKnown { key, number }));
-                    }));
-                }
-                Resolution::Fault(fault) => {
-                    context.metrics.connect_failed(fault.failure());
-                    self.connection.see(Err(Exchange::no_addresses(fault)), context);
-                }
-            },
+            }
             Wish::Connect { address, is_fresh } => {
                 if let Some(old) = self.link.take() {
                     self.links.close(old, self.registry);
