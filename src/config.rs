@@ -13,6 +13,7 @@ mod origins;
 pub(crate) mod rate;
 pub mod settings;
 mod size;
+mod sticky;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -26,6 +27,7 @@ pub use self::origins::Origins;
 pub use self::rate::Rate;
 use self::settings::Readings;
 pub use self::settings::{Config, Settings};
+pub use self::sticky::Sticky;
 use crate::words::words;
 
 impl Config {

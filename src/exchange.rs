@@ -30,7 +30,9 @@ use self::link::{Link, Release};
 use self::request::{Late, RequestFlow};
 use self::response::ResponseFlow;
 use crate::access_log::Entry;
+use crate::config::Sticky;
 use crate::end::{End, Phase, Reason, Side};
+use crate::http::affinity::{SetCookie, Visitor};
 use crate::http::head::{HeadLimits, Request};
 use crate::http::hop;
 use crate::http::own::Form;
@@ -57,6 +59,7 @@ pub(crate) struct Exchange {
     /// The protocols that were offered, where it is a handshake.
     offer: Option<OfferedProtocols>,
     kind: RequestKind,
+    visitor: Visitor,
 }
 
 /// What has to be known of a request to understand its response.
@@ -67,6 +70,16 @@ struct RequestKind {
     wants_trailers: bool,
     /// It only asks and has no body: it may be sent again where nobody has answered it.
     is_repeatable: bool,
+}
+
+/// What has to be known of a request for its response to pass.
+#[derive(Clone, Copy)]
+struct RequestFacts<'a> {
+    kind: RequestKind,
+    /// The protocols that were offered.
+    offer: Option<&'a [u8]>,
+    /// What its final response is to set.
+    cookie: Option<SetCookie<'a>>,
 }
 
 /// Why an exchange does not go on.
@@ -89,6 +102,7 @@ impl Exchange {
         entry: Entry,
         offer: Option<OfferedProtocols>,
         outgoing: Vec<u8>,
+        visitor: Visitor,
         context: &Context<'_>,
     ) -> Self {
         let kind = RequestKind {
@@ -100,10 +114,11 @@ impl Exchange {
         Self {
             entry,
             request: RequestFlow::new(head, outgoing, &route.config, context),
-            link: Link::addresses(route, context.now),
+            link: Link::addresses(route, visitor.affinity, context.now),
             response: ResponseFlow::default(),
             offer,
             kind,
+            visitor,
         }
     }
 
@@ -190,16 +205,20 @@ impl Exchange {
         context: &Context<'_>,
     ) -> Result<(), Stop> {
         self.request.out.forget();
-        let answer = self.response.upstream_sent(
-            bytes,
-            out,
-            self.kind,
-            self.offer.as_deref(),
-            &mut self.request,
-            context,
-        );
+        let facts = RequestFacts {
+            kind: self.kind,
+            offer: self.offer.as_deref(),
+            cookie: self.cookie(&self.link.route.config.sticky),
+        };
+        let answer = self.response.upstream_sent(bytes, out, facts, &mut self.request, context);
         self.note_response();
         answer
+    }
+
+    /// The cookie that the response is to set, if the request brought none.
+    fn cookie<'a>(&self, sticky: &'a Sticky) -> Option<SetCookie<'a>> {
+        let Sticky::Cookie(name) = sticky else { return None };
+        Some(SetCookie { name, token: self.link.token()?, https: self.visitor.https })
     }
 
     /// What is known of the response goes into the log line.

@@ -9,6 +9,7 @@ pub mod framing;
 pub mod head;
 pub mod trace_context;
 
+pub(crate) mod affinity;
 pub(crate) mod body;
 pub(crate) mod forwarded;
 pub(crate) mod health;

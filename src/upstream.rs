@@ -7,6 +7,7 @@ mod balance;
 mod candidates;
 mod load;
 mod resolver;
+pub(crate) mod sticky;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub(crate) use self::addresses::{Addresses, EndpointState, Resolution};
 pub(crate) use self::candidates::Candidates;
 pub(crate) use self::load::Claim;
 pub use self::load::Loads;
+pub(crate) use self::sticky::Affinity;
 use crate::config::Destination;
 use crate::end::Reason;
 use crate::metrics::labels::ConnectFailure;

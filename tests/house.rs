@@ -66,6 +66,8 @@ const PURE: &[&str] = &[
     "upstream/addresses/members.rs",
     "upstream/balance.rs",
     "upstream/candidates.rs",
+    "upstream/sticky.rs",
+    "upstream/sticky",
     "websocket.rs",
     "websocket",
 ];

@@ -17,13 +17,13 @@ use ipnet::IpNet;
 use super::kind::{
     AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS,
     HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES,
-    PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, TTLS, TUNNEL_TIMES, Threads,
-    TlvHeaders, Token, UpstreamNames, WordOf,
+    PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, StickyBy, TTLS, TUNNEL_TIMES,
+    Threads, TlvHeaders, Token, UpstreamNames, WordOf,
 };
 use super::{
     AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Balance, Fault, Forwarded, FrameCheck,
-    ListenOn, MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, TlvHeader, TraceContext,
-    UpstreamName,
+    ListenOn, MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, Sticky, TlvHeader,
+    TraceContext, UpstreamName,
 };
 
 /// What holds where a setting is not given.
@@ -177,6 +177,9 @@ settings! {
         Unset::Missing("give the port that the application listens on"), Port;
     /// Which endpoint gets the next tunnel: one that has fewer, the next in turn, or a random one
     Upstream balance: Balance = "BALANCE", "WAY", Unset::Default("least_tunnels"), WordOf::new();
+    /// What keeps a client at the endpoint where it was: off, a cookie that elbows sets (cookie, cookie:NAME), its address
+    /// (client), header:NAME, query:NAME or path
+    Upstream sticky: Sticky = "STICKY", "WAY", Unset::Default("off"), StickyBy;
     /// The longest that an answer of a name server is used, whatever its TTL
     Upstream dns_max_ttl: Duration = "DNS_MAX_TTL", "TIME", Unset::Default("5s"), TTLS;
     /// How long an endpoint that is missing from its name's answers still gets new tunnels

@@ -11,6 +11,7 @@ use crate::access_log::Entry;
 use crate::config::{Config, MissingOrigin, TraceContext};
 use crate::end::{End, Phase, Reason, Side};
 use crate::exchange::Exchange;
+use crate::http::affinity::Visitor;
 use crate::http::head::{Fault, Framing, Request};
 use crate::http::hop::ConnectionOptions;
 use crate::http::own::{Form, Own};
@@ -178,7 +179,8 @@ impl Connection {
         out.clear();
         out.reserve(HEAD);
         write::request(&mut out, head, &options, &onward);
-        let exchange = Exchange::new(route, head, form, entry, offer, out, context);
+        let visitor = Visitor::of(head, client, config);
+        let exchange = Exchange::new(route, head, form, entry, offer, out, visitor, context);
         self.state = ConnectionState::Exchange(Box::new(exchange));
         self.since = context.now;
     }

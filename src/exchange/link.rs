@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::proxy::Context;
 use crate::routes::Route;
-use crate::upstream::{Candidates, Claim, Fault};
+use crate::upstream::{Affinity, Candidates, Claim, Fault};
 
 /// The least that one address gets of the time for all of them.
 const LEAST_PER_ADDRESS: Duration = Duration::from_millis(250);
@@ -33,8 +33,8 @@ pub(crate) struct Link {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkState {
-    /// The addresses are not known yet.
-    Addresses,
+    /// The addresses are not known yet, nor which of them it is to be for this request.
+    Addresses(Affinity),
     /// The worker is to connect to this place, or to take an idle connection unless it has to be a fresh one.
     Wanted { is_fresh: bool },
     /// There is a connection. It is not known to be established before it has taken a byte.
@@ -47,8 +47,8 @@ enum LinkState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Nothing,
-    /// To say which addresses there are.
-    Addresses,
+    /// To say which addresses there are, for a request that belongs there.
+    Addresses(Affinity),
     /// To connect there, or to take an idle connection unless it has to be a fresh one.
     Connect {
         address: SocketAddr,
@@ -66,8 +66,8 @@ pub(crate) enum Release {
 }
 
 impl Link {
-    pub(super) const fn addresses(route: Arc<Route>, now: Instant) -> Self {
-        let state = LinkState::Addresses;
+    pub(super) const fn addresses(route: Arc<Route>, affinity: Affinity, now: Instant) -> Self {
+        let state = LinkState::Addresses(affinity);
         Self { route, state, since: now, candidates: None, place: 0, claim: None, until: now }
     }
 
@@ -76,10 +76,15 @@ impl Link {
         Some(endpoint.member.found.address)
     }
 
+    /// What the client is to be given, so that it comes back to this endpoint.
+    pub(super) fn token(&self) -> Option<u64> {
+        self.candidates.as_ref().and_then(Candidates::token)
+    }
+
     /// What the worker is to do.
     pub(crate) fn wish(&self) -> Wish {
         match (self.state, self.address()) {
-            (LinkState::Addresses, _) => Wish::Addresses,
+            (LinkState::Addresses(affinity), _) => Wish::Addresses(affinity),
             (LinkState::Wanted { is_fresh }, Some(address)) => Wish::Connect { address, is_fresh },
             _ => Wish::Nothing,
         }
@@ -111,6 +116,9 @@ impl Link {
     pub(super) fn next_address(&mut self, fault: Fault, context: &Context<'_>) -> Option<Fault> {
         let deadline = self.since + self.route.config.connect_timeout;
         self.place += 1;
+        if let Some(candidates) = &mut self.candidates {
+            candidates.fall_back();
+        }
         // No other address would change a lack of descriptors.
         let is_last = self.address().is_none()
             || context.now >= deadline
@@ -171,7 +179,7 @@ impl Link {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            LinkState::Addresses => Some(self.since + self.route.config.connect_timeout),
+            LinkState::Addresses(_) => Some(self.since + self.route.config.connect_timeout),
             LinkState::Wanted { .. } | LinkState::Open { is_connected: false, .. } => {
                 Some(self.until)
             }
@@ -186,7 +194,7 @@ impl Link {
         }
         let limit = self.route.config.connect_timeout;
         match self.address() {
-            Some(address) if self.state != LinkState::Addresses => {
+            Some(address) if !matches!(self.state, LinkState::Addresses(_)) => {
                 Some(Fault::Timeout { address, limit })
             }
             _ => Some(self.route.upstream.addresses.too_slow()),

@@ -1,7 +1,7 @@
 //! A response on its way to the client: its head, then its body as it comes.
 
 use super::request::RequestFlow;
-use super::{RESPONSE_LIMITS, RequestKind, Stop};
+use super::{RESPONSE_LIMITS, RequestFacts, RequestKind, Stop};
 use crate::end::{End, Phase, Reason, Side};
 use crate::http::body::{Body, Sink, Trailers};
 use crate::http::head::{Framing, Reader, Response, Version};
@@ -81,8 +81,7 @@ impl ResponseFlow {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        kind: RequestKind,
-        offer: Option<&[u8]>,
+        facts: RequestFacts<'_>,
         request: &mut RequestFlow,
         context: &Context<'_>,
     ) -> Result<(), Stop> {
@@ -90,13 +89,13 @@ impl ResponseFlow {
             self.state = ResponseState::Head;
         }
         if self.unread.is_empty() {
-            let (used, read) = self.read(bytes, out, kind, offer, request, context);
+            let (used, read) = self.read(bytes, out, facts, request, context);
             self.unread.extend_from_slice(bytes.get(used..).unwrap_or_default());
             return read;
         }
         let mut unread = std::mem::take(&mut self.unread);
         unread.extend_from_slice(bytes);
-        let (used, read) = self.read(&unread, out, kind, offer, request, context);
+        let (used, read) = self.read(&unread, out, facts, request, context);
         unread.drain(..used.min(unread.len()));
         if !unread.is_empty() {
             self.unread = unread;
@@ -109,8 +108,7 @@ impl ResponseFlow {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        kind: RequestKind,
-        offer: Option<&[u8]>,
+        facts: RequestFacts<'_>,
         request: &mut RequestFlow,
         context: &Context<'_>,
     ) -> (usize, Result<(), Stop>) {
@@ -128,20 +126,21 @@ impl ResponseFlow {
                     at += used;
                     match head.status {
                         101 => {
-                            let chosen = offer.and_then(|offer| upgrade::chosen(&head, offer));
+                            let chosen =
+                                facts.offer.and_then(|offer| upgrade::chosen(&head, offer));
                             let Some(chosen) = chosen else {
                                 return (at, Err(Stop::Rejected(Rejection::UnaskedUpgrade)));
                             };
-                            write::switching(out, &head, chosen);
+                            write::switching(out, &head, chosen, facts.cookie);
                             self.state = ResponseState::Switched;
                             let protocol = upgrade::protocol(chosen);
                             let subprotocol = upgrade::subprotocol(&head).into();
                             return (at, Err(Stop::Switched { protocol, subprotocol }));
                         }
-                        100..200 => interim(&head, out, kind, request, context),
+                        100..200 => interim(&head, out, facts.kind, request, context),
                         _ => {
                             context.proxy.warnings.upstream_answered();
-                            if let Err(fault) = self.begin(&head, out, kind, request, context) {
+                            if let Err(fault) = self.begin(&head, out, facts, request, context) {
                                 return (at, Err(bad(fault)));
                             }
                         }
@@ -173,10 +172,11 @@ impl ResponseFlow {
         &mut self,
         head: &Response<'_>,
         out: &mut Vec<u8>,
-        kind: RequestKind,
+        facts: RequestFacts<'_>,
         request: &mut RequestFlow,
         context: &Context<'_>,
     ) -> Result<(), crate::http::head::Fault> {
+        let RequestFacts { kind, cookie, .. } = facts;
         let framing = head.framing(kind.form.to_head)?;
         let options = ConnectionOptions::of(&head.fields);
         self.keeps_link = framing != Framing::UntilClose
@@ -208,7 +208,7 @@ impl ResponseFlow {
             is_http_10: kind.form.is_http_10,
             chunked: chunked || tells_chunks,
         };
-        write::response(out, head, how);
+        write::response(out, head, how, cookie);
         let sink = if chunked { Sink::CHUNKED } else { Sink::Plain };
         let trailers = if kind.wants_trailers { Trailers::OfResponse } else { Trailers::Dropped };
         self.state = ResponseState::Body(Body::new(framing, sink, trailers, RESPONSE_LIMITS));
@@ -264,5 +264,5 @@ fn interim(
         return;
     }
     let how = write::ToClient { closes: false, is_http_10: false, chunked: false };
-    write::response(out, head, how);
+    write::response(out, head, how, None);
 }

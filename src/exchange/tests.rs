@@ -7,6 +7,7 @@ mod early_answers;
 mod ends;
 mod interim;
 mod links;
+mod sticky;
 mod times;
 mod upgrades;
 

@@ -114,6 +114,13 @@ pub(super) fn write(
     words.request_id.write(|id| line(out, REQUEST_ID, id));
 }
 
+/// Whether the client's own connection is TLS, as far as [`write`] tells the upstream so.
+pub(super) fn https(fields: &[Field<'_>], client: &Client, config: &Config) -> bool {
+    let said =
+        if config.forwarded == Forwarded::Append { values(fields, PROTO).next() } else { None };
+    said.map_or(client.https, |said| said.eq_ignore_ascii_case(b"https"))
+}
+
 /// Whether a client's field of this name must not pass: only we may say it, or say it anew.
 pub(super) fn is_replaced(name: &[u8], config: &Config) -> bool {
     let append = config.forwarded == Forwarded::Append;

@@ -1,6 +1,7 @@
 //! Heads as they go out: line for line what came, without what speaks of one connection, and with what elbows
 //! has to say itself (RFC 9110, section 7.6; RFC 9112, sections 3 and 4).
 
+use super::affinity::SetCookie;
 use super::forwarded::{self, Words};
 use super::head::{Framing, Request, Response, Target, Version};
 use super::hop::{self, ConnectionOptions};
@@ -128,8 +129,13 @@ pub(crate) struct ToClient {
     pub(crate) chunked: bool,
 }
 
-/// Writes the head of a response, or of an interim response, as the client gets it.
-pub(crate) fn response(out: &mut Vec<u8>, head: &Response<'_>, how: ToClient) {
+/// Writes the head of a response, or of an interim response, as the client gets it, with a cookie that elbows sets.
+pub(crate) fn response(
+    out: &mut Vec<u8>,
+    head: &Response<'_>,
+    how: ToClient,
+    cookie: Option<SetCookie<'_>>,
+) {
     status_line(out, head.status, head.reason);
     let options = ConnectionOptions::of(&head.fields);
     // 426 is about the upgrade, so its offer stays (RFC 9110, section 15.5.22).
@@ -155,6 +161,9 @@ pub(crate) fn response(out: &mut Vec<u8>, head: &Response<'_>, how: ToClient) {
     }
     if how.chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if let Some(cookie) = cookie {
+        cookie.write(out);
     }
     if let Some(offer) = offer {
         line(out, b"Upgrade", offer);
@@ -185,13 +194,21 @@ fn status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
 
 /// Writes a 101 as the client gets it, with the protocol that was chosen. RFC 6455, section 4.1, asks it to be
 /// HTTP/1.1; the upstream's own may be 1.0. There is no body that a length could speak of (RFC 9112, section 6.3).
-pub(crate) fn switching(out: &mut Vec<u8>, head: &Response<'_>, chosen: &[u8]) {
+pub(crate) fn switching(
+    out: &mut Vec<u8>,
+    head: &Response<'_>,
+    chosen: &[u8],
+    cookie: Option<SetCookie<'_>>,
+) {
     status_line(out, 101, head.reason);
     let options = ConnectionOptions::of(&head.fields);
     for (index, field) in head.fields.iter().enumerate() {
         if !options.is_hop_by_hop(index, field) && !field.is(b"content-length") {
             line(out, field.name, field.value);
         }
+    }
+    if let Some(cookie) = cookie {
+        cookie.write(out);
     }
     out.extend_from_slice(b"Connection: Upgrade\r\n");
     line(out, b"Upgrade", chosen);

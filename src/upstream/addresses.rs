@@ -30,8 +30,9 @@ use self::members::Members;
 use super::candidates::{Candidates, Endpoint, Endpoints};
 use super::load::Loads;
 use super::resolver::Resolver;
+use super::sticky::Affinity;
 use super::{Fault, resolver};
-use crate::config::{Balance, Config, UpstreamName};
+use crate::config::{Balance, Config, Sticky, UpstreamName};
 use crate::warnings::Recurring;
 use crate::words::words;
 
@@ -113,6 +114,8 @@ struct Shared {
     names: Vec<UpstreamName>,
     port: u16,
     balance: Balance,
+    /// Keys count: `STICKY`.
+    is_sticky: bool,
     /// The only name is an address, and there is nothing to ask, to choose or to remember.
     literal: Option<Arc<Endpoints>>,
     lookup: Lookup,
@@ -172,10 +175,13 @@ impl Addresses {
                 answers.push(Some(Answers::new(too_slow(name), config.dns_max_ttl)));
             }
         }
-        let endpoints = Arc::new(Endpoints::new(members.list(), &loads));
+        let is_sticky = config.sticky != Sticky::Off;
+        let endpoints = Endpoints::new(members.list(), &loads);
+        let endpoints = Arc::new(if is_sticky { endpoints.with_owners(None) } else { endpoints });
         let is_literal = matches!(names.as_slice(), [UpstreamName::Address(_)]);
         Self(Arc::new(Shared {
             balance: config.balance,
+            is_sticky,
             literal: is_literal.then(|| Arc::clone(&endpoints)),
             lookup,
             runtime,
@@ -194,15 +200,21 @@ impl Addresses {
         }))
     }
 
-    /// Where a connection goes now. Begins questions where answers are too old. Never waits.
-    pub(crate) fn choose(&self, now: Instant, random: &dyn Fn() -> u64) -> Resolution {
-        let endpoints = match self.known(now) {
+    /// Where a connection goes now, of which `affinity` says where it belongs. Begins questions where answers are too old.
+    /// Never waits.
+    pub(crate) fn choose(
+        &self,
+        now: Instant,
+        affinity: Affinity,
+        random: &dyn Fn() -> u64,
+    ) -> Resolution {
+        let endpoints = match self.known(now, affinity, random) {
             Ok((_, Some(candidates))) => return Resolution::Candidates(candidates),
             Ok((endpoints, None)) => endpoints,
             Err(resolution) => return resolution,
         };
         let turn = || self.0.turns.fetch_add(1, Ordering::Relaxed);
-        Resolution::Candidates(endpoints.choose(self.0.balance, turn, random))
+        Resolution::Candidates(endpoints.choose(self.0.balance, affinity, turn, random))
     }
 
     /// All endpoints: those that get new tunnels, the best first, and those that only have some. Also, why there is none.
@@ -229,15 +241,21 @@ impl Addresses {
     }
 
     /// What there is; also, where this connection is to begin if that is not a matter of choice.
-    fn known(&self, now: Instant) -> Result<(Arc<Endpoints>, Option<Candidates>), Resolution> {
+    fn known(
+        &self,
+        now: Instant,
+        affinity: Affinity,
+        random: &dyn Fn() -> u64,
+    ) -> Result<(Arc<Endpoints>, Option<Candidates>), Resolution> {
         if let Some(literal) = &self.0.literal {
             return Ok((Arc::clone(literal), None));
         }
         let mut state = self.0.state();
         self.0.known(&mut state, now)?;
-        let retry = if state.members.is_still(now) { None } else { state.members.take_retry(now) };
-        let retry = retry.and_then(|address| state.endpoints.beginning_with(address));
-        Ok((Arc::clone(&state.endpoints), retry))
+        let AddressState { members, endpoints, .. } = &mut *state;
+        let begin = |address| endpoints.beginning_with(address, affinity, random);
+        let retry = if members.is_still(now) { None } else { members.take_retry(now, begin) };
+        Ok((Arc::clone(endpoints), retry))
     }
 
     /// Calls `tell` once, from a thread of the runtime, as soon as [`Addresses::choose`] says something else than
@@ -326,7 +344,11 @@ impl Shared {
 
     /// The members have changed.
     fn renew(&self, state: &mut AddressState) {
-        state.endpoints = Arc::new(Endpoints::new(state.members.list(), &self.loads));
+        let mut endpoints = Endpoints::new(state.members.list(), &self.loads);
+        if self.is_sticky {
+            endpoints = endpoints.with_owners(Some(&state.endpoints));
+        }
+        state.endpoints = Arc::new(endpoints);
         self.has_failures.store(state.members.has_failures(), Ordering::Relaxed);
         self.loads.forget_unused();
     }

@@ -7,6 +7,9 @@
 //! └──────────────────────────────────────────────┘ └────────────────────────────────────────────┘
 //!   tried: c, d, e, a, b, and then the others
 //! ```
+//!
+//! Where the request has a key (`STICKY`), the others of the best come in the order of that key: the next one is who
+//! owns it once the first counts as failed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use std::sync::Arc;
 use super::addresses::Member;
 use super::balance::Shares;
 use super::load::{Load, Loads};
+use super::sticky::{self, Affinity, Bound, Owners};
 use crate::config::Balance;
 
 /// The endpoints that there are.
@@ -25,7 +29,22 @@ pub(crate) struct Endpoints {
     shares: Shares,
     /// How many those are.
     best: usize,
+    /// Of the same, where keys count.
+    sticky: Option<Sticky>,
 }
+
+/// What there is where keys count.
+#[derive(Debug)]
+struct Sticky {
+    owners: Owners,
+    bound: Bound,
+}
+
+/// So many endpoints are full before a key that everybody has goes by load.
+const ATTEMPTS: u64 = 8;
+
+/// So many tokens are drawn for the endpoint that was chosen.
+const DRAWS: u64 = 32;
 
 /// An endpoint that gets new tunnels.
 #[derive(Debug)]
@@ -40,6 +59,12 @@ pub(crate) struct Candidates {
     endpoints: Arc<Endpoints>,
     /// The place of the one that it begins with.
     chosen: usize,
+    /// That of its key.
+    bucket: Option<u16>,
+    /// What the client is to be given: with it, it comes back to where it is sent now.
+    token: Option<u64>,
+    /// The places of the best in the order of its key, once the chosen one has taken no connection.
+    order: Option<Arc<[usize]>>,
 }
 
 impl Endpoints {
@@ -54,7 +79,18 @@ impl Endpoints {
             .into_iter()
             .map(|member| Endpoint { member, load: loads.of(member.found.address) })
             .collect();
-        Self { all, shares: Shares::new(&weights), best: weights.len() }
+        Self { all, shares: Shares::new(&weights), best: weights.len(), sticky: None }
+    }
+
+    /// The same, where keys count. What `previous` knows of the same endpoints is kept.
+    pub(crate) fn with_owners(mut self, previous: Option<&Self>) -> Self {
+        let best = || self.all.iter().take(self.best);
+        let found = best().map(|one| (one.member.found.address, one.member.found.weight));
+        let previous = previous.and_then(|previous| previous.sticky.as_ref());
+        let owners = Owners::new(found, previous.map(|sticky| &sticky.owners));
+        let bound = Bound::new(best().map(|one| (one.load.all(), one.member.found.weight)));
+        self.sticky = Some(Sticky { owners, bound });
+        self
     }
 
     /// All of them, the best first.
@@ -66,23 +102,131 @@ impl Endpoints {
     pub(crate) fn choose(
         self: &Arc<Self>,
         balance: Balance,
+        affinity: Affinity,
         turn: impl FnOnce() -> u64,
-        random: impl FnOnce() -> u64,
+        random: &dyn Fn() -> u64,
     ) -> Candidates {
-        let load = |place: usize| self.all.get(place).map_or(0, |endpoint| endpoint.load.all());
-        let chosen = match self.best {
-            0 | 1 => 0,
-            _ => self.shares.choose(balance, turn(), random(), load),
+        let Some(sticky) = &self.sticky else {
+            return self.starting_at(self.balanced(balance, turn, random));
         };
-        Candidates { endpoints: Arc::clone(self), chosen }
+        let owned = |bucket| Candidates {
+            bucket: Some(bucket),
+            ..self.starting_at(sticky.owners.of(bucket))
+        };
+        match affinity {
+            Affinity::None => self.starting_at(self.balanced(balance, turn, random)),
+            Affinity::Token(token) => owned(sticky::bucket(token, 0)),
+            Affinity::Key(key) => {
+                sticky.bound.look(|place| self.load(place));
+                let mut buckets = (0..ATTEMPTS).map(|attempt| sticky::bucket(key, attempt));
+                match buckets.find(|bucket| !self.is_full(sticky, sticky.owners.of(*bucket))) {
+                    Some(bucket) => owned(bucket),
+                    // The emptier of two, whatever holds for who has no key: neither turn nor chance knows of the bound.
+                    None => self.starting_at(self.balanced(Balance::LeastTunnels, turn, random)),
+                }
+            }
+            Affinity::NewToken => {
+                let chosen = self.balanced(balance, turn, random);
+                self.with_token(sticky, chosen, random())
+            }
+        }
     }
 
-    /// Begins with this one, if it is there.
-    pub(crate) fn beginning_with(self: &Arc<Self>, address: SocketAddr) -> Option<Candidates> {
+    /// By load, turn or chance, whoever asks.
+    fn balanced(
+        &self,
+        balance: Balance,
+        turn: impl FnOnce() -> u64,
+        random: &dyn Fn() -> u64,
+    ) -> usize {
+        match self.best {
+            0 | 1 => 0,
+            _ => self.shares.choose(balance, turn(), random(), |place| self.load(place)),
+        }
+    }
+
+    fn load(&self, place: usize) -> u64 {
+        self.all.get(place).map_or(0, |endpoint| endpoint.load.all())
+    }
+
+    fn weight(&self, place: usize) -> u16 {
+        self.all.get(place).map_or(1, |endpoint| endpoint.member.found.weight.max(1))
+    }
+
+    fn is_full(&self, sticky: &Sticky, place: usize) -> bool {
+        sticky.bound.is_full(self.load(place), self.weight(place))
+    }
+
+    /// Draws a token that brings its client back to the endpoint that was chosen. Of many endpoints that may be too hard:
+    /// then it is the one with the least for its weight of those whose tokens were drawn.
+    fn with_token(self: &Arc<Self>, sticky: &Sticky, chosen: usize, random: u64) -> Candidates {
+        let mut least: Option<(usize, u64)> = None;
+        for token in tokens(random) {
+            let owner = sticky.owners.of(sticky::bucket(token, 0));
+            if owner == chosen {
+                least = Some((owner, token));
+                break;
+            }
+            let is_less = least.is_none_or(|(other, _)| {
+                let of = |one: usize, other: usize| self.load(one) * u64::from(self.weight(other));
+                of(owner, other) < of(other, owner)
+            });
+            if is_less {
+                least = Some((owner, token));
+            }
+        }
+        let Some((owner, token)) = least else { return self.starting_at(chosen) };
+        let bucket = Some(sticky::bucket(token, 0));
+        Candidates { bucket, token: Some(token), ..self.starting_at(owner) }
+    }
+
+    /// Begins with this one, and with no key.
+    fn starting_at(self: &Arc<Self>, chosen: usize) -> Candidates {
+        let endpoints = Arc::clone(self);
+        Candidates { endpoints, chosen, bucket: None, token: None, order: None }
+    }
+
+    /// Begins with one that has failed, to learn whether it is back, if it is there, and if whoever comes would belong there
+    /// then.
+    pub(crate) fn beginning_with(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        affinity: Affinity,
+        random: &dyn Fn() -> u64,
+    ) -> Option<Candidates> {
         let is_it = |endpoint: &Endpoint| endpoint.member.found.address == address;
         let chosen = self.all.iter().position(is_it)?;
-        Some(Candidates { endpoints: Arc::clone(self), chosen })
+        let mut candidates = self.starting_at(chosen);
+        let Some(sticky) = &self.sticky else { return Some(candidates) };
+        if affinity == Affinity::None {
+            return Some(candidates);
+        }
+        let priority = |place: usize| self.all.get(place).map(|one| one.member.found.priority);
+        // Back, one of a lower number has every key, and one of a higher number none.
+        let has_all = priority(chosen) < priority(0);
+        let has_none = priority(chosen) > priority(0);
+        let is_its = |token: &u64| {
+            let bucket = sticky::bucket(*token, 0);
+            has_all || sticky.owners.would_lose(bucket, address, self.weight(chosen))
+        };
+        let token = match affinity {
+            _ if has_none => None,
+            Affinity::Key(key) | Affinity::Token(key) => Some(key).filter(is_its),
+            Affinity::NewToken => {
+                let token = tokens(random()).find(is_its);
+                candidates.token = token;
+                token
+            }
+            Affinity::None => None,
+        };
+        candidates.bucket = Some(sticky::bucket(token?, 0));
+        Some(candidates)
     }
+}
+
+/// Tokens of which one is given away at most.
+fn tokens(random: u64) -> impl Iterator<Item = u64> {
+    (0..DRAWS).map(move |draw| sticky::mix(random.wrapping_add(draw)))
 }
 
 impl Candidates {
@@ -97,7 +241,13 @@ impl Candidates {
             is_held: false,
         };
         let members = addresses.iter().map(member).collect();
-        Self { endpoints: Arc::new(Endpoints::new(members, &Loads::default())), chosen: 0 }
+        Arc::new(Endpoints::new(members, &Loads::default())).starting_at(0)
+    }
+
+    /// The same; whoever comes is given this token.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn with_token(self, token: u64) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     /// How many there are.
@@ -105,11 +255,28 @@ impl Candidates {
         self.endpoints.all.len()
     }
 
+    /// What the client is to be given, if it is to be given something.
+    pub(crate) const fn token(&self) -> Option<u64> {
+        self.token
+    }
+
+    /// The one that it began with took no connection: where it has a key, the others come in the order of that.
+    pub(crate) fn fall_back(&mut self) {
+        if let (Some(bucket), None, Some(sticky)) =
+            (self.bucket, &self.order, &self.endpoints.sticky)
+        {
+            let others = sticky.owners.order(bucket).into_iter();
+            self.order = Some(others.filter(|place| *place != self.chosen).collect());
+        }
+    }
+
     /// The one that is tried as the `number`th, from 0.
     pub(crate) fn get(&self, number: usize) -> Option<&Endpoint> {
         let Endpoints { all, best, .. } = &*self.endpoints;
-        let place = match number {
-            0 => self.chosen,
+        let in_order = number.checked_sub(1).and_then(|number| self.order.as_ref()?.get(number));
+        let place = match (number, in_order) {
+            (0, _) => self.chosen,
+            (_, Some(place)) => *place,
             // The others of the best, all the way round.
             _ if self.chosen < *best && number < *best => (self.chosen + number) % best,
             _ if self.chosen < *best => number,
@@ -122,68 +289,4 @@ impl Candidates {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::upstream::addresses::Found;
-
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, 1], port))
-    }
-
-    /// One for each priority, numbered from 1.
-    fn endpoints(priorities: &[u16]) -> Arc<Endpoints> {
-        let members = (1..).zip(priorities).map(|(port, priority)| Member {
-            found: Found { address: address(port), priority: *priority, weight: 1 },
-            has_failed: false,
-            is_held: false,
-        });
-        Arc::new(Endpoints::new(members.collect(), &Loads::default()))
-    }
-
-    fn tried(candidates: &Candidates) -> Vec<u16> {
-        let all = (0..).map_while(|number| candidates.get(number));
-        all.map(|endpoint| endpoint.member.found.address.port()).collect()
-    }
-
-    #[test]
-    fn others_of_the_best_come_next() {
-        let endpoints = endpoints(&[0, 0, 0, 5, 5]);
-        let turn = |turn| move || turn;
-        let chosen = endpoints.choose(Balance::RoundRobin, turn(1), || 0);
-        assert_eq!(tried(&chosen), [2, 3, 1, 4, 5]);
-        assert_eq!(chosen.len(), 5);
-        assert_eq!(tried(&endpoints.beginning_with(address(4)).unwrap()), [4, 1, 2, 3, 5]);
-        assert!(endpoints.beginning_with(address(6)).is_none());
-    }
-
-    #[test]
-    fn one_endpoint_asks_for_no_random_number() {
-        let chosen =
-            endpoints(&[0, 1]).choose(Balance::Random, || unreachable!(), || unreachable!());
-        assert_eq!(tried(&chosen), [1, 2]);
-    }
-
-    proptest! {
-        #[test]
-        fn each_is_tried_once(
-            mut priorities in prop::collection::vec(0_u16..4, 1..20), turn: u64, random: u64, first in 1_u16..20,
-        ) {
-            priorities.sort_unstable();
-            let endpoints = endpoints(&priorities);
-            let mut all: Vec<_> = Balance::ALL
-                .iter()
-                .map(|balance| endpoints.choose(*balance, || turn, || random))
-                .collect();
-            all.extend(endpoints.beginning_with(address(first)));
-            for candidates in all {
-                let mut tried = tried(&candidates);
-                tried.sort_unstable();
-                prop_assert_eq!(tried, (1..).take(priorities.len()).collect::<Vec<u16>>());
-            }
-        }
-    }
-}
+mod tests;

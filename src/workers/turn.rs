@@ -117,11 +117,11 @@ impl Turn<'_> {
         let context = self.context;
         match self.connection.wish() {
             Wish::Nothing => return false,
-            Wish::Addresses if *is_waiting => return false,
-            Wish::Addresses => {
+            Wish::Addresses(_) if *is_waiting => return false,
+            Wish::Addresses(affinity) => {
                 let Some(exchange) = self.connection.exchange() else { return false };
                 let addresses = &exchange.route().upstream.addresses;
-                match addresses.choose(context.now, context.random) {
+                match addresses.choose(context.now, affinity, context.random) {
                     Resolution::Candidates(candidates) => exchange.candidates(candidates, context),
                     Resolution::Pending => {
                         *is_waiting = true;

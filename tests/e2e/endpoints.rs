@@ -5,6 +5,7 @@
 
 mod application;
 mod name_server;
+mod sticky;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::{Kind, ListenOn, Wrong, each, list, parse_number, wrong};
-use crate::config::UpstreamName;
+use crate::config::{Sticky, UpstreamName};
 use crate::handoff::socket::MAX_PATH;
 
 const PORT_RULE: &str = "a port is a number from 1 to 65535";
@@ -113,6 +113,28 @@ impl Kind for UpstreamNames {
         String::from(
             "host names, addresses and services, as `app`, `app.internal`, `10.0.0.5`, `[fd00::5]`, \
              `10.0.0.5,10.0.0.6`, `srv+_ws._tcp.app.internal`",
+        )
+    }
+}
+
+/// What says which endpoint a request belongs to.
+pub(in crate::config) struct StickyBy;
+
+impl Kind for StickyBy {
+    type Value = Sticky;
+
+    fn read(&self, text: &str, _: &str) -> Result<Sticky, Vec<Wrong>> {
+        Sticky::read(text).or_else(|rule| wrong(text, rule))
+    }
+
+    fn write(&self, value: &Sticky) -> String {
+        value.to_string()
+    }
+
+    fn bounds(&self) -> String {
+        String::from(
+            "`off`, `cookie`, a cookie as `cookie:seat`, `client`, a field as `header:X-Room`, a part of the query as \
+             `query:room`, or `path`",
         )
     }
 }

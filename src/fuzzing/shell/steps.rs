@@ -10,10 +10,13 @@ use crate::connection::Connection;
 use crate::end::Reason;
 use crate::exchange::Exchange;
 use crate::exchange::link::{Release, Wish};
-use crate::upstream::{Candidates, Fault};
+use crate::upstream::{Affinity, Candidates, Fault};
 
 /// What a worker reads at once.
 const READ_BUFFER: usize = 64 * 1024;
+
+/// What whoever needs a token is given.
+const TOKEN: u64 = 0x0123_4567_89ab_cdef;
 
 impl Shell {
     pub(super) fn release(&mut self) -> bool {
@@ -33,7 +36,7 @@ impl Shell {
     pub(super) fn link_up(&mut self) -> bool {
         match self.connection.as_ref().map_or(Wish::Nothing, Connection::wish) {
             Wish::Nothing => false,
-            Wish::Addresses => {
+            Wish::Addresses(affinity) => {
                 let Some(addresses) = self.addresses.clone() else { return false };
                 if addresses.is_empty() {
                     let source = Arc::new(io::Error::from(io::ErrorKind::NotFound));
@@ -42,10 +45,13 @@ impl Shell {
                         connection.see(Err(Exchange::no_addresses(fault)), context);
                     });
                 } else {
+                    let mut candidates = Candidates::in_order(&addresses);
+                    if affinity == Affinity::NewToken {
+                        candidates = candidates.with_token(TOKEN);
+                    }
                     self.tell(|connection, context| {
-                        let exchange = connection.exchange();
-                        if let Some(exchange) = exchange {
-                            exchange.candidates(Candidates::in_order(&addresses), context);
+                        if let Some(exchange) = connection.exchange() {
+                            exchange.candidates(candidates, context);
                         }
                     });
                 }

@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 /// How long an address that failed is tried last by everybody.
 pub(super) const AVOIDED: Duration = Duration::from_secs(30);
 
+/// How long the next connection that could begin with it is not looked for: each look takes a while, and most connections
+/// may have a key that belongs elsewhere.
+const PASSED_OVER: Duration = Duration::from_millis(10);
+
 /// So many failures are remembered: as many as a name has addresses at most.
 const MOST_FAILED: usize = MOST_FOUND;
 
@@ -154,13 +158,24 @@ impl Members {
         has_changed
     }
 
-    /// The address that the connection at hand is to begin with, to learn whether it is back.
-    pub(super) fn take_retry(&mut self, now: Instant) -> Option<SocketAddr> {
-        let (address, retry_at) = self.failed.iter_mut().find(|(_, retry_at)| **retry_at <= now)?;
-        *retry_at = now + AVOIDED;
-        let address = *address;
+    /// What `begin` makes of the address that the connection at hand is to begin with, to learn whether it is back. Where
+    /// that makes nothing of it, another connection is to begin there.
+    pub(super) fn take_retry<T>(
+        &mut self,
+        now: Instant,
+        begin: impl Fn(SocketAddr) -> Option<T>,
+    ) -> Option<T> {
+        let mut taken = None;
+        for (address, retry_at) in self.failed.iter_mut().filter(|(_, retry_at)| **retry_at <= now)
+        {
+            taken = begin(*address);
+            *retry_at = now + if taken.is_some() { AVOIDED } else { PASSED_OVER };
+            if taken.is_some() {
+                break;
+            }
+        }
         self.set_next_change();
-        Some(address)
+        taken
     }
 
     /// Each address once, the best first: those that failed behind all others, then by priority, then as the answers had
@@ -287,13 +302,17 @@ mod tests {
         assert!(!members.failed(address(2), now), "that is known");
         assert_eq!(ports(&members), [3, 1, 2]);
         assert!(members.is_still(now + (AVOIDED - MOMENT)));
-        assert_eq!(members.take_retry(now + (AVOIDED - MOMENT)), None);
+        assert_eq!(members.take_retry(now + (AVOIDED - MOMENT), Some), None);
 
         let later = now + AVOIDED;
         assert!(!members.is_still(later));
-        assert_eq!(members.take_retry(later), Some(address(1)), "one connection begins with it");
-        assert_eq!(members.take_retry(later), Some(address(2)), "and one with the other");
-        assert_eq!(members.take_retry(later), None, "and nobody else");
+        assert_eq!(
+            members.take_retry(later, Some),
+            Some(address(1)),
+            "one connection begins with it"
+        );
+        assert_eq!(members.take_retry(later, Some), Some(address(2)), "and one with the other");
+        assert_eq!(members.take_retry(later, Some), None, "and nobody else");
         assert!(members.reached(address(1)));
         assert!(!members.reached(address(1)));
         assert_eq!(ports(&members), [1, 3, 2]);

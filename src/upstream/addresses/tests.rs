@@ -170,7 +170,7 @@ fn answer(ports: &[u16]) -> Answer {
 }
 
 fn choose(addresses: &Addresses, now: Instant) -> Resolution {
-    addresses.choose(now, &|| 0)
+    addresses.choose(now, Affinity::None, &|| 0)
 }
 
 /// Waits for `addresses` to be told of, and then until something is known.

@@ -1,4 +1,5 @@
-//! An application at several addresses of this machine, the same port at each: what it is sent comes back.
+//! An application at several addresses of this machine, the same port at each: what it is sent comes back, and an answer
+//! says which instance gave it.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,11 +10,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use crate::client::field;
 use crate::proxy::free_port;
 use crate::upstream::try_read_head;
-
-const SWITCHING: &[u8] =
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n";
 
 /// Its instances are numbered from 1, by the last number of their address.
 pub(super) struct Application {
@@ -28,6 +27,16 @@ struct Instance {
     is_refusing: Arc<AtomicBool>,
 }
 
+/// Addresses of this machine that nobody else in this run has, numbered from 1 by their last number, and a port that is
+/// free at all of them.
+pub(super) fn addresses(count: u8) -> (Vec<Ipv4Addr>, u16) {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let own = NEXT.fetch_add(1, Ordering::Relaxed);
+    let addresses: Vec<_> = (1..=count).map(|last| Ipv4Addr::new(127, 1, own, last)).collect();
+    let port = free_port_of(&addresses);
+    (addresses, port)
+}
+
 /// A port that is free at all of these addresses.
 fn free_port_of(addresses: &[Ipv4Addr]) -> u16 {
     loop {
@@ -40,12 +49,7 @@ fn free_port_of(addresses: &[Ipv4Addr]) -> u16 {
 
 impl Application {
     pub(super) fn start(instances: u8) -> Self {
-        // No other application of this run has the same addresses.
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        let own = NEXT.fetch_add(1, Ordering::Relaxed);
-        let addresses: Vec<_> =
-            (1..=instances).map(|last| Ipv4Addr::new(127, 1, own, last)).collect();
-        let port = free_port_of(&addresses);
+        let (addresses, port) = addresses(instances);
         let start = |ip: &Ipv4Addr| Instance::start(SocketAddr::from((*ip, port)));
         Self { instances: addresses.iter().map(start).collect(), port }
     }
@@ -88,19 +92,32 @@ impl Instance {
                     return;
                 }
                 let tunnels = Arc::clone(&tunnels);
-                thread::spawn(move || serve(socket, &tunnels));
+                thread::spawn(move || serve(socket, &tunnels, address));
             }
         });
         instance
     }
 }
 
-fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>) {
-    if try_read_head(&mut socket).is_none() {
-        return;
+fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>, address: SocketAddr) {
+    let SocketAddr::V4(address) = address else { return };
+    let instance = address.ip().octets()[3];
+    loop {
+        let Some(head) = try_read_head(&mut socket) else { return };
+        if field(&head, "upgrade").is_some() {
+            break;
+        }
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nInstance: {instance}\r\nContent-Length: 0\r\n\r\n");
+        if socket.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
     }
     tunnels.lock().unwrap().push(socket.try_clone().unwrap());
-    if socket.write_all(SWITCHING).is_err() {
+    let switching = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nInstance: {instance}\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"
+    );
+    if socket.write_all(switching.as_bytes()).is_err() {
         return;
     }
     let mut buffer = [0; 1024];

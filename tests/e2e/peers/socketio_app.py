@@ -3,9 +3,12 @@
 It answers the event "echo" with what came, and "whoami" with the address in X-Forwarded-For and the
 transport of the moment, and sends "pushed" as often as "push" asks for.
 Standard output: the port, and a line when a session begins and ends.
+
+    socketio_app.py [ADDRESS PORT]
 """
 
 import asyncio
+import sys
 
 import socketio
 from aiohttp import web
@@ -41,15 +44,15 @@ async def disconnect(session, reason):
     print(f"disconnected reason={reason!r}")
 
 
-async def main():
+async def main(address="127.0.0.1", port="0"):
     application = web.Application()
     server.attach(application)
     runner = web.AppRunner(application)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, address, int(port))
     await site.start()
     print("listening on", runner.addresses[0][1])
     await asyncio.get_running_loop().create_future()
 
 
-asyncio.run(main())
+asyncio.run(main(*sys.argv[1:]))

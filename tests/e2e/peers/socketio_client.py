@@ -11,6 +11,7 @@ import json
 import os
 import sys
 
+import aiohttp
 import socketio
 
 # A client takes 16 packets from one poll at most.
@@ -23,7 +24,9 @@ LARGEST = {"polling": 4 << 10, "websocket": 1 << 20}
 async def main(url, transports):
     transports = transports.split(",")
     count = PUSHED[transports[-1]]
-    client = socketio.AsyncClient(reconnection=False)
+    # Of addresses, too, cookies are kept.
+    session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+    client = socketio.AsyncClient(reconnection=False, http_session=session)
     pushed = []
     complete = asyncio.Event()
 
