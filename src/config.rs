@@ -8,9 +8,11 @@ mod admin;
 mod contradictions;
 mod destination;
 pub mod fault;
+pub mod file;
 mod kind;
 mod origins;
 pub(crate) mod rate;
+pub mod routing;
 pub mod settings;
 mod size;
 

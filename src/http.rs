@@ -10,6 +10,7 @@ pub mod head;
 pub mod trace_context;
 
 pub(crate) mod body;
+pub(crate) mod changes;
 pub(crate) mod forwarded;
 pub(crate) mod health;
 pub(crate) mod hop;
