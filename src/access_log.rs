@@ -103,6 +103,7 @@ impl AccessLog {
             handoffs: None,
             handshake: None,
             trace_id: entry.trace_id,
+            route: entry.route.as_deref(),
         });
     }
 
@@ -119,6 +120,7 @@ impl AccessLog {
             upstream: identity.upstream(),
             request_id: &identity.request_id(),
             handshake: identity.handshake(),
+            route: named(identity.route()),
         };
         let text = if open.json { line.json() } else { line.text() };
         lines.send(text.as_bytes());
@@ -146,8 +148,14 @@ impl AccessLog {
             handoffs: Some(state.handoffs()),
             trace_id: handshake.trace_id,
             handshake: Some(handshake),
+            route: named(identity.route()),
         });
     }
+}
+
+/// The name of a route, where it is not the default one.
+fn named(route: &str) -> Option<&str> {
+    (!route.is_empty()).then_some(route)
 }
 
 impl Spoken {

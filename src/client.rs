@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::TlvHeader;
+
 /// Who sends the requests of a connection.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -15,8 +17,8 @@ pub(crate) struct Client {
     pub(crate) identified: bool,
     /// The client spoke TLS with the balancer.
     pub(crate) https: bool,
-    /// What `PROXY_TLV_HEADERS` asks for.
-    pub(crate) tlv_headers: Vec<(&'static str, String)>,
+    /// What `PROXY_TLV_HEADERS` of a route asks for: the TLV, and a header of it.
+    pub(crate) tlv_headers: Vec<(TlvHeader, &'static str, String)>,
     /// Its address as text, as each of its requests tells the upstream.
     pub(crate) ip: String,
 }

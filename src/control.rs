@@ -30,6 +30,7 @@ use self::listeners::Added;
 use self::server::Server;
 use crate::access_log::AccessLog;
 use crate::config::Config;
+use crate::config::routing::Routing;
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
 use crate::handoff::{Outcome as HandoffOutcome, Why};
@@ -150,6 +151,7 @@ impl Start {
 /// process's health would be told that all is well. Or a handoff was given up, and the process before serves on.
 pub async fn run(
     config: Config,
+    routing: &Routing,
     start: Start,
     access_log: AccessLog,
     orders: mpsc::Receiver<Order>,
@@ -160,7 +162,7 @@ pub async fn run(
         debug_assert!(is_first, "ticks count already");
     }
     let (sender, events) = mpsc::channel(1);
-    let server = Server::start(config, access_log, sender)?;
+    let server = Server::start(config, routing, access_log, sender)?;
     tokio::spawn(server.proxy.warnings.clone().run());
     tokio::spawn(warn_if_unresolved(Arc::clone(&server.proxy)));
     if server.proxy.config.admin_listen_on.is_some() {
@@ -186,11 +188,13 @@ pub async fn run(
 
 /// Containers start in any order: a name that does not resolve yet is worth a word, no more.
 async fn warn_if_unresolved(proxy: Arc<Proxy>) {
-    let config = &proxy.config;
-    let (addresses, faults) =
-        upstream::resolve(&config.destination(), config.connect_timeout).await;
-    for fault in faults {
-        tracing::warn!("{fault}; {}", upstream::meanwhile(!addresses.is_empty()));
+    for group in proxy.routes.upstreams() {
+        let config = &group.config;
+        let (addresses, faults) =
+            upstream::resolve(&config.destination(), config.connect_timeout).await;
+        for fault in faults {
+            tracing::warn!("{fault}; {}", upstream::meanwhile(!addresses.is_empty()));
+        }
     }
 }
 

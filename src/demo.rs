@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use elbows::access_log::AccessLog;
+use elbows::config::routing::Routing;
 use elbows::config::{AccessLogFormat, AdminListenOn, AdminToken, Config};
 use elbows::control::{self, AdminListener, Listeners, Order, Start};
 use elbows::notify::Notify;
@@ -35,6 +36,7 @@ pub(crate) async fn front(front: Front, mut stop: Stop) -> io::Result<()> {
     let (orders, told) = mpsc::channel(1);
     let admin = Some(AdminListener::Tcp(admin));
     let listeners = Listeners { main: listener, health: None, admin, handoff: None };
+    let routing = Routing::default();
     let stopping = async {
         stop.asked().await;
         // An error means that the server has ended by itself.
@@ -42,7 +44,7 @@ pub(crate) async fn front(front: Front, mut stop: Stop) -> io::Result<()> {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        served = control::run(config, Start::Alone(listeners), access_log, told, Notify::default()) => served.map(|_| ()),
+        served = control::run(config, &routing, Start::Alone(listeners), access_log, told, Notify::default()) => served.map(|_| ()),
         () = stopping => Ok(()),
     }
 }

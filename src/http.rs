@@ -11,6 +11,7 @@ pub mod trace_context;
 
 pub(crate) mod affinity;
 pub(crate) mod body;
+pub(crate) mod changes;
 pub(crate) mod forwarded;
 pub(crate) mod health;
 pub(crate) mod hop;

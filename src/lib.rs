@@ -37,7 +37,7 @@ mod listener;
 mod outgoing;
 mod peer;
 mod proxy;
-mod routes;
+pub mod routes;
 mod socket;
 
 mod connection;

@@ -3,13 +3,15 @@
 mod demo;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use elbows::access_log::AccessLog;
-use elbows::config::{AdminListenOn, Config, Fault, Settings};
+use elbows::config::routing::Routing;
+use elbows::config::{AdminListenOn, Config, Fault, Settings, file};
 use elbows::control::{self, Activation, Order, Outcome, Start, StartError};
 use elbows::deployment::{self, Changed, Deployment};
 use elbows::handoff;
@@ -17,12 +19,16 @@ use elbows::line_writer::Patient;
 use elbows::log;
 use elbows::notify::Notify;
 use elbows::panics;
+use elbows::routes::explain::{self, Typed};
 use elbows::sandbox;
 use elbows::upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+/// The largest `CONFIG_FILE`. More is no such file.
+const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
 /// A fault of the settings, or sockets that were passed and do not fit to them (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
@@ -65,6 +71,12 @@ struct Check {
     /// The balancer's idle timer is this, and not the default
     #[arg(long, value_name = "TIME", requires = "deployment", value_parser = humantime::parse_duration)]
     balancer_idle_timer: Option<Duration>,
+    /// Say which route a request takes, and why, as 'GET wss://app.example.com/chat'
+    #[arg(long, value_name = "[METHOD ]URL", conflicts_with = "deployment")]
+    route: Option<String>,
+    /// A field of that request, as 'X-Tenant: blue'
+    #[arg(long, value_name = "NAME: VALUE", requires = "route")]
+    header: Vec<String>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -87,34 +99,49 @@ fn main() -> ExitCode {
 }
 
 fn check(options: &Check) -> ExitCode {
-    let config = match config(&options.settings) {
-        Ok(config) => config,
+    let Loaded { config, routing } = match load(&options.settings) {
+        Ok(loaded) => loaded,
         Err(faults) => return config_faults(&faults),
     };
+    if let Some(request) = &options.route {
+        return check_route(request, &options.header, &config, &routing);
+    }
     if let Some(deployment) = options.deployment {
         let Check { killed_after, balancer_idle_timer: idle_timer, .. } = *options;
         return check_for(deployment, &config, Changed { killed_after, idle_timer });
     }
     let mut lines = String::new();
     // Writing to a string cannot fail.
-    for (variable, value) in config.effective() {
+    let has_destination = !config.destination_hostname.is_empty();
+    let effective = config.effective().into_iter();
+    for (variable, value) in
+        effective.filter(|(name, _)| has_destination || !name.starts_with("DESTINATION_"))
+    {
         let _ = writeln!(lines, "{variable}={value}");
     }
-    let (addresses, faults) = match runtime() {
-        Ok(runtime) => runtime.block_on(async {
-            upstream::resolve(&config.destination(), config.connect_timeout).await
-        }),
+    lines.push_str(&routing.effective(&config));
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
         Err(error) => return failure(&format!("no runtime: {error}")),
     };
-    if !addresses.is_empty() {
-        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        let _ = writeln!(lines, "{} resolves to {}", config.destination(), addresses.join(", "));
+    let own = has_destination.then_some(&config);
+    let mut warnings = String::new();
+    for config in own.into_iter().chain(routing.upstreams.iter().map(|group| &*group.config)) {
+        let destination = config.destination();
+        let (addresses, faults) =
+            runtime.block_on(upstream::resolve(&destination, config.connect_timeout));
+        for fault in &faults {
+            let meanwhile = upstream::meanwhile(!addresses.is_empty());
+            let _ = writeln!(warnings, "warning: {fault}; {meanwhile}");
+        }
+        if !addresses.is_empty() {
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let _ = writeln!(lines, "{destination} resolves to {}", addresses.join(", "));
+        }
     }
     // Somebody may have read enough (`elbows check | head`).
     let _ = io::stdout().write_all(lines.as_bytes());
-    for fault in &faults {
-        eprintln!("warning: {fault}; {}", upstream::meanwhile(!addresses.is_empty()));
-    }
+    eprint!("{warnings}");
     ExitCode::SUCCESS
 }
 
@@ -127,19 +154,99 @@ fn check_for(deployment: Deployment, config: &Config, changed: Changed) -> ExitC
     if contradictions.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
 }
 
+/// Says which route a request takes; 78 if there is none for it.
+fn check_route(request: &str, fields: &[String], config: &Config, routing: &Routing) -> ExitCode {
+    let typed = match Typed::read(request, fields) {
+        Ok(typed) => typed,
+        Err(fault) => {
+            eprintln!("elbows: {fault}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let has_default = !config.destination_hostname.is_empty();
+    let (taken, mut lines) = explain::explain(routing, has_default, &typed);
+    lines.push_str(&routing.explained(taken.place(), config));
+    // Somebody may have read enough.
+    let _ = io::stdout().write_all(lines.as_bytes());
+    if taken.is_a_route() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
+}
+
 /// The settings, checked as far as that can be done before anything starts.
-fn config(settings: &Settings) -> Result<Config, Vec<Fault>> {
-    let config = Config::from_settings(settings)?;
-    let faults: Vec<_> = [handoff::check(&config), control::check_admin(&config)]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
-    if faults.is_empty() { Ok(config) } else { Err(faults) }
+struct Loaded {
+    config: Config,
+    routing: Routing,
+}
+
+/// What is wrong with them.
+struct Faults {
+    of_variables: Vec<Fault>,
+    /// Those of `CONFIG_FILE`, as they are told.
+    of_file: String,
+}
+
+fn load(settings: &Settings) -> Result<Loaded, Faults> {
+    let config = Config::from_settings(settings);
+    let mut of_variables = match &config {
+        Ok(config) => [handoff::check(config), control::check_admin(config)]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect(),
+        Err(faults) => faults.clone(),
+    };
+    // The file is read whatever is wrong with the variables: all faults are told at once.
+    let routing = match settings.config_file() {
+        Some(path) => read_file(path, settings, config.as_ref().ok()),
+        None => Ok(Routing::default()),
+    };
+    let of_file = match routing {
+        Ok(routing) => match config {
+            Ok(config) if of_variables.is_empty() => return Ok(Loaded { config, routing }),
+            _ => String::new(),
+        },
+        Err(FileTrouble::Unreadable(fault)) => {
+            of_variables.push(fault);
+            String::new()
+        }
+        Err(FileTrouble::Faults(faults)) => faults,
+    };
+    Err(Faults { of_variables, of_file })
+}
+
+enum FileTrouble {
+    Unreadable(Fault),
+    Faults(String),
+}
+
+fn read_file(
+    path: &str,
+    settings: &Settings,
+    config: Option<&Config>,
+) -> Result<Routing, FileTrouble> {
+    let unreadable = |rule: String| {
+        FileTrouble::Unreadable(Fault::Invalid {
+            variable: "CONFIG_FILE",
+            value: path.to_owned(),
+            rule,
+        })
+    };
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut text))
+        .map_err(|error| unreadable(format!("it cannot be read: {error}")))?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(unreadable(String::from("it is larger than 16 MiB")));
+    }
+    let text = String::from_utf8(text).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        unreadable(format!("it is no text in UTF-8: byte {at} begins no character"))
+    })?;
+    file::read(&text, settings, config)
+        .map_err(|faults| FileTrouble::Faults(file::rendered(&faults, path, &text)))
 }
 
 fn serve(settings: &Settings) -> ExitCode {
-    let config = match config(settings) {
-        Ok(config) => config,
+    let Loaded { config, routing } = match load(settings) {
+        Ok(loaded) => loaded,
         Err(faults) => return config_faults(&faults),
     };
     // The variables that say what was passed are removed: before the first thread, too.
@@ -167,7 +274,7 @@ fn serve(settings: &Settings) -> ExitCode {
         Err(error) => return failure(&format!("the log cannot be started: {error}")),
     };
     tracing::info!("sandbox: {}", sandbox.as_str());
-    let ended = run(config, activation, notify);
+    let ended = run(config, &routing, activation, notify);
     // The log says how it came to a failure. If its lines cannot be written, nobody would read of that.
     let _ = log_writer.finish(LAST_LINES);
     match ended {
@@ -177,7 +284,12 @@ fn serve(settings: &Settings) -> ExitCode {
 }
 
 /// Serves, and logs, to the end.
-fn run(config: Config, activation: Activation, notify: Notify) -> Result<ExitCode, String> {
+fn run(
+    config: Config,
+    routing: &Routing,
+    activation: Activation,
+    notify: Notify,
+) -> Result<ExitCode, String> {
     panics::install();
     raise_descriptor_limit();
     let runtime = runtime().map_err(|error| format!("no runtime: {error}"))?;
@@ -196,7 +308,8 @@ fn run(config: Config, activation: Activation, notify: Notify) -> Result<ExitCod
     };
     let (access_log, writer) = AccessLog::start(&config, Patient(io::stdout()))
         .map_err(|error| format!("the access log cannot be started: {error}"))?;
-    let outcome = runtime.block_on(control::run(config, start, access_log, orders, notify));
+    let outcome =
+        runtime.block_on(control::run(config, routing, start, access_log, orders, notify));
     // Whatever still runs was cut, and its line was written.
     runtime.shutdown_background();
     if !writer.finish(LAST_LINES) {
@@ -285,10 +398,11 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn config_faults(faults: &[Fault]) -> ExitCode {
-    for fault in faults {
+fn config_faults(Faults { of_variables, of_file }: &Faults) -> ExitCode {
+    for fault in of_variables {
         eprintln!("elbows: {fault}");
     }
+    eprint!("{of_file}");
     ExitCode::from(EXIT_CONFIG)
 }
 

@@ -36,6 +36,13 @@ pub(crate) fn tune(socket: &impl AsFd, stall_timeout: Duration) {
     let _ = socket.set_tcp_user_timeout(Some(stall_timeout.saturating_add(MARGIN)));
 }
 
+/// Has bytes of a connection wait for another time than its listener says.
+pub(crate) fn give_up_after(socket: &impl AsFd, stall_timeout: Duration) {
+    // As above.
+    let time = stall_timeout.saturating_add(MARGIN);
+    let _ = SockRef::from(socket).set_tcp_user_timeout(Some(time));
+}
+
 /// Whether the kernel refused because this machine has too little of something: descriptors,
 /// memory, or local ports (`EADDRNOTAVAIL` of connect(2)).
 pub(crate) fn is_no_room(error: &io::Error) -> bool {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::addresses::{Addresses, EndpointState, Resolution};
+pub(crate) use self::addresses::{Addresses, EndpointState, Listed, Resolution};
 pub(crate) use self::candidates::Candidates;
 pub(crate) use self::load::Claim;
 pub use self::load::Loads;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
-use elbows::config::settings::{self, Unset};
-use elbows::config::{Config, Settings};
+use elbows::config::settings::{self, Scope, Unset};
+use elbows::config::{Config, Settings, file};
 use elbows::deployment::{self, Changed, Deployment, Facts, Finding};
 use elbows::end::{Phase, Reason, Side};
 use elbows::metrics::families::{self, Family};
@@ -82,12 +82,64 @@ fn every_setting_is_documented_with_its_flag_default_and_bounds() {
         let default = match setting.unset {
             Unset::Default(value) => format!("`{value}`"),
             Unset::Missing(_) => String::from("must be set"),
+            Unset::MissingWithoutFile(_) => String::from("must be set, or `CONFIG_FILE`"),
         };
         assert_eq!(row[3], default, "{variable}");
         assert_eq!(row[4], setting.bounds, "{variable}");
         assert!(row[2].len() > 10, "{variable} has a meaning");
     }
     assert!(rows.is_empty(), "documented and not there: {rows:?}");
+}
+
+/// docs/schemas/config_file.json is what the table says, key by key, so that editors know each.
+#[test]
+fn schema_of_the_file_has_every_key() {
+    let schema = file::schema();
+    let written = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+    let documented = document("docs/schemas/config_file.json");
+    assert!(documented == written, "docs/schemas/config_file.json is to be:\n{written}");
+    let keys = |of: &str| schema.pointer(of).unwrap().as_object().unwrap();
+    let upstream = keys("/properties/upstreams/additionalProperties/properties");
+    let route = keys("/properties/routes/items/properties");
+    for setting in settings::all() {
+        let key = setting.variable.to_lowercase();
+        let is_known = (upstream.contains_key(&key), route.contains_key(&key));
+        let expected = match setting.scope {
+            Scope::Process => (false, false),
+            Scope::Upstream => (true, false),
+            Scope::Route => (true, true),
+        };
+        assert_eq!(is_known, expected, "{key}");
+    }
+    assert!(file::ROUTE_KEYS.iter().all(|key| route.contains_key(*key)));
+}
+
+/// The lists of keys in docs/routes.md are those of the table.
+#[test]
+fn keys_of_the_file_are_documented() {
+    let text = document("docs/routes.md");
+    for (head, scope) in
+        [("key of an upstream", Scope::Upstream), ("key of a route or an upstream", Scope::Route)]
+    {
+        let all = settings::all().into_iter().filter(|setting| setting.scope == scope);
+        let keys: Vec<_> = all.map(|setting| setting.variable.to_lowercase()).collect();
+        let rows = table(&text, head);
+        let documented: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+        assert_eq!(documented, keys, "{head}");
+    }
+    let rows = table(&text, "key");
+    let documented: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    assert_eq!(documented, file::ROUTE_KEYS);
+}
+
+/// The example of docs/routes.md is a good file.
+#[test]
+fn documented_file_is_read() {
+    let text = document("docs/routes.md");
+    let example = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let config = with("THREADS", "1").unwrap();
+    let routing = file::read(example, &Settings::default(), Some(&config)).unwrap();
+    assert!(routing.routes.len() >= 2);
 }
 
 /// What the command line takes is the table, whole and in its order.

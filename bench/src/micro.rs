@@ -5,9 +5,10 @@
 
 use std::time::Instant;
 
+use elbows::config::routing::{Conditions, HostPattern, PathPattern};
 use elbows::http::head::{HeadLimits, Reader};
 use elbows::proxy_protocol::{self, encode};
-use elbows::workers;
+use elbows::{routes, workers};
 use serde::{Deserialize, Serialize};
 
 use crate::frames::{self, Sender};
@@ -30,6 +31,10 @@ pub(crate) enum Micro {
     ProxyV2,
     /// Headers of version 2 with the TLVs of an NLB, `CRC32c` included, are parsed.
     ProxyV2Tlvs,
+    /// The route of a request is found among a thousand, by its host.
+    Hosts,
+    /// The same by its path, under one host.
+    Paths,
     /// Request heads are read by elbows' rules.
     Head,
     /// The same heads are taken apart by hyper's parser.
@@ -45,6 +50,8 @@ impl Micro {
             Self::ProxyV1 => "PROXY header, version 1".to_owned(),
             Self::ProxyV2 => "PROXY header, version 2".to_owned(),
             Self::ProxyV2Tlvs => "PROXY header, version 2 with CRC32c".to_owned(),
+            Self::Hosts => "one of 1,000 routes, by host".to_owned(),
+            Self::Paths => "one of 1,000 routes, by path".to_owned(),
             Self::Head => "request head, read strictly".to_owned(),
             Self::LenientHead => "request head, read by httparse".to_owned(),
         }
@@ -60,6 +67,10 @@ impl Micro {
                 let from = ([203, 0, 113, 7], 50_000).into();
                 let endpoint: &[u8] = b"\x01vpce-08d2bf15fac5001c9";
                 encode::v2(from, ([192, 0, 2, 1], 443).into(), &[(0xea, endpoint)], true)
+            }
+            Self::Hosts | Self::Paths => {
+                b"GET /team-617/chat/room?x=1 HTTP/1.1\r\nHost: team-617.example.com:443\r\n\r\n"
+                    .to_vec()
             }
             Self::Head | Self::LenientHead => heads::upgrade(Path::Echo, WEBSOCKET),
         }
@@ -86,6 +97,12 @@ impl Micro {
                     parsed.filter(|found| matches!(found, Ok(Some((_, used))) if whole(*used)));
                 good.count() as u64
             }
+            Self::Hosts | Self::Paths => {
+                let read = Reader::default().request(&bytes, &HeadLimits::DEFAULT);
+                let Ok(Some((head, _))) = read else { return Err(String::from("no head")) };
+                let routes: Vec<_> = (0..1_000).map(|number| self.route(number)).collect();
+                routes::count_found(&routes, &head, times) as u64
+            }
             Self::Head => {
                 let read = || {
                     let read = Reader::default()
@@ -110,6 +127,19 @@ impl Micro {
         }
         Ok(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
+
+    /// One of a thousand routes.
+    fn route(self, number: usize) -> Conditions {
+        let (host, path) = match self {
+            Self::Hosts => (format!("team-{number}.example.com"), String::from("/")),
+            _ => (String::from("team-617.example.com"), format!("/team-{number}/chat")),
+        };
+        Conditions {
+            hosts: vec![HostPattern::Exact(host)],
+            path: PathPattern::Prefix(path),
+            ..Conditions::default()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +152,9 @@ mod tests {
             assert!(micro.run(3).is_ok(), "{micro:?}");
         }
         let headers = [Micro::ProxyV1, Micro::ProxyV2, Micro::ProxyV2Tlvs];
-        for micro in headers.into_iter().chain([Micro::Head, Micro::LenientHead]) {
+        for micro in
+            headers.into_iter().chain([Micro::Head, Micro::LenientHead, Micro::Hosts, Micro::Paths])
+        {
             assert!(micro.run(3).is_ok(), "{micro:?}");
         }
     }

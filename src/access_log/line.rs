@@ -39,6 +39,8 @@ pub(super) struct Line<'a> {
     /// Of a tunnel.
     pub(super) handshake: Option<Handshake<'a>>,
     pub(super) trace_id: Option<TraceId>,
+    /// The name of its route, where it is not the default one.
+    pub(super) route: Option<&'a str>,
 }
 
 /// What the line of a tunnel that opens says.
@@ -53,6 +55,8 @@ pub(super) struct Opening<'a> {
     pub(super) upstream: SocketAddr,
     pub(super) request_id: &'a str,
     pub(super) handshake: Handshake<'a>,
+    /// The name of its route, where it is not the default one.
+    pub(super) route: Option<&'a str>,
 }
 
 /// What the frames of a tunnel tell.
@@ -111,6 +115,7 @@ impl Line<'_> {
             write_handshake(&mut out, handshake);
         }
         write_trace_id(&mut out, self.trace_id);
+        write_route(&mut out, self.route);
         out.push('\n');
         out
     }
@@ -147,6 +152,7 @@ impl Line<'_> {
             object.handshake(handshake);
         }
         object.trace_id(self.trace_id);
+        object.route(self.route);
         object.end()
     }
 }
@@ -170,6 +176,7 @@ impl Opening<'_> {
         );
         write_handshake(&mut out, &self.handshake);
         write_trace_id(&mut out, self.handshake.trace_id);
+        write_route(&mut out, self.route);
         out.push('\n');
         out
     }
@@ -187,6 +194,7 @@ impl Opening<'_> {
         object.value("request_id", Quoted(Escaped(self.request_id)));
         object.handshake(&self.handshake);
         object.trace_id(self.handshake.trace_id);
+        object.route(self.route);
         object.end()
     }
 }
@@ -203,6 +211,13 @@ fn write_trace_id(out: &mut String, trace_id: Option<TraceId>) {
     if let Some(trace_id) = trace_id {
         // Writing to a string cannot fail.
         let _ = write!(out, " trace_id={trace_id}");
+    }
+}
+
+fn write_route(out: &mut String, route: Option<&str>) {
+    if let Some(route) = route {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " route={}", Escaped(route));
     }
 }
 
@@ -243,6 +258,13 @@ impl Object {
     fn trace_id(&mut self, trace_id: Option<TraceId>) {
         if let Some(trace_id) = trace_id {
             self.value("trace_id", Quoted(trace_id));
+        }
+    }
+
+    /// Only where it is not the default one.
+    fn route(&mut self, route: Option<&str>) {
+        if let Some(route) = route {
+            self.value("route", Quoted(Escaped(route)));
         }
     }
 

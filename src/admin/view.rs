@@ -56,6 +56,8 @@ pub(crate) struct View {
     host: Option<String>,
     user_agent: Option<String>,
     subprotocol: Option<String>,
+    /// None: the default one.
+    route: Option<String>,
     protocol: &'static str,
     pub(crate) state: &'static str,
     #[serde(serialize_with = "seconds")]
@@ -127,6 +129,7 @@ impl View {
             host,
             user_agent,
             subprotocol,
+            route: (!identity.route().is_empty()).then(|| identity.route().to_owned()),
             protocol: if state.is_websocket() { "websocket" } else { "other" },
             state: condition(state, is_closing).as_str(),
             age: age(state, at),

@@ -13,6 +13,21 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
         |variable: &str| format!("{variable}={}", settings.get(variable).unwrap_or_default());
     let mut contradict = |one, other, rule| faults.push(Fault::Contradiction { one, other, rule });
 
+    // Half of a destination is none. Without a file each of them has to be there anyway.
+    if let (Some(Some(_)), Some(names), Some(port)) =
+        (&readings.config_file, &readings.destination_hostname, readings.destination_port)
+    {
+        let rule = "without both there is no default route; give both, or neither";
+        match (names.is_empty(), port) {
+            (true, 1..) => {
+                contradict(typed("DESTINATION_PORT"), typed("DESTINATION_HOSTNAME"), rule)
+            }
+            (false, 0) if settings.get("DESTINATION_PORT").is_none() => {
+                contradict(typed("DESTINATION_HOSTNAME"), typed("DESTINATION_PORT"), rule);
+            }
+            _ => {}
+        }
+    }
     let everyone = readings.trusted_proxies.as_ref().map(Vec::is_empty);
     match (readings.proxy_protocol, everyone) {
         (Some(ProxyProtocol::Optional), Some(true)) => contradict(

@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
+use serde_json::{Value, json};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 pub(super) use self::admin::*;
@@ -32,6 +33,16 @@ pub(super) trait Kind {
 
     /// Writes it so that it can be read again.
     fn write(&self, value: &Self::Value) -> String;
+
+    /// What holds where nothing is given and nothing need be.
+    fn absent(&self) -> Option<Self::Value> {
+        None
+    }
+
+    /// Its JSON schema in a file, for editors. They know less of a value than the check does.
+    fn schema(&self) -> Value {
+        json!({ "type": "string" })
+    }
 
     /// Which values may be given, as docs/configuration.md writes it.
     fn bounds(&self) -> String;
@@ -68,6 +79,10 @@ impl<K: Kind> Kind for Or<K> {
         value.as_ref().map_or_else(|| self.0.to_owned(), |value| self.1.write(value))
     }
 
+    fn schema(&self) -> Value {
+        json!({ "anyOf": [{ "const": self.0 }, self.1.schema()] })
+    }
+
     fn bounds(&self) -> String {
         format!("{}, or {}", code(self.0), self.1.bounds())
     }
@@ -93,6 +108,10 @@ impl<T: Word> Kind for WordOf<T> {
         value.word().to_owned()
     }
 
+    fn schema(&self) -> Value {
+        json!({ "enum": T::WORDS.iter().map(|word| word.word()).collect::<Vec<_>>() })
+    }
+
     fn bounds(&self) -> String {
         codes(T::WORDS.iter().map(|word| word.word()))
     }
@@ -115,6 +134,10 @@ impl Kind for OnOff {
 
     fn write(&self, value: &bool) -> String {
         Self::word(*value).to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "enum": ["on", "off", true, false] })
     }
 
     fn bounds(&self) -> String {
@@ -167,6 +190,10 @@ impl Kind for TlvHeaders {
         list(value.iter().map(|tlv| tlv.as_str()), Self::NONE)
     }
 
+    fn schema(&self) -> Value {
+        texts()
+    }
+
     fn bounds(&self) -> String {
         format!("`none`, `all`, or some of {}", codes(TlvHeader::ALL.map(TlvHeader::as_str)))
     }
@@ -188,6 +215,16 @@ fn each<T>(text: &str, one: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>
 fn list<T: Display>(items: impl IntoIterator<Item = T>, none: &str) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() { none.to_owned() } else { items.join(",") }
+}
+
+/// The schema of a list: a text with commas, or texts.
+fn texts() -> Value {
+    json!({ "type": ["string", "array"], "items": { "type": "string" } })
+}
+
+/// The schema of what may be a number.
+fn number() -> Value {
+    json!({ "type": ["integer", "string"] })
 }
 
 /// Origins of pages.
@@ -212,6 +249,10 @@ impl Kind for OriginList {
 
     fn write(&self, value: &Origins) -> String {
         value.to_string()
+    }
+
+    fn schema(&self) -> Value {
+        texts()
     }
 
     fn bounds(&self) -> String {

@@ -15,10 +15,10 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use ipnet::IpNet;
 
 use super::kind::{
-    AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, Filter, HEADER_SIZES, HEADERS,
-    HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList, PAYLOAD_SIZES,
-    PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, StickyBy, TTLS, TUNNEL_TIMES,
-    Threads, TlvHeaders, Token, UpstreamNames, WordOf,
+    AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, FilePath, Filter, HEADER_SIZES,
+    HEADERS, HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList,
+    PAYLOAD_SIZES, PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, StickyBy, TTLS,
+    TUNNEL_TIMES, Threads, TlvHeaders, Token, UpstreamNames, WordOf, Wrong,
 };
 use super::{
     AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Balance, Fault, Forwarded, FrameCheck,
@@ -33,6 +33,8 @@ pub enum Unset {
     Default(&'static str),
     /// Nothing: it must be given, and this says what.
     Missing(&'static str),
+    /// Nothing: it must be given unless there is a `CONFIG_FILE`, and this says what.
+    MissingWithoutFile(&'static str),
 }
 
 /// What a setting is of. A setting of the process has one value; the others can have one for each upstream group, or for
@@ -64,6 +66,8 @@ pub struct Setting {
     pub help: String,
     /// Which values it takes, as docs/configuration.md writes it.
     pub bounds: String,
+    /// The JSON schema of its value in a file, for editors.
+    pub schema: serde_json::Value,
 }
 
 /// The settings as they were given: text by variable.
@@ -76,6 +80,17 @@ impl Settings {
         self.0.get(variable).map(String::as_str)
     }
 
+    /// Puts a value in the place of what was given for `variable`.
+    pub(super) fn set(&mut self, variable: &'static str, text: String) {
+        self.0.insert(variable, text);
+    }
+
+    /// `CONFIG_FILE`, as it was given, if there is one.
+    #[must_use]
+    pub fn config_file(&self) -> Option<&str> {
+        self.get("CONFIG_FILE").filter(|path| !matches!(*path, "" | "off"))
+    }
+
     /// What a setting came to; `None` where its faults were told.
     fn read<K: Kind>(
         &self,
@@ -86,7 +101,10 @@ impl Settings {
     ) -> Option<K::Value> {
         let text = match (self.get(variable), unset) {
             (Some(text), _) | (None, Unset::Default(text)) => text,
-            (None, Unset::Missing(rule)) => {
+            (None, Unset::MissingWithoutFile(_)) if self.config_file().is_some() => {
+                return kind.absent();
+            }
+            (None, Unset::Missing(rule) | Unset::MissingWithoutFile(rule)) => {
                 faults.push(Fault::Missing { variable, rule });
                 return None;
             }
@@ -100,6 +118,16 @@ impl Settings {
             }
         }
     }
+}
+
+/// Reads a value of a kind that is read into a `T`.
+fn read<T, K: Kind<Value = T>>(kind: &K, text: &str) -> Result<T, Vec<Wrong>> {
+    kind.read(text, "")
+}
+
+/// The schema of such a kind.
+fn schema<T, K: Kind<Value = T>>(kind: &K) -> serde_json::Value {
+    kind.schema()
 }
 
 /// The bounds of a kind that is read into a `T`.
@@ -139,7 +167,37 @@ macro_rules! settings {
             }
         }
 
+        impl From<Config> for Readings {
+            fn from(config: Config) -> Self {
+                Self { $($field: Some(config.$field),)+ }
+            }
+        }
+
         impl Config {
+            /// What a setting is of, if there is one of this variable.
+            pub(super) fn scope(variable: &str) -> Option<Scope> {
+                match variable {
+                    $($variable => Some(Scope::$scope),)+
+                    _ => None,
+                }
+            }
+
+            /// Reads a value of `variable` and takes it in the place of the one that was there; says what is wrong
+            /// with it. `None`: there is no such setting.
+            pub(super) fn set(
+                &mut self,
+                variable: &str,
+                text: &str,
+            ) -> Option<(&'static str, Result<(), Vec<Wrong>>)> {
+                match variable {
+                    $($variable => {
+                        let read = read::<$type, _>(&$kind, text).map(|value| self.$field = value);
+                        Some(($variable, read))
+                    })+
+                    _ => None,
+                }
+            }
+
             /// The settings in effect, by variable, in the order of the documentation.
             #[must_use]
             pub fn effective(&self) -> Vec<(&'static str, String)> {
@@ -158,6 +216,7 @@ macro_rules! settings {
                 unset: $unset,
                 help: concat!($($help),+).trim().to_owned(),
                 bounds: bounds::<$type, _>(&$kind),
+                schema: schema::<$type, _>(&$kind),
             },)+]
         }
     };
@@ -171,10 +230,12 @@ settings! {
     /// The application's host names and IP addresses, comma separated, or names of SRV records as
     /// srv+_ws._tcp.app.internal
     Upstream destination_hostname: Vec<UpstreamName> = "DESTINATION_HOSTNAME", "HOST,...",
-        Unset::Missing("give the application's host name or IP address"), UpstreamNames;
+        Unset::MissingWithoutFile("give the application's host name or IP address"), UpstreamNames;
     /// The application's port
     Upstream destination_port: u16 = "DESTINATION_PORT", "PORT",
-        Unset::Missing("give the port that the application listens on"), Port;
+        Unset::MissingWithoutFile("give the port that the application listens on"), Port;
+    /// A file with upstream groups and routes (TOML); or off
+    Process config_file: Option<PathBuf> = "CONFIG_FILE", "PATH", Unset::Default("off"), Or("off", FilePath);
     /// Which endpoint gets the next tunnel: one that has fewer, the next in turn, or a random one
     Upstream balance: Balance = "BALANCE", "WAY", Unset::Default("least_tunnels"), WordOf::new();
     /// What keeps a client at the endpoint where it was: off, a cookie that elbows sets (cookie, cookie:NAME), its address
@@ -310,7 +371,7 @@ impl Args for Settings {
                 .allow_hyphen_values(true);
             match setting.unset {
                 Unset::Default(value) => argument.default_value(value),
-                Unset::Missing(_) => argument,
+                Unset::Missing(_) | Unset::MissingWithoutFile(_) => argument,
             }
         });
         command.next_help_heading("Settings (each is also an environment variable)").args(arguments)

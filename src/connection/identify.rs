@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 
 use crate::client::Client;
-use crate::config::{Config, ProxyProtocol};
+use crate::config::{Config, ProxyProtocol, TlvHeader};
 use crate::http::forwarded::tlv_headers;
 use crate::proxy_protocol::{self, Addresses, Found, Header};
 
@@ -17,12 +17,14 @@ const HTTPS: u16 = 443;
 
 /// The client that the first bytes of a connection speak for, and how many of them did. `None` asks for more.
 ///
-/// `destination` is the socket's own address, which is only asked for where no header names one.
+/// `destination` is the socket's own address, which is only asked for where no header names one. `tlvs` are those that a
+/// route wants to know.
 pub(super) fn client(
     unread: &[u8],
     balancer: SocketAddr,
     destination: impl FnOnce() -> SocketAddr,
     config: &Config,
+    tlvs: &[TlvHeader],
 ) -> Result<Option<(Client, usize)>, proxy_protocol::Fault> {
     let believed = match config.proxy_protocol {
         ProxyProtocol::Off => false,
@@ -50,7 +52,7 @@ pub(super) fn client(
             .tlvs
             .ssl()
             .map_or(destination.port() == HTTPS, |ssl| ssl.client & CLIENT_USED_TLS != 0);
-        client.tlv_headers = tlv_headers(&header.tlvs, &config.proxy_tlv_headers);
+        client.tlv_headers = tlv_headers(&header.tlvs, tlvs);
     }
     Ok(Some((client, used)))
 }

@@ -21,6 +21,7 @@ use crate::http::trace_context::{self, Begun};
 use crate::http::write::{self, Onward};
 use crate::http::{health, max_forwards, upgrade};
 use crate::proxy::Context;
+use crate::routes::Unclear;
 
 /// The longest request line that is waited for where a connection is over a limit.
 const LONGEST_LINE: usize = 8 * 1024;
@@ -32,7 +33,13 @@ impl Connection {
     /// Finds out who it is; says how many bytes that took, or `None` for more.
     pub(super) fn identify(&mut self, bytes: &[u8], context: &Context<'_>) -> Option<usize> {
         let proxy = context.proxy;
-        let found = identify::client(bytes, self.balancer, context.destination, &proxy.config);
+        let found = identify::client(
+            bytes,
+            self.balancer,
+            context.destination,
+            &proxy.config,
+            &proxy.routes.tlv_headers,
+        );
         let (client, used) = match found {
             Ok(found) => found?,
             Err(fault) => {
@@ -155,7 +162,13 @@ impl Connection {
         if head.max_forwards == Some(0) {
             return self.answer_last(head, entry, form, context);
         }
-        let route = Arc::clone(proxy.routes.default());
+        let route = match proxy.routes.pick(head, offer.is_some()) {
+            Ok(Some(route)) => Arc::clone(route),
+            Ok(None) => return self.reject(&Rejection::NoRoute, entry, form, has_body, context),
+            Err(Unclear) => {
+                return self.reject(&Rejection::UnclearPath, entry, form, has_body, context);
+            }
+        };
         let config = &*route.config;
         self.stall_timeout = Some(config.stall_timeout);
         entry.route.clone_from(&route.name);
@@ -173,6 +186,7 @@ impl Connection {
             begun: begun.as_ref(),
             request_id: &entry.request_id,
             config,
+            changes: &route.changes,
             offer: offer.as_deref(),
         };
         let mut out = context.spare.take();

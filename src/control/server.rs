@@ -18,6 +18,7 @@ use super::health;
 use super::listeners::Listeners;
 use crate::access_log::AccessLog;
 use crate::config::Config;
+use crate::config::routing::Routing;
 use crate::drain::Stage;
 use crate::end::{End, Phase, Reason, Side};
 use crate::feed::Feed;
@@ -70,6 +71,7 @@ impl Server {
     /// Starts everything but listening.
     pub(super) fn start(
         config: Config,
+        routing: &Routing,
         access_log: AccessLog,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Arc<Self>> {
@@ -81,7 +83,7 @@ impl Server {
         let loads = Loads::default();
         let workers =
             start_workers(&config, &access_log, &limits, &is_finishing, &counters, &loads, &feed)?;
-        let routes = Arc::new(Routes::new(&config, loads, Handle::current()));
+        let routes = Arc::new(Routes::new(&config, routing, &loads, &Handle::current()));
         let warnings = Warnings::default();
         let proxy =
             Arc::new(Proxy { config, routes, access_log, counters, limits, warnings, feed });
@@ -115,7 +117,16 @@ impl Server {
         let address = listeners.main.local_addr()?;
         *locked(&self.listeners) = Some(listeners);
         self.accept()?;
-        tracing::info!("listening on {address}, passing on to {}", self.proxy.config.destination());
+        let routes = self.proxy.routes.named().count();
+        match &self.proxy.config.config_file {
+            Some(file) => {
+                tracing::info!("listening on {address}; {} has {routes} routes", file.display())
+            }
+            None => {
+                let destination = self.proxy.config.destination();
+                tracing::info!("listening on {address}, passing on to {destination}");
+            }
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use self::peer::{Peer, UpstreamPeer};
 use crate::access_log::AccessLog;
+use crate::config::routing::Routing;
 use crate::config::{Config, ProxyProtocol};
 use crate::connection::{Connection, Lifecycle, Switching};
 use crate::drain::Stage;
@@ -195,6 +196,11 @@ pub(crate) fn config() -> Config {
 impl Shell {
     /// A connection that has just been accepted.
     pub(crate) fn new(config: Config) -> Self {
+        Self::with_routes(config, &Routing::default())
+    }
+
+    /// The same, where a file gives routes.
+    pub(crate) fn with_routes(config: Config, routing: &Routing) -> Self {
         let now = Instant::now();
         let (access_log, lines) = AccessLog::unwritten();
         let config = Arc::new(config);
@@ -202,7 +208,7 @@ impl Shell {
             access_log,
             counters: Arc::new(Counters::default()),
             limits: Limits::new(&config, now),
-            routes: Arc::new(Routes::new(&config, Loads::default(), RUNTIME.handle().clone())),
+            routes: Arc::new(Routes::new(&config, routing, &Loads::default(), RUNTIME.handle())),
             warnings: Warnings::default(),
             feed: Feed::default(),
             config,

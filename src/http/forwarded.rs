@@ -108,8 +108,10 @@ pub(super) fn write(
     {
         line(out, HOST.as_bytes(), host);
     }
-    for (name, value) in &client.tlv_headers {
-        line(out, name.as_bytes(), value.as_bytes());
+    for (tlv, name, value) in &client.tlv_headers {
+        if config.proxy_tlv_headers.contains(tlv) {
+            line(out, name.as_bytes(), value.as_bytes());
+        }
     }
     words.request_id.write(|id| line(out, REQUEST_ID, id));
 }
@@ -205,12 +207,15 @@ impl Ours {
 const LONGEST: usize = 32;
 
 /// The TLVs that `wanted` lists, as request headers.
-pub(crate) fn tlv_headers(tlvs: &Tlvs, wanted: &[TlvHeader]) -> Vec<(&'static str, String)> {
+pub(crate) fn tlv_headers(
+    tlvs: &Tlvs,
+    wanted: &[TlvHeader],
+) -> Vec<(TlvHeader, &'static str, String)> {
     let mut headers = Vec::new();
     for tlv in wanted {
         let mut add = |name, bytes: Option<&[u8]>| {
             if let Some(bytes) = bytes {
-                headers.push((name, printable(bytes)));
+                headers.push((*tlv, name, printable(bytes)));
             }
         };
         match tlv {

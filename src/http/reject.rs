@@ -30,6 +30,12 @@ pub(crate) enum Rejection {
     /// The page is not one of `ALLOWED_ORIGINS` (RFC 6455, section 10.2).
     #[error("origin not allowed")]
     Origin,
+    /// No route takes it, and there is no default one.
+    #[error("no route")]
+    NoRoute,
+    /// Which route takes it depends on how its path is read.
+    #[error("the path can be read in two ways")]
+    UnclearPath,
     /// Longer than `MAX_BODY_SIZE`.
     #[error("request body too long")]
     LongBody,
@@ -69,7 +75,8 @@ impl Rejection {
     pub(crate) const fn status(&self) -> u16 {
         match self {
             Self::BadHead(fault) => status_of(*fault),
-            Self::NoProxyHeader | Self::BadBody(_) | Self::CutBody => 400,
+            Self::NoProxyHeader | Self::BadBody(_) | Self::CutBody | Self::UnclearPath => 400,
+            Self::NoRoute => 404,
             Self::Over(Over::Connections) => 503,
             // RFC 6585, section 4.
             Self::Over(Over::ConnectionsOfClient | Over::HandshakeRate(_)) => 429,
@@ -95,6 +102,8 @@ impl Rejection {
             | Self::SlowHead
             | Self::BadBody(_)
             | Self::Origin
+            | Self::NoRoute
+            | Self::UnclearPath
             | Self::LongBody
             | Self::SlowBody
             | Self::CutBody => Side::Client,
@@ -118,7 +127,7 @@ impl Rejection {
                 _ => Reason::Malformed,
             },
             Self::BadBody(_) | Self::BadResponse(_) | Self::UnaskedUpgrade => Reason::Malformed,
-            Self::Origin => Reason::Refused,
+            Self::Origin | Self::NoRoute | Self::UnclearPath => Reason::Refused,
             Self::Over(_) => Reason::OverLimit,
             Self::LongBody => Reason::TooBig,
             Self::SlowHead | Self::SlowBody | Self::NoResponse => Reason::Timeout,

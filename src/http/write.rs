@@ -2,6 +2,7 @@
 //! has to say itself (RFC 9110, section 7.6; RFC 9112, sections 3 and 4).
 
 use super::affinity::SetCookie;
+use super::changes::without_prefix;
 use super::forwarded::{self, Words};
 use super::head::{Framing, Request, Response, Target, Version};
 use super::hop::{self, ConnectionOptions};
@@ -9,6 +10,7 @@ use super::request_id::RequestId;
 use super::trace_context::{self, Begun};
 use crate::client::Client;
 use crate::config::Config;
+use crate::config::routing::HeadChanges;
 
 /// Writes one field line.
 pub(crate) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -42,6 +44,8 @@ pub(crate) struct Onward<'a> {
     pub(crate) client: &'a Client,
     pub(crate) request_id: &'a RequestId,
     pub(crate) config: &'a Config,
+    /// What its route changes.
+    pub(crate) changes: &'a HeadChanges,
     /// The protocols that are offered, where it is a handshake.
     pub(crate) offer: Option<&'a [u8]>,
     /// The trace that begins with it, where elbows has it begin.
@@ -55,12 +59,14 @@ pub(crate) fn request(
     options: &ConnectionOptions,
     onward: &Onward<'_>,
 ) {
-    let Onward { client, request_id, config, offer, begun } = *onward;
+    let Onward { client, request_id, config, changes, offer, begun } = *onward;
     // RFC 9112, section 3.2: the authority of the absolute form replaces `Host`.
     let (host, target): (_, [&[u8]; 2]) = match head.target {
-        Target::Origin(target) => (head.host, [b"", target]),
+        Target::Origin(target) => (head.host, without_prefix(target, changes.strip)),
         Target::Asterisk => (head.host, [b"", b"*"]),
-        Target::Absolute(host, path) if path.starts_with(b"/") => (Some(host), [b"", path]),
+        Target::Absolute(host, path) if path.starts_with(b"/") => {
+            (Some(host), without_prefix(path, changes.strip))
+        }
         Target::Absolute(host, _) if head.is_server_wide() => (Some(host), [b"", b"*"]),
         Target::Absolute(host, path) => (Some(host), [b"/", path]),
     };
@@ -77,6 +83,7 @@ pub(crate) fn request(
         } else if options.is_hop_by_hop(index, field)
             || forwarded::is_replaced(field.name, config)
             || begun.is_some() && trace_context::is_context(field)
+            || changes.replaces(field.name)
         {
         } else if field.is(b"content-length") {
             write_length(out, field.name, head.framing);
@@ -100,6 +107,9 @@ pub(crate) fn request(
     } else if hop::wants_trailers(&head.fields) {
         // Trailers do pass, so that it is said again (RFC 9110, section 10.1.4).
         out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
+    }
+    for (name, value) in &changes.set {
+        line(out, name.as_bytes(), value.as_bytes());
     }
     if let Some(begun) = begun {
         line(out, b"traceparent", begun.traceparent().as_bytes());

@@ -141,14 +141,17 @@ impl Turn<'_> {
                 if let Some(old) = self.link.take() {
                     self.links.close(old, self.registry);
                 }
+                let Some(exchange) = self.connection.exchange() else { return false };
+                let stall_timeout = exchange.route().config.stall_timeout;
+                if context.proxy.routes.stall_timeouts_differ {
+                    socket::give_up_after(self.socket, stall_timeout);
+                }
                 let idle =
                     if is_fresh { None } else { self.links.take(address, self.key, self.registry) };
                 let is_reused = idle.is_some();
                 if is_reused {
                     context.metrics.links_reused.add(1);
                 }
-                let Some(exchange) = self.connection.exchange() else { return false };
-                let stall_timeout = exchange.route().config.stall_timeout;
                 let link =
                     idle.map_or_else(|| self.links.connect(address, self.key, stall_timeout), Ok);
                 match link {

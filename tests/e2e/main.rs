@@ -51,6 +51,8 @@ mod endpoints;
 mod forwarding;
 /// The upstream's name, a resolver that fails, and what the log says of a dead application.
 mod names;
+/// Several applications, by a file.
+mod routes;
 /// One meaning or none: every rule of HTTP/1.1, and what nginx and `HAProxy` do.
 mod strictness;
 /// Whose trace a request is part of.

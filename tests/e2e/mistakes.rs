@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser as _;
 use elbows::access_log::AccessLog;
+use elbows::config::routing::Routing;
 use elbows::config::{Config, Settings};
 use elbows::control::{self, Activation, Order, Start};
 use elbows::line_writer::Patient;
@@ -107,7 +108,8 @@ fn program() {
     let mut orders = runtime.block_on(async { orders() });
     let start = runtime.block_on(Start::new(&config, activation, &mut orders)).unwrap();
     let (access_log, _writer) = AccessLog::start(&config, Patient(io::stdout())).unwrap();
-    let ended = runtime.block_on(control::run(config, start, access_log, orders, notify));
+    let routing = Routing::default();
+    let ended = runtime.block_on(control::run(config, &routing, start, access_log, orders, notify));
     runtime.shutdown_background();
     if let Err(error) = ended {
         eprintln!("elbows: {error}");

@@ -72,6 +72,8 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DESTINATION_PORT", "http", "from 1 to 65535"),
     ("DESTINATION_PORT", "+80", "from 1 to 65535"),
     ("DESTINATION_PORT", "", "from 1 to 65535"),
+    ("CONFIG_FILE", "", "give off, or the path of a file"),
+    ("CONFIG_FILE", "/etc/", "give off, or the path of a file"),
     ("BALANCE", "least_conn", "least_tunnels, round_robin, random"),
     ("BALANCE", "", "least_tunnels, round_robin, random"),
     (
@@ -416,7 +418,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 52);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 53);
 }
 
 #[test]

@@ -227,7 +227,8 @@ impl Tunnels {
 /// A handshake that waits for its answer.
 pub struct Asked {
     socket: Socket,
-    head: String,
+    /// As the application got it.
+    pub head: String,
 }
 
 impl Asked {

@@ -13,6 +13,8 @@ pub(super) fn run(bench: &Bench) -> Fallible<Section> {
         Micro::ProxyV1,
         Micro::ProxyV2,
         Micro::ProxyV2Tlvs,
+        Micro::Hosts,
+        Micro::Paths,
     ]);
     let count = if bench.is_quick { 20_000 } else { 2_000_000 };
     let mut rows = Vec::new();

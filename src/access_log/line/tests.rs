@@ -22,6 +22,7 @@ fn line() -> Line<'static> {
         handoffs: None,
         handshake: None,
         trace_id: None,
+        route: None,
     }
 }
 
@@ -180,6 +181,7 @@ fn a_tunnel_that_opens_has_a_line_with_the_same_keys() {
         upstream: line().client,
         request_id: "id",
         handshake: Handshake { user_agent: "a", subprotocol: "chat", ..Handshake::default() },
+        route: None,
     };
     assert_eq!(
         opening.text(),
@@ -196,4 +198,13 @@ fn a_tunnel_that_opens_has_a_line_with_the_same_keys() {
     }
     assert_eq!(opened["event"], "open");
     assert_eq!(opened["host"], serde_json::Value::Null);
+}
+
+#[test]
+fn name_of_a_route_is_at_the_end_where_there_is_one() {
+    let line = Line { route: Some("chat"), ..tunnel_line() };
+    assert!(line.text().ends_with(" route=chat\n"), "{}", line.text());
+    let value: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
+    assert_eq!(value["route"], "chat");
+    assert!(!tunnel_line().text().contains("route="));
 }

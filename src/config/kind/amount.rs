@@ -7,7 +7,9 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use super::{Kind, Rate, Wrong, code, parse_number, wrong};
+use serde_json::Value;
+
+use super::{Kind, Rate, Wrong, code, number, parse_number, wrong};
 use crate::config::{rate, size};
 
 /// A time from `least` to `most`.
@@ -123,6 +125,10 @@ impl<T: Copy + TryFrom<u64> + TryInto<u64>> Kind for Size<T> {
         size::format((*value).try_into().unwrap_or(u64::MAX))
     }
 
+    fn schema(&self) -> Value {
+        number()
+    }
+
     fn bounds(&self) -> String {
         format!("from {} to {}", code(size::format(self.least)), code(size::format(self.most)))
     }
@@ -161,6 +167,10 @@ impl<T: FromStr + Display> Kind for Number<T> {
 
     fn write(&self, value: &T) -> String {
         value.to_string()
+    }
+
+    fn schema(&self) -> Value {
+        number()
     }
 
     fn bounds(&self) -> String {
@@ -218,6 +228,10 @@ impl Kind for CloseCode {
 
     fn write(&self, value: &u16) -> String {
         value.to_string()
+    }
+
+    fn schema(&self) -> Value {
+        number()
     }
 
     fn bounds(&self) -> String {

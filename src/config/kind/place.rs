@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde_json::Value;
 
-use super::{Kind, ListenOn, Wrong, each, list, parse_number, wrong};
+use super::{Kind, ListenOn, Wrong, each, list, number, parse_number, texts, wrong};
 use crate::config::{Sticky, UpstreamName};
 use crate::handoff::socket::MAX_PATH;
 
@@ -58,6 +59,14 @@ impl Kind for Port {
         }
     }
 
+    fn absent(&self) -> Option<u16> {
+        Some(0)
+    }
+
+    fn schema(&self) -> Value {
+        number()
+    }
+
     fn write(&self, value: &u16) -> String {
         value.to_string()
     }
@@ -103,6 +112,14 @@ impl Kind for UpstreamNames {
             }
         }
         Ok(names)
+    }
+
+    fn absent(&self) -> Option<Self::Value> {
+        Some(Vec::new())
+    }
+
+    fn schema(&self) -> Value {
+        texts()
     }
 
     fn write(&self, value: &Self::Value) -> String {
@@ -237,6 +254,28 @@ impl Kind for SocketPath {
 
     fn bounds(&self) -> String {
         String::from("an absolute path, as `/run/elbows/handoff.sock`")
+    }
+}
+
+/// The path of a file to be read.
+pub(in crate::config) struct FilePath;
+
+impl Kind for FilePath {
+    type Value = PathBuf;
+
+    fn read(&self, text: &str, or: &str) -> Result<PathBuf, Vec<Wrong>> {
+        if !text.is_empty() && !text.ends_with('/') && !text.contains('\0') {
+            return Ok(PathBuf::from(text));
+        }
+        wrong(text, format!("give {or}the path of a file, as /etc/elbows/elbows.toml"))
+    }
+
+    fn write(&self, value: &PathBuf) -> String {
+        value.display().to_string()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("the path of a file, as `/etc/elbows/elbows.toml`")
     }
 }
 

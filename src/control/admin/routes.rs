@@ -75,6 +75,8 @@ struct Endpoint {
     /// What the answer of the name server says of it, where one has it.
     weight: Option<u16>,
     priority: Option<u16>,
+    /// The name of its upstream; none of the one that the variables name.
+    upstream: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -338,13 +340,14 @@ fn set_level(query: &str) -> Result<Answer, Fault> {
 }
 
 fn endpoints(server: &Server) -> Result<Answer, Fault> {
-    let (all, fault) = server.proxy.routes.default().upstream.addresses.list(Instant::now());
-    let endpoints = all.into_iter().map(|one| Endpoint {
+    let (all, fault) = server.proxy.routes.endpoints(Instant::now());
+    let endpoints = all.into_iter().map(|(upstream, one)| Endpoint {
         address: one.address,
         state: one.state,
         tunnels: one.tunnels,
         weight: one.share.map(|(weight, _)| weight),
         priority: one.share.map(|(_, priority)| priority),
+        upstream: upstream.map(|name| String::from(&*name)),
     });
     let fault = fault.map(|fault| fault.to_string());
     Answer::json(200, &Endpoints { endpoints: endpoints.collect(), fault })

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
+use crate::config::routing::HeadChanges;
 use crate::http::head::{HeadLimits, Reader};
 use crate::http::hop::ConnectionOptions;
 use crate::http::write::{Onward, request};
@@ -14,13 +15,19 @@ fn client(address: &str, https: bool) -> Client {
         "192.0.2.1:443".parse().unwrap(),
     );
     client.https = https;
-    client.tlv_headers = vec![(UNIQUE_ID, String::from("u-1"))];
+    client.tlv_headers = vec![(TlvHeader::UniqueId, UNIQUE_ID, String::from("u-1"))];
     client
 }
 
 fn config(forwarded: Forwarded, forwarded_header: bool) -> Config {
     let listen_on = "127.0.0.1:1".parse().unwrap();
-    Config { forwarded, forwarded_header, ..Config::for_destination(listen_on, "localhost", 2) }
+    let proxy_tlv_headers = vec![TlvHeader::UniqueId];
+    Config {
+        forwarded,
+        forwarded_header,
+        proxy_tlv_headers,
+        ..Config::for_destination(listen_on, "localhost", 2)
+    }
 }
 
 /// The fields that the upstream gets of a request with these, sorted.
@@ -35,7 +42,8 @@ fn fields_for_upstream(lines: &[(&str, &str)], client: &Client, config: &Config)
     let (head, _) = reader.request(head.as_bytes(), &limits).unwrap().unwrap();
     let mut out = Vec::new();
     let request_id = &RequestId::from("id-1");
-    let onward = Onward { client, request_id, config, offer: None, begun: None };
+    let changes = &HeadChanges::default();
+    let onward = Onward { client, request_id, config, changes, offer: None, begun: None };
     request(&mut out, &head, &ConnectionOptions::of(&head.fields), &onward);
     let text = String::from_utf8(out).unwrap();
     let mut lines: Vec<_> = text.trim_end().lines().skip(1).map(str::to_owned).collect();

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::*;
 use crate::access_log::AccessLog;
+use crate::config::routing::Routing;
 use crate::config::{Config, ProxyProtocol};
 use crate::drain::Stage;
 use crate::feed::Feed;
@@ -38,7 +39,7 @@ impl Process {
     fn start(config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let config = Arc::new(config);
-        let routes = Routes::new(&config, Loads::default(), runtime.handle().clone());
+        let routes = Routes::new(&config, &Routing::default(), &Loads::default(), runtime.handle());
         let proxy = Arc::new(Proxy {
             access_log: AccessLog::unwritten().0,
             counters: Arc::new(Counters::default()),

@@ -1,0 +1,199 @@
+//! The routes in a form in which one of a thousand is found at once. Pure.
+//!
+//! ```text
+//! host ──▶ this one, else *.of the longest domain … else any ─┐
+//!          ┌──────────────────────────────────────────────────┘
+//!          └▶ path ──▶ this one, else the longest prefix … else any ─┐
+//!                      ┌─────────────────────────────────────────────┘
+//!                      └▶ header conditions, most first ──▶ upgrade ──▶ the file's order ──▶ route
+//! ```
+//!
+//! The first route in this order that takes the request has it: where nothing of a more specific host or path does, the
+//! less specific ones are asked. Hosts are compared from their ends, for which they are turned around.
+
+use std::collections::BTreeMap;
+
+use super::asked::Asked;
+use super::clear_path::{self, Unclear};
+use super::prefixes::Prefixes;
+use crate::config::routing::{Conditions, HostPattern, PathPattern};
+use crate::http::head::Field;
+
+/// The longest name that a host can have (RFC 1035, section 2.3.4). A longer one is none that a route names.
+const LONGEST_HOST: usize = 255;
+
+/// The routes, by what they ask of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    /// A host, turned around; of a wildcard its domain, turned around, with the dot.
+    hosts: Prefixes<OfHost>,
+    any_host: OfHost,
+    has_paths: bool,
+}
+
+/// The routes of a host, or of all below a domain.
+#[derive(Debug, Default)]
+struct OfHost {
+    paths: Prefixes<OfPath>,
+    any_path: Vec<Candidate>,
+}
+
+/// The routes of a path, and those of all behind it.
+#[derive(Debug, Default)]
+struct OfPath {
+    exact: Vec<Candidate>,
+    prefix: Vec<Candidate>,
+}
+
+/// A route, and what else it asks of a request.
+#[derive(Clone, Debug)]
+struct Candidate {
+    headers: Box<[(Box<[u8]>, Box<[u8]>)]>,
+    upgrade: Option<bool>,
+    /// Its place in the file.
+    route: usize,
+}
+
+/// By path; of each the candidates of the path itself, and of what is behind it.
+#[derive(Default)]
+struct Gathered {
+    paths: BTreeMap<Vec<u8>, OfPath>,
+    any_path: Vec<Candidate>,
+}
+
+impl Table {
+    /// Of routes with these conditions, in the order of the file.
+    pub(crate) fn new<'a>(routes: impl IntoIterator<Item = &'a Conditions>) -> Self {
+        let mut hosts = BTreeMap::<Vec<u8>, Gathered>::new();
+        let mut any_host = Gathered::default();
+        let mut has_paths = false;
+        for (route, conditions) in routes.into_iter().enumerate() {
+            has_paths |= conditions.path != PathPattern::Any;
+            if conditions.hosts.is_empty() {
+                any_host.add(route, conditions);
+            }
+            for host in &conditions.hosts {
+                hosts.entry(turned(host)).or_default().add(route, conditions);
+            }
+        }
+        let hosts = hosts.into_iter().map(|(host, gathered)| (host, gathered.sorted()));
+        Self { hosts: Prefixes::new(hosts), any_host: any_host.sorted(), has_paths }
+    }
+
+    /// The place of the route that a request takes, if one does.
+    ///
+    /// # Errors
+    /// Another route would be taken by whoever reads the path in another way, or nobody can read it.
+    pub(crate) fn find(&self, asked: &Asked<'_>) -> Result<Option<usize>, Unclear> {
+        let found = self.first(asked);
+        if self.has_paths && clear_path::is_doubtful(asked.path) {
+            let path = clear_path::read(asked.path)?;
+            if self.first(&Asked { path: &path, ..*asked }) != found {
+                return Err(Unclear);
+            }
+        }
+        Ok(found)
+    }
+
+    fn first(&self, asked: &Asked<'_>) -> Option<usize> {
+        let mut room = [0; LONGEST_HOST];
+        let host = room.get_mut(..asked.host.len()).unwrap_or_default();
+        for (to, from) in host.iter_mut().rev().zip(asked.host) {
+            *to = from.to_ascii_lowercase();
+        }
+        for (length, of_host) in self.hosts.of(host) {
+            // A wildcard ends with its dot, and something stands before that.
+            let is_whole = length == host.len();
+            let is_below = host.get(..length).is_some_and(|part| part.ends_with(b"."));
+            if is_whole != is_below
+                && let Some(route) = of_host.first(asked)
+            {
+                return Some(route);
+            }
+        }
+        self.any_host.first(asked)
+    }
+}
+
+impl OfHost {
+    fn first(&self, asked: &Asked<'_>) -> Option<usize> {
+        for (length, of_path) in self.paths.of(asked.path) {
+            let found = match asked.path.get(length..) {
+                Some([]) => first(&of_path.exact, asked).or_else(|| first(&of_path.prefix, asked)),
+                Some([b'/', ..]) => first(&of_path.prefix, asked),
+                // Of `/`, whose own slash it is.
+                Some(_) if length == 1 => first(&of_path.prefix, asked),
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        first(&self.any_path, asked)
+    }
+}
+
+fn first(candidates: &[Candidate], asked: &Asked<'_>) -> Option<usize> {
+    candidates.iter().find(|candidate| candidate.takes(asked)).map(|candidate| candidate.route)
+}
+
+impl Candidate {
+    fn takes(&self, asked: &Asked<'_>) -> bool {
+        self.upgrade.is_none_or(|upgrade| upgrade == asked.is_upgrade)
+            && self.headers.iter().all(|(name, value)| has(asked.fields, name, value))
+    }
+}
+
+/// Whether there is one such field, with this value. With two of them nobody knows which the application would take.
+pub(super) fn has(fields: &[Field<'_>], name: &[u8], value: &[u8]) -> bool {
+    let mut all = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    matches!((all.next(), all.next()), (Some(field), None) if field.value == value)
+}
+
+impl Gathered {
+    fn add(&mut self, route: usize, conditions: &Conditions) {
+        let bytes = |text: &String| Box::from(text.as_bytes());
+        let headers = conditions.headers.iter().map(|(name, value)| (bytes(name), bytes(value)));
+        let candidate =
+            Candidate { headers: headers.collect(), upgrade: conditions.upgrade, route };
+        let candidates = match &conditions.path {
+            PathPattern::Any => &mut self.any_path,
+            PathPattern::Exact(path) => {
+                &mut self.paths.entry(path.clone().into()).or_default().exact
+            }
+            PathPattern::Prefix(path) => {
+                &mut self.paths.entry(path.clone().into()).or_default().prefix
+            }
+        };
+        candidates.push(candidate);
+    }
+
+    fn sorted(self) -> OfHost {
+        let sorted = |mut candidates: Vec<Candidate>| {
+            candidates.sort_by_key(Candidate::rank);
+            candidates
+        };
+        let paths = self.paths.into_iter().map(|(path, OfPath { exact, prefix })| {
+            (path, OfPath { exact: sorted(exact), prefix: sorted(prefix) })
+        });
+        OfHost { paths: Prefixes::new(paths), any_path: sorted(self.any_path) }
+    }
+}
+
+impl Candidate {
+    /// What asks for more comes first. Those of the same rank stay in the order of the file.
+    fn rank(&self) -> (std::cmp::Reverse<usize>, bool) {
+        (std::cmp::Reverse(self.headers.len()), self.upgrade.is_none())
+    }
+}
+
+/// A host from its end on, and a domain with the dot before it.
+fn turned(host: &HostPattern) -> Vec<u8> {
+    match host {
+        HostPattern::Exact(host) => host.bytes().rev().collect(),
+        HostPattern::Below(domain) => domain.bytes().rev().chain([b'.']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
