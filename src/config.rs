@@ -10,6 +10,7 @@ mod destination;
 pub mod fault;
 mod kind;
 mod origins;
+pub(crate) mod pace;
 pub(crate) mod rate;
 pub mod settings;
 mod size;
@@ -23,6 +24,7 @@ pub use self::admin::{AdminHosts, AdminListenOn, AdminToken};
 pub use self::destination::{Destination, UpstreamName};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
+pub use self::pace::Pace;
 pub use self::rate::Rate;
 use self::settings::Readings;
 pub use self::settings::{Config, Settings};
@@ -155,6 +157,16 @@ words! {
         RoundRobin = "round_robin",
         /// A random one, by weight.
         Random = "random",
+    }
+}
+
+words! {
+    /// What becomes of the tunnels of an endpoint that no answer has any more.
+    pub enum EndpointGone {
+        /// They stay.
+        Keep = "keep",
+        /// They are closed, spread over `ENDPOINT_GONE_PERIOD`.
+        Drain = "drain",
     }
 }
 

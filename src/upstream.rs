@@ -5,15 +5,18 @@
 mod addresses;
 mod balance;
 mod candidates;
+pub(crate) mod departures;
 mod load;
+pub(crate) mod rebalance;
 mod resolver;
+mod vacancies;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::addresses::{Addresses, EndpointState, Resolution};
+pub(crate) use self::addresses::{Addresses, EndpointState, Listed, Resolution};
 pub(crate) use self::candidates::Candidates;
 pub(crate) use self::load::Claim;
 pub use self::load::Loads;

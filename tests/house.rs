@@ -66,6 +66,8 @@ const PURE: &[&str] = &[
     "upstream/addresses/members.rs",
     "upstream/balance.rs",
     "upstream/candidates.rs",
+    "upstream/departures.rs",
+    "upstream/rebalance.rs",
     "websocket.rs",
     "websocket",
 ];

@@ -2,8 +2,8 @@
 
 use super::settings::Readings;
 use super::{
-    AccessLogFormat, AdminListenOn, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings,
-    UpstreamName,
+    AccessLogFormat, AdminListenOn, Balance, Fault, ListenOn, MissingOrigin, ProxyProtocol,
+    Settings, UpstreamName,
 };
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
@@ -59,6 +59,22 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             typed("ACCESS_LOG_OPEN"),
             "there is no log in which a line could be",
         );
+    }
+    if let Some(Some(_)) = readings.rebalance {
+        if let Some(balance @ (Balance::RoundRobin | Balance::Random)) = readings.balance {
+            contradict(
+                typed("REBALANCE"),
+                format!("BALANCE={}", balance.as_str()),
+                "a tunnel that is closed could come back to where it was; give BALANCE=least_tunnels",
+            );
+        }
+        if let Some([UpstreamName::Address(_)]) = readings.destination_hostname.as_deref() {
+            contradict(
+                typed("REBALANCE"),
+                typed("DESTINATION_HOSTNAME"),
+                "one address is all that there is, and nothing can be evened out",
+            );
+        }
     }
     let admin = readings.admin_listen_on.iter().flatten().find_map(AdminListenOn::tcp);
     let listeners = [

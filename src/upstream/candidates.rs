@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::addresses::Member;
 use super::balance::Shares;
 use super::load::{Load, Loads};
+use super::vacancies::Vacancy;
 use crate::config::Balance;
 
 /// The endpoints that there are.
@@ -100,6 +101,19 @@ impl Candidates {
         Self { endpoints: Arc::new(Endpoints::new(members, &Loads::default())), chosen: 0 }
     }
 
+    /// The same, beginning with the one of this vacancy, if it is among the best.
+    pub(crate) fn beginning_with(self, vacancy: Vacancy) -> Self {
+        let Vacancy { address, place } = vacancy;
+        let best = self.endpoints.all.get(..self.endpoints.best).unwrap_or_default();
+        let is_it = |endpoint: &Endpoint| endpoint.member.found.address == address;
+        let chosen = if best.get(place).is_some_and(is_it) {
+            Some(place)
+        } else {
+            best.iter().position(is_it)
+        };
+        Self { chosen: chosen.unwrap_or(self.chosen), ..self }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.endpoints.all.len()
@@ -158,6 +172,21 @@ mod tests {
         assert_eq!(chosen.len(), 5);
         assert_eq!(tried(&endpoints.beginning_with(address(4)).unwrap()), [4, 1, 2, 3, 5]);
         assert!(endpoints.beginning_with(address(6)).is_none());
+    }
+
+    #[test]
+    fn vacancy_comes_first_where_it_is_still_one_of_the_best() {
+        let endpoints = endpoints(&[0, 0, 0, 5]);
+        let of = |port, place| {
+            let chosen = endpoints.choose(Balance::RoundRobin, || 0, || 0);
+            tried(&chosen.beginning_with(Vacancy { address: address(port), place }))
+        };
+        assert_eq!(of(3, 2), [3, 1, 2, 4]);
+        assert_eq!(of(3, 0), [3, 1, 2, 4], "it has another place now");
+        assert_eq!(of(3, 9), [3, 1, 2, 4]);
+        for (port, place) in [(4, 3), (9, 1)] {
+            assert_eq!(of(port, place), [1, 2, 3, 4], "{port}");
+        }
     }
 
     #[test]

@@ -122,6 +122,12 @@ impl Turn<'_> {
             Wish::Addresses => match addresses.choose(context.now, context.random) {
                 Resolution::Candidates(candidates) => {
                     if let Some(exchange) = self.connection.exchange() {
+                        let is_handshake = exchange.is_handshake();
+                        let candidates = if is_handshake {
+                            addresses.with_vacancy(candidates)
+                        } else {
+                            candidates
+                        };
                         exchange.candidates(candidates, context);
                     }
                 }

@@ -4,7 +4,9 @@
 //! `unshare` (util-linux). Without them the tests that need names are left out, and the run says so.
 
 mod application;
+mod crowd;
 mod name_server;
+mod rebalancing;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -1,6 +1,7 @@
-//! An application at several addresses of this machine, the same port at each: what it is sent comes back.
+//! An application at several addresses of this machine, the same port at each: what it is sent comes back, message by message
+//! where it is a WebSocket.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
+use test_support::frames::{CLOSE, PING, PONG, decode, unmasked};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::client::field;
 use crate::proxy::free_port;
 use crate::upstream::try_read_head;
 
@@ -96,10 +100,21 @@ impl Instance {
 }
 
 fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>) {
-    if try_read_head(&mut socket).is_none() {
+    let Some(head) = try_read_head(&mut socket) else { return };
+    tunnels.lock().unwrap().push(socket.try_clone().unwrap());
+    if let Some(key) = field(&head, "sec-websocket-key")
+        && field(&head, "upgrade") == Some("websocket")
+    {
+        let accept = derive_accept_key(key.as_bytes());
+        let switching = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        );
+        let _ = socket.write_all(switching.as_bytes()).and_then(|()| answer_messages(&mut socket));
+        // There is another copy of it.
+        let _ = socket.shutdown(Shutdown::Both);
         return;
     }
-    tunnels.lock().unwrap().push(socket.try_clone().unwrap());
     if socket.write_all(SWITCHING).is_err() {
         return;
     }
@@ -107,6 +122,27 @@ fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>) {
     while let Ok(count @ 1..) = socket.read(&mut buffer) {
         if socket.write_all(&buffer[..count]).is_err() {
             return;
+        }
+    }
+}
+
+/// Sends each message back, up to and with the Close.
+fn answer_messages(socket: &mut TcpStream) -> io::Result<()> {
+    let (mut unread, mut buffer) = (Vec::new(), [0; 1024]);
+    loop {
+        while let Some((frame, used)) = decode(&unread) {
+            unread.drain(..used);
+            let opcode = if frame.opcode == PING { PONG } else { frame.opcode };
+            if opcode != PONG || frame.opcode == PING {
+                socket.write_all(&unmasked(0x80 | opcode, &frame.payload))?;
+            }
+            if opcode == CLOSE {
+                return Ok(());
+            }
+        }
+        match socket.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => unread.extend_from_slice(&buffer[..count]),
         }
     }
 }
