@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::unchecked_time_subtraction)] // Of constants.
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 use std::collections::VecDeque;
 
@@ -222,7 +223,6 @@ impl World {
     }
 }
 
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 mod simulated {
     use super::*;
 
@@ -253,7 +253,9 @@ mod simulated {
                 now += TICK;
                 let (back, away): (Vec<_>, Vec<_>) = world.away.iter().partition(|at| **at <= tick);
                 world.away = away;
-                back.iter().for_each(|_| world.open());
+                for _ in back {
+                    world.open();
+                }
                 let holdings = holdings(&world.tunnels, &world.weights);
                 let step = rebalance.step(now, &holdings, tunnels - world.away.len() as u64, true);
                 prop_assert!(!matches!(step.news, Some(News::Stops { .. } | News::GivesUp { .. })), "{:?}", step.news);

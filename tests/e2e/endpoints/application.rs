@@ -126,16 +126,19 @@ fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>) {
     }
 }
 
-/// Sends each message back, up to and with the Close.
+/// Sends each message back, frame by frame, up to and with the Close.
 fn answer_messages(socket: &mut TcpStream) -> io::Result<()> {
     let (mut unread, mut buffer) = (Vec::new(), [0; 1024]);
     loop {
         while let Some((frame, used)) = decode(&unread) {
             unread.drain(..used);
-            let opcode = if frame.opcode == PING { PONG } else { frame.opcode };
-            if opcode != PONG || frame.opcode == PING {
-                socket.write_all(&unmasked(0x80 | opcode, &frame.payload))?;
-            }
+            let opcode = match frame.opcode {
+                PING => PONG,
+                PONG => continue,
+                same => same,
+            };
+            let first = if frame.fin { 0x80 | opcode } else { opcode };
+            socket.write_all(&unmasked(first, &frame.payload))?;
             if opcode == CLOSE {
                 return Ok(());
             }

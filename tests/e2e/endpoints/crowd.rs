@@ -36,6 +36,11 @@ pub(super) struct Closed {
     pub(super) at: Instant,
 }
 
+/// Whether the client with this number is busy.
+pub(super) const fn is_busy(number: usize) -> bool {
+    number.is_multiple_of(10)
+}
+
 impl Crowd {
     /// So many come, and all have their WebSocket.
     pub(super) fn start(elbows: SocketAddr, clients: usize) -> Self {
@@ -124,8 +129,7 @@ impl Shared {
 
     /// Goes on until the end of the stream. The code of the Close, if one came.
     fn until_closed(&self, number: usize, peer: &mut Peer) -> Option<u16> {
-        let is_busy = number % 10 == 0;
-        if is_busy {
+        if is_busy(number) {
             peer.socket.set_read_timeout(Some(BUSY)).unwrap();
         }
         let mut code = None;
