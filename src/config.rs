@@ -11,6 +11,7 @@ pub mod fault;
 pub mod file;
 mod kind;
 mod origins;
+pub(crate) mod pace;
 pub(crate) mod rate;
 pub mod routing;
 pub mod settings;
@@ -26,6 +27,7 @@ pub use self::admin::{AdminHosts, AdminListenOn, AdminToken};
 pub use self::destination::{Destination, UpstreamName};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
+pub use self::pace::Pace;
 pub use self::rate::Rate;
 use self::settings::Readings;
 pub use self::settings::{Config, Settings};
@@ -159,6 +161,16 @@ words! {
         RoundRobin = "round_robin",
         /// A random one, by weight.
         Random = "random",
+    }
+}
+
+words! {
+    /// What becomes of the tunnels of an endpoint that no answer has any more.
+    pub enum EndpointGone {
+        /// They stay.
+        Keep = "keep",
+        /// They are closed, spread over `ENDPOINT_GONE_PERIOD`.
+        Drain = "drain",
     }
 }
 

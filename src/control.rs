@@ -15,6 +15,7 @@ mod admin;
 mod handoff;
 mod health;
 mod listeners;
+mod rebalancing;
 mod server;
 
 use std::io;
@@ -245,6 +246,7 @@ impl Control {
             }
         };
         self.notify.ready();
+        tokio::spawn(rebalancing::run(Arc::clone(&self.server)));
         let ending = match drains_in {
             Some(delay) => Ending::Stopped { delay },
             None => self.until_told(delay).await,

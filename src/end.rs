@@ -76,6 +76,10 @@ words! {
         PeriodOver = "period_over",
         /// Whoever has the token of the admin port asked for it.
         Ordered = "ordered",
+        /// Its endpoint had more tunnels than its share.
+        Rebalanced = "rebalanced",
+        /// No answer of a name server has its endpoint any more.
+        EndpointGone = "endpoint_gone",
         /// A mistake of elbows itself: see [`crate::panics`].
         Mistake = "mistake",
     }
@@ -110,6 +114,11 @@ impl End {
 }
 
 impl Reason {
+    /// The client was sent to another endpoint.
+    pub(crate) const fn is_of_endpoint(self) -> bool {
+        matches!(self, Self::Rebalanced | Self::EndpointGone)
+    }
+
     /// The codes that go out where a side of a tunnel does this. Where elbows ends one of its own
     /// accord, `DRAIN_CLOSE_CODE` goes to both.
     pub(crate) const fn close_codes(self) -> CloseCodes {

@@ -5,9 +5,12 @@
 mod addresses;
 mod balance;
 mod candidates;
+pub(crate) mod departures;
 mod load;
+pub(crate) mod rebalance;
 mod resolver;
 pub(crate) mod sticky;
+mod vacancies;
 
 use std::io;
 use std::net::SocketAddr;

@@ -14,6 +14,7 @@ pub mod handoff;
 mod links;
 pub(crate) mod looks;
 mod origin;
+pub(crate) mod quietest;
 mod readiness;
 mod room;
 mod slot;

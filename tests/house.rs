@@ -73,6 +73,8 @@ const PURE: &[&str] = &[
     "upstream/candidates.rs",
     "upstream/sticky.rs",
     "upstream/sticky",
+    "upstream/departures.rs",
+    "upstream/rebalance.rs",
     "websocket.rs",
     "websocket",
 ];

@@ -1,6 +1,7 @@
 //! The cases: what is measured. Each is a function that makes its measurements, in rounds in which the
 //! proxies take turns, and returns what it found.
 
+mod balance;
 mod beside;
 mod counts;
 mod echo;
@@ -84,6 +85,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::counted("slow-heads", true, memory::slow_heads),
     Case::counted("pings", true, tunnels::pings),
     Case::counted("drain", true, tunnels::drain),
+    Case::counted("balance", true, balance::run),
     Case::timed("handoff", true, handoff::run),
     Case::counted("million", true, memory::million),
 ];

@@ -64,6 +64,8 @@ pub(crate) enum Work {
     Kept,
     /// Connections are held and Pings answered until standard input ends.
     Hold,
+    /// The same, and whoever got a Close comes back at once.
+    Return,
     /// A message and its echo now and then on each, and a handshake now and then, until standard input ends.
     Witness,
 }
@@ -128,7 +130,7 @@ pub(crate) fn run(job: &Job) -> io::Result<Outcome> {
     match &job.work {
         Work::Handshakes | Work::Refusals | Work::Flood => handshakes::run(job),
         Work::Frames(frames) => neighbour::run(job, *frames),
-        Work::Hold => hold::run(job),
+        Work::Hold | Work::Return => hold::run(job),
         Work::Witness => witness::run(job),
         Work::Kept => hold::kept(job),
         Work::SlowHeads => hold::slow_heads(job),

@@ -6,6 +6,7 @@ pub(crate) mod counts;
 pub(crate) mod cpu;
 pub(crate) mod kernel;
 pub(crate) mod memory;
+pub(crate) mod sockets;
 pub(crate) mod tree;
 
 /// What was read off, or a sentence that says that it could not be.

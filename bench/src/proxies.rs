@@ -53,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) replacement: Option<Replacement>,
     /// elbows' admin port.
     pub(crate) admin: Option<SocketAddr>,
+    /// The application is at all of these; each proxy chooses the one that has the fewest connections, as it does that.
+    pub(crate) endpoints: Option<Endpoints>,
     /// Further settings of elbows.
     pub(crate) more: &'static [(&'static str, &'static str)],
 }
@@ -64,8 +66,22 @@ impl Setup {
         drain_period: Duration::ZERO,
         replacement: None,
         admin: None,
+        endpoints: None,
         more: &[],
     };
+}
+
+/// Addresses of this machine, the same port at each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Endpoints {
+    pub(crate) number: u8,
+    pub(crate) port: u16,
+}
+
+impl Endpoints {
+    pub(crate) fn addresses(self) -> impl Iterator<Item = SocketAddr> {
+        (1..=self.number).map(move |last| SocketAddr::from(([127, 0, 3, last], self.port)))
+    }
 }
 
 /// How a proxy is replaced.
@@ -185,9 +201,9 @@ impl Proxy {
                 let settings = elbows::settings(addresses, &Setup::default());
                 settings.iter().map(|(name, value)| [*name, "=", value, "\n"].concat()).collect()
             }
-            Self::Nginx => nginx::configuration("/tmp/bench", addresses, None),
-            Self::Haproxy => haproxy::configuration(addresses, None),
-            Self::Envoy => envoy::configuration(addresses),
+            Self::Nginx => nginx::configuration("/tmp/bench", addresses, &Setup::default()),
+            Self::Haproxy => haproxy::configuration(addresses, &Setup::default()),
+            Self::Envoy => envoy::configuration(addresses, &Setup::default()),
             Self::Caddy => caddy::configuration(addresses, &Setup::default()),
             Self::Traefik => traefik::configuration(addresses, &Setup::default()),
             Self::CopyLoop | Self::SpliceLoop => String::new(),

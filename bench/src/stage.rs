@@ -15,7 +15,7 @@ use crate::load::{Job, OPEN, Outcome, Until, Work, read_response};
 use crate::measure::counts::{Counter, Counts};
 use crate::micro::Micro;
 use crate::process::{GLANCE, Process, Program, START, free_address};
-use crate::proxies::{Proxy, Setup};
+use crate::proxies::{Endpoints, Proxy, Setup};
 
 /// How long a load may run beyond its own window. It gives up by itself before.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -92,7 +92,38 @@ impl Rig {
         }
         let mut process = self.start(program)?;
         process.wait_until_it_listens(address)?;
-        let mut stage = Stage { rig: self, application, proxy: Some(process), address, upstream };
+        let others = Vec::new();
+        let mut stage =
+            Stage { rig: self, application, others, proxy: Some(process), address, upstream };
+        stage.wait_until_it_serves(proxy)?;
+        Ok(stage)
+    }
+
+    /// A proxy in front of endpoints, of which the first so many are there.
+    pub(crate) fn stage_before(
+        &self,
+        proxy: Proxy,
+        setup: &Setup,
+        endpoints: Endpoints,
+        there: usize,
+    ) -> Fallible<Stage<'_>> {
+        let mut others = Vec::new();
+        for address in endpoints.addresses().take(there) {
+            others.push(self.application_at(address)?);
+        }
+        let (Some(application), Some(upstream)) = (others.pop(), endpoints.addresses().next())
+        else {
+            return Err("there is no endpoint".to_owned());
+        };
+        let address = free_address()?;
+        let setup = Setup { endpoints: Some(endpoints), ..*setup };
+        let cores = &self.cores.proxy;
+        let program =
+            proxy.program(&self.own, cores, self.scratch.path(), [address, upstream], &setup)?;
+        let mut process = self.start(program)?;
+        process.wait_until_it_listens(address)?;
+        let mut stage =
+            Stage { rig: self, application, others, proxy: Some(process), address, upstream };
         stage.wait_until_it_serves(proxy)?;
         Ok(stage)
     }
@@ -100,7 +131,8 @@ impl Rig {
     /// An application alone.
     pub(crate) fn without_proxy(&self) -> Fallible<Stage<'_>> {
         let (application, address) = self.application()?;
-        Ok(Stage { rig: self, application, proxy: None, address, upstream: address })
+        let others = Vec::new();
+        Ok(Stage { rig: self, application, others, proxy: None, address, upstream: address })
     }
 
     /// Runs a part of elbows without sockets, on the proxy's core: what it said, and what was counted.
@@ -140,11 +172,15 @@ impl Rig {
 
     fn application(&self) -> Fallible<(Process, SocketAddr)> {
         let address = free_address()?;
+        Ok((self.application_at(address)?, address))
+    }
+
+    fn application_at(&self, address: SocketAddr) -> Fallible<Process> {
         let program = Program::new("the bench's application", &self.cores.load, &self.own);
         let mut application =
             self.start(program.argument("application").argument(address.to_string()))?;
         application.wait_until_it_listens(address)?;
-        Ok((application, address))
+        Ok(application)
     }
 }
 
@@ -152,6 +188,8 @@ impl Rig {
 pub(crate) struct Stage<'a> {
     rig: &'a Rig,
     application: Process,
+    /// The application at further addresses.
+    others: Vec<Process>,
     pub(crate) proxy: Option<Process>,
     address: SocketAddr,
     /// The application's.
@@ -181,8 +219,14 @@ impl Stage<'_> {
         }
     }
 
+    /// The application comes to another address.
+    pub(crate) fn add_endpoint(&mut self, address: SocketAddr) -> Fallible<()> {
+        self.others.push(self.rig.application_at(address)?);
+        Ok(())
+    }
+
     /// Asks the application for the client's address, as a client that is not the one of the load.
-    fn ask(&self) -> io::Result<String> {
+    pub(crate) fn ask(&self) -> io::Result<String> {
         let mut socket = TcpStream::connect(self.address)?;
         socket.set_read_timeout(Some(START))?;
         let request = heads::get(heads::Path::Client);

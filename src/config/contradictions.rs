@@ -2,8 +2,8 @@
 
 use super::settings::Readings;
 use super::{
-    AccessLogFormat, AdminListenOn, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings,
-    UpstreamName,
+    AccessLogFormat, AdminListenOn, Balance, Fault, ListenOn, MissingOrigin, ProxyProtocol,
+    Settings, Sticky, UpstreamName,
 };
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
@@ -75,6 +75,7 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             "there is no log in which a line could be",
         );
     }
+    rebalancing(readings, &typed, &mut contradict);
     let admin = readings.admin_listen_on.iter().flatten().find_map(AdminListenOn::tcp);
     let listeners = [
         ("LISTEN_ON", readings.listen_on.as_ref()),
@@ -113,6 +114,36 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             format!("LISTEN_ON={listen_on}"),
             format!("DESTINATION_HOSTNAME={name} DESTINATION_PORT={port}"),
             "elbows would pass everything on to itself",
+        );
+    }
+}
+
+/// Contradictions of `REBALANCE`.
+fn rebalancing(
+    readings: &Readings,
+    typed: &dyn Fn(&str) -> String,
+    contradict: &mut dyn FnMut(String, String, &'static str),
+) {
+    let Some(Some(_)) = readings.rebalance else { return };
+    if let Some(balance @ (Balance::RoundRobin | Balance::Random)) = readings.balance {
+        contradict(
+            typed("REBALANCE"),
+            format!("BALANCE={}", balance.as_str()),
+            "a tunnel that is closed could come back to where it was; give BALANCE=least_tunnels",
+        );
+    }
+    if let Some(sticky) = readings.sticky.as_ref().filter(|sticky| **sticky != Sticky::Off) {
+        contradict(
+            typed("REBALANCE"),
+            format!("STICKY={sticky}"),
+            "a client whose tunnel is closed would come back to where it was; give STICKY=off",
+        );
+    }
+    if let Some([UpstreamName::Address(_)]) = readings.destination_hostname.as_deref() {
+        contradict(
+            typed("REBALANCE"),
+            typed("DESTINATION_HOSTNAME"),
+            "one address is all that there is, and nothing can be evened out",
         );
     }
 }

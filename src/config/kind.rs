@@ -17,7 +17,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 pub(super) use self::admin::*;
 pub(super) use self::amount::*;
 pub(super) use self::place::*;
-use super::{ListenOn, Origins, Rate, TlvHeader, origins};
+use super::{ListenOn, Origins, Pace, Rate, TlvHeader, origins};
 use crate::words::Word;
 
 /// A part of a value, and the rule that it breaks.

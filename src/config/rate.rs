@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(super) const MOST: u32 = 1_000_000;
 
 /// The units, the shortest first, and their seconds.
-const UNITS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3_600)];
+pub(super) const UNITS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3_600)];
 
 /// So many in so much time, and so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use ipnet::IpNet;
 use super::kind::{
     AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, FilePath, Filter, HEADER_SIZES,
     HEADERS, HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList,
-    PAYLOAD_SIZES, PONG_TIMES, Path, Port, RateOf, SocketPath, SocketToListenOn, StickyBy, TTLS,
-    TUNNEL_TIMES, Threads, TlvHeaders, Token, UpstreamNames, WordOf, Wrong,
+    PAYLOAD_SIZES, PONG_TIMES, PaceOf, Path, Port, RateOf, SocketPath, SocketToListenOn, StickyBy,
+    TTLS, TUNNEL_TIMES, Threads, TlvHeaders, Token, UpstreamNames, WordOf, Wrong,
 };
 use super::{
-    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Balance, Fault, Forwarded, FrameCheck,
-    ListenOn, MissingOrigin, Origins, ProxyProtocol, Rate, Sandbox, Sticky, TlvHeader,
-    TraceContext, UpstreamName,
+    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Balance, EndpointGone, Fault,
+    Forwarded, FrameCheck, ListenOn, MissingOrigin, Origins, Pace, ProxyProtocol, Rate, Sandbox,
+    Sticky, TlvHeader, TraceContext, UpstreamName,
 };
 
 /// What holds where a setting is not given.
@@ -245,6 +245,13 @@ settings! {
     Upstream dns_max_ttl: Duration = "DNS_MAX_TTL", "TIME", Unset::Default("5s"), TTLS;
     /// How long an endpoint that is missing from its name's answers still gets new tunnels
     Upstream endpoint_hold: Duration = "ENDPOINT_HOLD", "TIME", Unset::Default("0s"), DRAIN_TIMES;
+    /// Tunnels of an endpoint that is gone: keep or drain (they get a Close)
+    Upstream endpoint_gone: EndpointGone = "ENDPOINT_GONE", "keep|drain", Unset::Default("keep"), WordOf::new();
+    /// Over how long those Closes of one endpoint go out; they go out evenly
+    Upstream endpoint_gone_period: Duration =
+        "ENDPOINT_GONE_PERIOD", "TIME", Unset::Default("1m"), DRAIN_TIMES;
+    /// The share of all tunnels that may be closed to even them out over the endpoints, as 10%/min; or off
+    Upstream rebalance: Option<Pace> = "REBALANCE", "SHARE", Unset::Default("off"), Or("off", PaceOf);
     /// Whether connections begin with a PROXY header: required, optional or off
     Process proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "MODE", Unset::Default("required"), WordOf::new();
     /// Whose PROXY headers are believed: networks or addresses, comma separated, or everyone

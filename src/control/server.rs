@@ -49,6 +49,8 @@ pub(super) struct Server {
     listeners: Mutex<Option<Listeners>>,
     /// What accepts on the listeners that are control's.
     tasks: Mutex<Vec<AbortHandle>>,
+    /// Tunnels are being evened out over their endpoints.
+    pub(super) is_rebalancing: AtomicBool,
     /// It went on with what another process served before it.
     pub(super) took_over: AtomicBool,
     /// What the port for health checks says.
@@ -96,6 +98,7 @@ impl Server {
             later: watch::Sender::default(),
             listeners: Mutex::default(),
             tasks: Mutex::default(),
+            is_rebalancing: AtomicBool::new(false),
             took_over: AtomicBool::new(false),
             is_healthy: Arc::new(AtomicBool::new(true)),
             scrape: Scrape::default(),

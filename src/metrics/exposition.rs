@@ -21,6 +21,7 @@ pub(crate) struct Snapshot<'s> {
     pub(crate) connections_open: usize,
     pub(crate) tunnels_open: usize,
     pub(crate) is_draining: bool,
+    pub(crate) is_rebalancing: bool,
     pub(crate) took_over: bool,
     pub(crate) panics: u64,
     pub(crate) lines_dropped: u64,
@@ -71,6 +72,7 @@ impl Snapshot<'_> {
         self.pings(out);
         self.rejections(out);
         self.upstream(out);
+        one(out, &all::REBALANCING, self.is_rebalancing.into());
         one(out, &all::TOOK_OVER, self.took_over.into());
         one(out, &all::DRAINING, self.is_draining.into());
         let Counters { drained, unanswered, cut, .. } = self.counters;

@@ -190,6 +190,8 @@ families! {
     LINKS_REUSED: Counter, "elbows_upstream_connections_reused", unit "", labels [], ranges [];
     /// Connections to the upstream that are idle
     POOL_IDLE: Gauge, "elbows_pool_idle", unit "", labels [], ranges [];
+    /// 1 while tunnels are evened out over their endpoints
+    REBALANCING: Gauge, "elbows_rebalancing", unit "", labels [], ranges [];
     /// 1 where the process took over from one before it
     TOOK_OVER: Gauge, "elbows_took_over", unit "", labels [], ranges [];
     /// 1 from the order to stop on

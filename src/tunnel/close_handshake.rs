@@ -23,6 +23,10 @@ use crate::end::{CloseCodes, End, Phase, Reason, Side};
 use super::times::Leave;
 use crate::websocket::frame::MAX_REASON;
 
+/// The code of a Close to a client that is to come back and will find another endpoint ("service restart", IANA's registry
+/// of close codes).
+const SERVICE_RESTART: u16 = 1012;
+
 /// How far the end of a tunnel has come, where elbows ends it. Times are ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseHandshake {
@@ -88,6 +92,16 @@ impl Encode for Box<CloseReason> {
 }
 
 impl CloseHandshake {
+    /// How elbows is about to end the tunnel, or has.
+    pub(crate) const fn aim(self) -> Option<End> {
+        match self {
+            Self::Open { .. } => None,
+            Self::AwaitAnswer { end, .. } | Self::Flush { end } | Self::Linger { end, .. } => {
+                Some(end)
+            }
+        }
+    }
+
     /// How elbows ended the tunnel, once nothing more passes.
     pub(crate) const fn end(self) -> Option<End> {
         match self {
@@ -113,6 +127,17 @@ impl Moment<'_> {
         self.state.close_reason = CloseReason::new(reason);
         let end = End::new(Side::Elbows, Phase::Relay, Reason::Ordered);
         self.close_towards_client_with(end, code);
+        true
+    }
+
+    /// Ends it because its client is to go to another endpoint. False: its end is under way already.
+    pub(crate) fn close_for_endpoint(&mut self, why: Reason) -> bool {
+        let is_open = matches!(self.state.close_handshake, CloseHandshake::Open { .. });
+        if !is_open || self.state.close.is_some() {
+            return false;
+        }
+        let end = End::new(Side::Elbows, Phase::Relay, why);
+        self.close_towards_client_with(end, SERVICE_RESTART);
         true
     }
 

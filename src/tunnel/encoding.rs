@@ -138,6 +138,8 @@ encode_variants!(Reason {
     16 PeriodOver,
     17 Mistake,
     18 Ordered,
+    19 Rebalanced,
+    20 EndpointGone,
 });
 
 /// The tick, then why.

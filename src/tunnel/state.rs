@@ -153,6 +153,19 @@ impl State {
         }
     }
 
+    /// Its end is under way because of its endpoint.
+    pub(crate) fn is_leaving_endpoint(&self) -> bool {
+        self.close_handshake.aim().is_some_and(|end| end.why.is_of_endpoint())
+    }
+
+    /// Something is under way: a message, or bytes that wait for a side.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.flows.both().iter().any(|flow| {
+            let is_between = flow.scanner.at_boundary() && !flow.scanner.in_message();
+            !flow.waiting.is_empty() || flow.scanner.is_on() && !is_between
+        })
+    }
+
     /// A Close could be sent to the client: it is known where its frames begin.
     pub(crate) fn can_send_close(&self) -> bool {
         self.flows.upstream.scanner.is_on()

@@ -31,6 +31,7 @@ use super::candidates::{Candidates, Endpoint, Endpoints};
 use super::load::Loads;
 use super::resolver::Resolver;
 use super::sticky::Affinity;
+use super::vacancies::{Vacancies, Vacancy};
 use super::{Fault, resolver};
 use crate::config::{Balance, Config, Sticky, UpstreamName};
 use crate::warnings::Recurring;
@@ -59,6 +60,8 @@ pub(crate) struct Listed {
     pub(crate) address: SocketAddr,
     pub(crate) state: EndpointState,
     pub(crate) tunnels: u32,
+    /// Of those, the ones that elbows is closing because of their endpoint.
+    pub(crate) leaving: u32,
     /// Its weight and priority, if it gets new tunnels.
     pub(crate) share: Option<(u16, u16)>,
 }
@@ -88,7 +91,8 @@ impl Listed {
             _ => EndpointState::Up,
         };
         let Found { address, weight, priority } = member.found;
-        Self { address, state, tunnels: load.tunnels(), share: Some((weight, priority)) }
+        let (tunnels, leaving) = (load.tunnels(), load.leaving());
+        Self { address, state, tunnels, leaving, share: Some((weight, priority)) }
     }
 }
 
@@ -121,6 +125,7 @@ struct Shared {
     lookup: Lookup,
     runtime: Handle,
     loads: Loads,
+    vacancies: Vacancies,
     /// Choices so far.
     turns: AtomicU64,
     /// Held for moments, never across a question.
@@ -186,6 +191,7 @@ impl Addresses {
             lookup,
             runtime,
             loads,
+            vacancies: Vacancies::default(),
             turns: AtomicU64::new(0),
             has_failures: AtomicBool::new(false),
             state: Mutex::new(AddressState {
@@ -230,14 +236,39 @@ impl Addresses {
         let mut gone = self.0.loads.with_tunnels();
         let known: HashSet<_> = list.iter().map(|listed| listed.address).collect();
         gone.retain(|(address, _)| !known.contains(address));
-        gone.sort_unstable();
-        list.extend(gone.into_iter().map(|(address, tunnels)| Listed {
+        gone.sort_unstable_by_key(|(address, _)| *address);
+        list.extend(gone.into_iter().map(|(address, load)| Listed {
             address,
             state: EndpointState::Gone,
-            tunnels,
+            tunnels: load.tunnels(),
+            leaving: load.leaving(),
             share: None,
         }));
         (list, fault)
+    }
+
+    /// Since when all names are answered well: their last answers came then or later. None where one fails, or was never
+    /// answered.
+    pub(crate) fn answered_since(&self, now: Instant) -> Option<Instant> {
+        let state = self.0.state();
+        let mut since = Some(now);
+        for answers in state.answers.iter().flatten() {
+            since = since.min(answers.answered_at());
+        }
+        since
+    }
+
+    /// Where the next handshakes go, one to each of these, while tunnels are evened out.
+    pub(crate) fn set_vacancies(&self, vacancies: Vec<Vacancy>) {
+        self.0.vacancies.set(vacancies);
+    }
+
+    /// The same for a handshake, beginning with an endpoint that has too few tunnels where there is a vacancy.
+    pub(crate) fn with_vacancy(&self, candidates: Candidates) -> Candidates {
+        match self.0.vacancies.take() {
+            Some(vacancy) => candidates.to_vacancy(vacancy),
+            None => candidates,
+        }
     }
 
     /// What there is; also, where this connection is to begin if that is not a matter of choice.

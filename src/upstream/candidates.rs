@@ -18,6 +18,7 @@ use super::addresses::Member;
 use super::balance::Shares;
 use super::load::{Load, Loads};
 use super::sticky::{self, Affinity, Bound, Owners};
+use super::vacancies::Vacancy;
 use crate::config::Balance;
 
 /// The endpoints that there are.
@@ -248,6 +249,19 @@ impl Candidates {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn with_token(self, token: u64) -> Self {
         Self { token: Some(token), ..self }
+    }
+
+    /// The same, beginning with the one of this vacancy, if it is among the best.
+    pub(crate) fn to_vacancy(self, vacancy: Vacancy) -> Self {
+        let Vacancy { address, place } = vacancy;
+        let best = self.endpoints.all.get(..self.endpoints.best).unwrap_or_default();
+        let is_it = |endpoint: &Endpoint| endpoint.member.found.address == address;
+        let chosen = if best.get(place).is_some_and(is_it) {
+            Some(place)
+        } else {
+            best.iter().position(is_it)
+        };
+        Self { chosen: chosen.unwrap_or(self.chosen), ..self }
     }
 
     /// How many there are.

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     tunnels: AtomicU32,
+    /// Of those, the ones that elbows is closing because of their endpoint.
+    leaving: AtomicU32,
     /// Handshakes and requests on their way to it.
     claims: AtomicU32,
 }
@@ -21,6 +23,11 @@ impl Load {
     /// Tunnels that are open.
     pub(crate) fn tunnels(&self) -> u32 {
         self.tunnels.load(Ordering::Relaxed)
+    }
+
+    /// Tunnels that elbows is closing because of their endpoint.
+    pub(crate) fn leaving(&self) -> u32 {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// What counts for a choice: whoever was sent there lately has no tunnel yet.
@@ -61,17 +68,28 @@ impl Loads {
         Arc::clone(self.by_address().entry(plain(address)).or_default())
     }
 
-    /// A tunnel to this address came.
-    pub(crate) fn came(&self, address: SocketAddr) {
+    /// A tunnel to this address came, which may be leaving already because of its endpoint.
+    pub(crate) fn came(&self, address: SocketAddr, is_leaving: bool) {
         let mut all = self.by_address();
-        all.entry(plain(address)).or_default().tunnels.fetch_add(1, Ordering::Relaxed);
+        let load = all.entry(plain(address)).or_default();
+        load.tunnels.fetch_add(1, Ordering::Relaxed);
+        load.leaving.fetch_add(is_leaving.into(), Ordering::Relaxed);
     }
 
-    /// It left. An address that no answer has any more is forgotten with its last tunnel.
-    pub(crate) fn left(&self, address: SocketAddr) {
+    /// A tunnel to this address begins to leave because of its endpoint.
+    pub(crate) fn leaves(&self, address: SocketAddr) {
+        if let Some(load) = self.by_address().get(&plain(address)) {
+            load.leaving.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// It left; it was leaving because of its endpoint, or was not. An address that no answer has any more is forgotten
+    /// with its last tunnel.
+    pub(crate) fn left(&self, address: SocketAddr, was_leaving: bool) {
         let mut all = self.by_address();
         let address = plain(address);
         let Some(load) = all.get(&address) else { return };
+        load.leaving.fetch_sub(was_leaving.into(), Ordering::Relaxed);
         if load.tunnels.fetch_sub(1, Ordering::Relaxed) == 1 && Arc::strong_count(load) == 1 {
             all.remove(&address);
         }
@@ -82,11 +100,11 @@ impl Loads {
         self.by_address().retain(|_, load| load.tunnels() > 0 || Arc::strong_count(load) > 1);
     }
 
-    /// The tunnels of each address that has some.
-    pub(crate) fn with_tunnels(&self) -> Vec<(SocketAddr, u32)> {
+    /// Each address that has tunnels.
+    pub(crate) fn with_tunnels(&self) -> Vec<(SocketAddr, Arc<Load>)> {
         let all = self.by_address();
-        let tunnels = all.iter().map(|(address, load)| (*address, load.tunnels()));
-        tunnels.filter(|(_, tunnels)| *tunnels > 0).collect()
+        let busy = all.iter().filter(|(_, load)| load.tunnels() > 0);
+        busy.map(|(address, load)| (*address, Arc::clone(load))).collect()
     }
 }
 
@@ -99,28 +117,50 @@ fn plain(address: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
+    /// The tunnels of each address, and those that leave.
+    fn counts(loads: &Loads) -> Vec<(SocketAddr, u32, u32)> {
+        let all = loads.with_tunnels().into_iter();
+        let mut all: Vec<_> =
+            all.map(|(address, load)| (address, load.tunnels(), load.leaving())).collect();
+        all.sort_unstable();
+        all
+    }
+
     #[test]
     fn address_is_forgotten_with_its_last_tunnel_unless_an_answer_has_it() {
         let loads = Loads::default();
         let [gone, known] = [1, 2].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
         let held = loads.of(known);
         for address in [gone, known, known] {
-            loads.came(address);
+            loads.came(address, false);
         }
         assert_eq!((held.tunnels(), held.all()), (2, 2));
         let claim = Claim::new(&held);
         assert_eq!(held.all(), 3, "who is on the way counts");
         drop(claim);
-        let mut tunnels = loads.with_tunnels();
-        tunnels.sort_unstable();
-        assert_eq!(tunnels, [(gone, 1), (known, 2)]);
+        assert_eq!(counts(&loads), [(gone, 1, 0), (known, 2, 0)]);
         for address in [gone, known, known] {
-            loads.left(address);
+            loads.left(address, false);
         }
         assert!(loads.with_tunnels().is_empty());
         assert_eq!(loads.by_address().len(), 1, "the one that an answer has");
         drop(held);
         loads.forget_unused();
         assert!(loads.by_address().is_empty());
+    }
+
+    #[test]
+    fn tunnel_that_leaves_is_there_until_it_has_left() {
+        let loads = Loads::default();
+        let address = SocketAddr::from(([10, 0, 0, 1], 1));
+        loads.leaves(address);
+        assert!(counts(&loads).is_empty(), "there is none");
+        loads.came(address, false);
+        loads.came(address, true);
+        loads.leaves(address);
+        assert_eq!(counts(&loads), [(address, 2, 2)]);
+        loads.left(address, true);
+        loads.came(address, false);
+        assert_eq!(counts(&loads), [(address, 2, 1)]);
     }
 }

@@ -8,16 +8,21 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::quietest::{Found, Search};
 use super::{Order, Workers};
 use crate::admin::close::Close;
 use crate::admin::listing::{Listed, Listing, Part, Question};
 use crate::admin::query::Query;
 use crate::admin::view::{Id, View};
+use crate::end::Reason;
 use crate::metrics::traffic::Traffic;
 use crate::metrics::worker::WorkerMetrics;
 
 /// How long a worker has to answer. Its rounds take a millisecond at most, so that one that needs longer is stuck.
 const ANSWER: Duration = Duration::from_secs(1);
+
+/// Tunnels that are closed in one round: a Close is written to each, which takes some microseconds.
+const MOST_CLOSED: usize = 32;
 
 /// A worker does not answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +53,16 @@ pub(super) enum Look {
         id: Id,
         close: Close,
         answer: oneshot::Sender<Option<Closed>>,
+    },
+    /// Which tunnels of some endpoints go first.
+    Quietest {
+        search: Search,
+        answer: oneshot::Sender<Found>,
+    },
+    /// Closes tunnels because of their endpoint. How many were open.
+    Leave {
+        tunnels: Vec<(Id, Reason)>,
+        answer: oneshot::Sender<usize>,
     },
 }
 
@@ -129,6 +144,25 @@ impl Workers {
             return Ok(None);
         }
         self.ask(id.worker, |answer| Look::Tunnel { id, answer }).await
+    }
+
+    /// Some of the tunnels that go first where endpoints have too many.
+    pub(crate) async fn quietest(&self, worker: usize, search: Search) -> Result<Found, NoAnswer> {
+        self.ask(worker, |answer| Look::Quietest { search, answer }).await
+    }
+
+    /// Closes tunnels of a worker because of their endpoint. How many of them were open.
+    pub(crate) async fn leave(
+        &self,
+        worker: usize,
+        tunnels: &[(Id, Reason)],
+    ) -> Result<usize, NoAnswer> {
+        let mut closed = 0;
+        for part in tunnels.chunks(MOST_CLOSED) {
+            let tunnels = part.to_vec();
+            closed += self.ask(worker, |answer| Look::Leave { tunnels, answer }).await?;
+        }
+        Ok(closed)
     }
 
     /// Closes the tunnel with this id, if it is there.

@@ -122,7 +122,14 @@ impl Turn<'_> {
                 let Some(exchange) = self.connection.exchange() else { return false };
                 let addresses = &exchange.route().upstream.addresses;
                 match addresses.choose(context.now, affinity, context.random) {
-                    Resolution::Candidates(candidates) => exchange.candidates(candidates, context),
+                    Resolution::Candidates(candidates) => {
+                        let candidates = if exchange.is_handshake() {
+                            addresses.with_vacancy(candidates)
+                        } else {
+                            candidates
+                        };
+                        exchange.candidates(candidates, context);
+                    }
                     Resolution::Pending => {
                         *is_waiting = true;
                         let (door, key) = (Arc::clone(door), self.key);

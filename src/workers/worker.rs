@@ -10,6 +10,7 @@
 
 mod delivery;
 mod draining;
+mod endpoint_counts;
 mod looks;
 mod moving;
 mod registration;
@@ -49,6 +50,7 @@ use crate::tunnel::{Next, Tunnel};
 use crate::upstream::Loads;
 use crate::websocket::keepalive::Secret;
 use delivery::Delivery;
+use endpoint_counts::EndpointCounts;
 use moving::Cursor;
 use registration::{deregister, register};
 use rounds::Rounds;
@@ -100,8 +102,7 @@ pub(super) struct Worker {
     drained_at: Option<u32>,
     /// What passed in tunnels here.
     ledger: Ledger,
-    /// The tunnels of each endpoint, on all workers.
-    loads: Loads,
+    endpoints: EndpointCounts,
     rounds: Rounds,
 }
 
@@ -137,7 +138,7 @@ impl Worker {
             deliveries: VecDeque::new(),
             deliveries_begun: NonZeroU32::MIN,
             ledger: Ledger::default(),
-            loads,
+            endpoints: EndpointCounts::new(loads),
             rounds: Rounds::default(),
         }
     }
@@ -369,7 +370,7 @@ impl Worker {
         let route = self.rulebooks.number(new.tunnel.state.identity.route());
         let (rulebook, now) = (self.rulebooks.of(route), self.now);
         self.ledger.came(key, Traffic::of(&new.tunnel.state));
-        self.loads.came(new.tunnel.state.identity.upstream());
+        self.endpoints.came(key, &new.tunnel.state);
         let slot = entry.insert(Slot::new(new.tunnel, route));
         let next = guarded(|| {
             begin(slot, rulebook, now, secret(key));
@@ -399,7 +400,7 @@ impl Worker {
         let slot = self.slots.try_remove(key)?;
         self.wheel.remove(key);
         self.ledger.left(key, Traffic::of(&slot.tunnel.state));
-        self.loads.left(slot.tunnel.state.identity.upstream());
+        self.endpoints.left(key, &slot.tunnel.state);
         if self.slots.is_empty() && self.reach > KEPT {
             self.give_back();
         }

@@ -4,7 +4,9 @@
 //! `unshare` (util-linux). Without them the tests that need names are left out, and the run says so.
 
 mod application;
+mod crowd;
 mod name_server;
+mod rebalancing;
 mod sticky;
 
 use std::collections::BTreeMap;

@@ -92,6 +92,14 @@ const BAD: &[(&str, &str, &str)] = &[
     ("DNS_MAX_TTL", "off", "a time with its unit"),
     ("ENDPOINT_HOLD", "25h", "must be from 0s to 1day"),
     ("ENDPOINT_HOLD", "10", "a time with its unit"),
+    ("ENDPOINT_GONE", "close", "must be one of keep, drain"),
+    ("ENDPOINT_GONE_PERIOD", "25h", "must be from 0s to 1day"),
+    ("ENDPOINT_GONE_PERIOD", "off", "a time with its unit"),
+    ("REBALANCE", "on", "give off, or a share of all tunnels"),
+    ("REBALANCE", "10%", "as 10%/min"),
+    ("REBALANCE", "0%/min", "from 1% to 100%"),
+    ("REBALANCE", "101%/min", "from 1% to 100%"),
+    ("REBALANCE", "10/min", "from 1% to 100%"),
     ("PROXY_PROTOCOL", "on", "required, optional, off"),
     ("PROXY_PROTOCOL", "", "required, optional, off"),
     ("PROXY_PROTOCOL", "Required", "required, optional, off"),
@@ -304,6 +312,7 @@ fn contradictions_name_both_settings() {
         ([("MAX_FRAME_SIZE", "1025KiB"), ("MAX_MESSAGE_SIZE", "1MiB")], "part of a message"),
         ([("ACCESS_LOG", "off"), ("ACCESS_LOG_OPEN", "on")], "there is no log"),
         ([("LISTEN_ON", "45400"), ("HEALTH_LISTEN_ON", "127.0.0.1:45400")], "a port of its own"),
+        ([("REBALANCE", "10%/min"), ("DESTINATION_HOSTNAME", "10.0.0.5")], "nothing can be evened"),
         ([("LISTEN_ON", "45490"), ("DESTINATION_HOSTNAME", "localhost")], "on to itself"),
         ([("LISTEN_ON", "[::1]:45490"), ("DESTINATION_HOSTNAME", "::1")], "on to itself"),
         ([("LISTEN_ON", "[::1]:45400"), ("HEALTH_LISTEN_ON", "[::1]:45400")], "a port of its own"),
@@ -318,6 +327,13 @@ fn contradictions_name_both_settings() {
         for (variable, value) in settings {
             assert!(said.contains(&format!("{variable}={value}")), "{said}");
         }
+    }
+    for balance in ["random", "round_robin"] {
+        let names = [("DESTINATION_HOSTNAME", "app"), ("BALANCE", balance), ("REBALANCE", "1%/h")];
+        let said = stderr(&run(&["check"], &[&GOOD[..], &names].concat()));
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(&format!("BALANCE={balance}")), "{said}");
+        assert!(said.contains("REBALANCE=1%/h") && said.contains("give BALANCE=least_tunnels"));
     }
     let apart = [("LISTEN_ON", "127.0.0.1:45400"), ("HEALTH_LISTEN_ON", "127.0.0.2:45400")];
     assert_eq!(run(&["check"], &[&GOOD[1..], &apart].concat()).status.code(), Some(0));
@@ -418,7 +434,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 53);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 56);
 }
 
 #[test]

@@ -46,20 +46,32 @@ pub(super) fn open(job: &Job, opening: Opening<'_>) -> io::Result<Vec<Connection
             connections.push(begin(job, number, opening)?);
         }
         for connection in connections.iter_mut().skip(first) {
-            let socket = &mut connection.socket;
-            match opening {
-                Opening::Upgrade(..) => {
-                    let (head, early) = read_head(socket)?;
-                    expect_status(&head, 101)?;
-                    connection.early = early;
-                }
-                Opening::Request => drop(read_response(socket)?),
-                Opening::Bare => {}
-            }
-            socket.set_nonblocking(true)?;
+            finish(connection, opening)?;
         }
     }
     Ok(connections)
+}
+
+/// Opens one of them, by its number.
+pub(super) fn open_one(job: &Job, number: usize, opening: Opening<'_>) -> io::Result<Connection> {
+    let mut connection = begin(job, number, opening)?;
+    finish(&mut connection, opening)?;
+    Ok(connection)
+}
+
+/// Reads what comes of its first bytes.
+fn finish(connection: &mut Connection, opening: Opening<'_>) -> io::Result<()> {
+    let socket = &mut connection.socket;
+    match opening {
+        Opening::Upgrade(..) => {
+            let (head, early) = read_head(socket)?;
+            expect_status(&head, 101)?;
+            connection.early = early;
+        }
+        Opening::Request => drop(read_response(socket)?),
+        Opening::Bare => {}
+    }
+    socket.set_nonblocking(true)
 }
 
 /// A connection on which the first bytes are out.

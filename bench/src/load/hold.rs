@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::connection::{self, Connection, Opening};
-use super::{Job, Outcome};
+use super::{Job, Outcome, Work};
 use crate::frames::{self, Part, Sender};
 use crate::heads::{self, Path, WEBSOCKET};
 use crate::poll::{Interest, Poll, Ready, would_block};
+
+/// How they are opened.
+const OPENING: Opening<'static> = Opening::Upgrade(Path::Echo, WEBSOCKET);
 
 /// The token of standard input. Connections have those from 1.
 const INPUT: usize = 0;
@@ -30,7 +33,7 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
     let mut poll = Poll::new()?;
     let mut held = Vec::with_capacity(job.connections);
     let mut outcome = Outcome::default();
-    let opened = connection::open(job, Opening::Upgrade(Path::Echo, WEBSOCKET))?;
+    let opened = connection::open(job, OPENING)?;
     for (number, mut connection) in opened.into_iter().enumerate() {
         poll.add(&connection.socket, number + 1, Interest::Read)?;
         let early = mem::take(&mut connection.early);
@@ -67,6 +70,16 @@ pub(super) fn run(job: &Job) -> io::Result<Outcome> {
                 read => read?,
             };
             if length == 0 {
+                if told_to_end.is_none() && matches!(job.work, Work::Return) {
+                    let number = event.token - 1;
+                    let mut back = connection::open_one(job, number, OPENING)?;
+                    poll.add(&back.socket, event.token, Interest::Read)?;
+                    let early = mem::take(&mut back.early);
+                    let answer = take(&mut back, &early, &mut outcome);
+                    back.socket.write_all(&answer)?;
+                    *place = Some(back);
+                    continue;
+                }
                 *place = None;
                 left -= 1;
                 outcome.ended += u64::from(told_to_end.is_none());

@@ -38,6 +38,10 @@ pub(super) fn settings(
         ("DRAIN_DELAY", "0s".to_owned()),
         ("DRAIN_PERIOD", format!("{}ms", setup.drain_period.as_millis())),
     ];
+    if let Some(endpoints) = setup.endpoints {
+        let all: Vec<_> = endpoints.addresses().map(|address| address.ip().to_string()).collect();
+        settings.push(("DESTINATION_HOSTNAME", all.join(",")));
+    }
     settings.extend(setup.admin.map(|address| ("ADMIN_LISTEN_ON", address.to_string())));
     settings.extend(setup.more.iter().map(|(name, value)| (*name, (*value).to_owned())));
     settings

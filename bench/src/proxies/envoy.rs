@@ -16,7 +16,7 @@ pub(super) fn program(
     addresses: [SocketAddr; 2],
     setup: &Setup,
 ) -> Fallible<Program> {
-    let file = write(scratch, "envoy.yaml", &configuration(addresses))?;
+    let file = write(scratch, "envoy.yaml", &configuration(addresses, setup))?;
     let program = Program::new("Envoy", cores, &installed(own, BINARY)?)
         .argument("--config-path")
         .argument(file)
@@ -60,13 +60,26 @@ pub(super) fn version(own: &Path) -> Fallible<[String; 2]> {
     Ok([installed(own, BINARY)?.display().to_string(), "--version".to_owned()])
 }
 
-pub(super) fn configuration([listen, application]: [SocketAddr; 2]) -> String {
+pub(super) fn configuration([listen, application]: [SocketAddr; 2], setup: &Setup) -> String {
     let address = |address: SocketAddr| {
         format!(
             "{{ socket_address: {{ address: {}, port_value: {} }} }}",
             address.ip(),
             address.port()
         )
+    };
+    let endpoint =
+        |at: SocketAddr| format!("\n        - endpoint:\n            address: {}", address(at));
+    let (policy, endpoints) = match setup.endpoints {
+        None => (String::new(), endpoint(application)),
+        Some(endpoints) => {
+            let policy = "
+    lb_policy: LEAST_REQUEST
+    health_checks:
+    - { timeout: 1s, interval: 0.5s, no_traffic_interval: 0.5s, unhealthy_threshold: 1, healthy_threshold: 1,
+        tcp_health_check: {} }";
+            (policy.to_owned(), endpoints.addresses().map(endpoint).collect())
+        }
     };
     format!(
         r#"static_resources:
@@ -107,7 +120,7 @@ pub(super) fn configuration([listen, application]: [SocketAddr; 2]) -> String {
                 route: {{ cluster: application, timeout: 0s }}
   clusters:
   - name: application
-    type: STATIC
+    type: STATIC{policy}
     connect_timeout: 5s
     circuit_breakers:
       thresholds:
@@ -117,11 +130,8 @@ pub(super) fn configuration([listen, application]: [SocketAddr; 2]) -> String {
     load_assignment:
       cluster_name: application
       endpoints:
-      - lb_endpoints:
-        - endpoint:
-            address: {application}
+      - lb_endpoints:{endpoints}
 "#,
-        listen = address(listen),
-        application = address(application)
+        listen = address(listen)
     )
 }

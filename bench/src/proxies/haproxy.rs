@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{ROOM, Replacement, Setup, find, write};
+use super::{ROOM, Setup, find, write};
 use crate::Fallible;
 use crate::process::Program;
 
@@ -13,7 +13,7 @@ pub(super) fn program(
     addresses: [SocketAddr; 2],
     setup: &Setup,
 ) -> Fallible<Program> {
-    let file = write(scratch, "haproxy.cfg", &configuration(addresses, setup.replacement))?;
+    let file = write(scratch, "haproxy.cfg", &configuration(addresses, setup))?;
     Ok(Program::new("HAProxy", cores, &find("haproxy")?)
         .argument(if setup.replacement.is_some() { "-W" } else { "-db" })
         .argument("-q")
@@ -21,13 +21,20 @@ pub(super) fn program(
         .argument(file))
 }
 
-pub(super) fn configuration(
-    [listen, application]: [SocketAddr; 2],
-    replacement: Option<Replacement>,
-) -> String {
-    let stays = replacement.and_then(|replacement| replacement.stays);
+pub(super) fn configuration([listen, application]: [SocketAddr; 2], setup: &Setup) -> String {
+    let stays = setup.replacement.and_then(|replacement| replacement.stays);
     let stays = stays.map(|stays| format!("\n    hard-stop-after {}s", stays.as_secs()));
     let stays = stays.unwrap_or_default();
+    let servers = match setup.endpoints {
+        None => format!("    server application {application}"),
+        Some(endpoints) => {
+            let server = |(number, address)| {
+                format!("\n    server application-{number} {address} check inter 500ms")
+            };
+            let servers: String = (1..).zip(endpoints.addresses()).map(server).collect();
+            format!("    balance leastconn{servers}")
+        }
+    };
     format!(
         "global
     nbthread 1
@@ -46,7 +53,7 @@ frontend clients
     http-request set-header X-Real-IP %[src]
     default_backend applications
 backend applications
-    server application {application}
+{servers}
 "
     )
 }

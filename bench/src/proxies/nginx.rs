@@ -15,7 +15,7 @@ pub(super) fn program(
     setup: &Setup,
 ) -> Fallible<Program> {
     let folder = scratch.display().to_string();
-    let configuration = configuration(&folder, addresses, setup.replacement);
+    let configuration = configuration(&folder, addresses, setup);
     let file = write(scratch, "nginx.conf", &configuration)?;
     Ok(Program::new("nginx", cores, &find("nginx")?)
         .argument("-e")
@@ -29,11 +29,11 @@ pub(super) fn program(
 pub(super) fn configuration(
     scratch: &str,
     [listen, application]: [SocketAddr; 2],
-    replacement: Option<Replacement>,
+    setup: &Setup,
 ) -> String {
     // A reload takes a master; its workers are root's where it is, for they have their files in a directory that is nobody
     // else's.
-    let processes = match replacement {
+    let processes = match setup.replacement {
         None => "master_process off;".to_owned(),
         Some(Replacement { stays, .. }) => {
             let stays =
@@ -43,6 +43,14 @@ pub(super) fn configuration(
     };
     // A connection to the application is one of them, too.
     let connections = 2 * ROOM + 100;
+    let servers = match setup.endpoints {
+        None => format!("        server {application};"),
+        Some(endpoints) => {
+            let server = |address| format!("\n        server {address} fail_timeout=1s;");
+            let servers: String = endpoints.addresses().map(server).collect();
+            format!("        least_conn;{servers}")
+        }
+    };
     format!(
         "daemon off;
 {processes}
@@ -65,7 +73,7 @@ http {{
         '' '';
     }}
     upstream application {{
-        server {application};
+{servers}
         keepalive 64;
         keepalive_requests 1000000000;
     }}

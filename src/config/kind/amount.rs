@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Kind, Rate, Wrong, code, number, parse_number, wrong};
-use crate::config::{rate, size};
+use super::{Kind, Pace, Rate, Wrong, code, number, parse_number, wrong};
+use crate::config::{pace, rate, size};
 
 /// A time from `least` to `most`.
 pub(in crate::config) struct Time {
@@ -204,6 +204,33 @@ impl Kind for RateOf {
 
     fn bounds(&self) -> String {
         String::from("a number per s, min or h, as `10/s`, `100/min`, `10/s burst=50`")
+    }
+}
+
+/// How fast tunnels may be closed.
+pub(in crate::config) struct PaceOf;
+
+impl Kind for PaceOf {
+    type Value = Pace;
+
+    fn read(&self, text: &str, or: &str) -> Result<Pace, Vec<Wrong>> {
+        match pace::parse(text) {
+            Some(pace) => Ok(pace),
+            None => wrong(
+                text,
+                format!(
+                    "give {or}a share of all tunnels per s, min or h, from 1% to 100%, as 10%/min"
+                ),
+            ),
+        }
+    }
+
+    fn write(&self, value: &Pace) -> String {
+        value.to_string()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("from 1% to 100% per s, min or h, as `10%/min`")
     }
 }
 

@@ -54,6 +54,7 @@ impl Scrape {
             connections_open: server.workers.connections(),
             tunnels_open: server.workers.open(),
             is_draining: !server.is_healthy.load(Ordering::Relaxed),
+            is_rebalancing: server.is_rebalancing.load(Ordering::Relaxed),
             took_over: server.took_over.load(Ordering::Relaxed),
             panics: panics::here(),
             lines_dropped: server.proxy.access_log.dropped() + log::dropped(),

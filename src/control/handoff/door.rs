@@ -43,6 +43,11 @@ impl Door {
         self.is_busy.store(false, Ordering::Relaxed);
     }
 
+    /// Whether another process asks to take over, or is doing so.
+    pub(in crate::control) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Relaxed)
+    }
+
     /// The process is told to stop. Whether a conversation goes on all the same, and will tell how it ends.
     pub(in crate::control) fn stop(&self) -> bool {
         self.stop.send_replace(());

@@ -37,6 +37,8 @@ pub(super) struct Answers {
     most: Duration,
     /// Until when the last answer that had addresses is fresh.
     good_until: Option<Instant>,
+    /// When it came.
+    good_at: Option<Instant>,
     /// What the last question came to, if it failed.
     failure: Option<Failure>,
     question: Question,
@@ -72,12 +74,24 @@ struct Failure {
 impl Answers {
     /// Nothing is known yet. `too_slow` is the fault of a resolver that does not answer in time.
     pub(super) const fn new(too_slow: Fault, most: Duration) -> Self {
-        Self { too_slow, most, good_until: None, failure: None, question: Question::None }
+        Self {
+            too_slow,
+            most,
+            good_until: None,
+            good_at: None,
+            failure: None,
+            question: Question::None,
+        }
     }
 
     /// Whether there ever was an answer with addresses.
     pub(super) const fn has_good(&self) -> bool {
         self.good_until.is_some()
+    }
+
+    /// When the last answer came, unless it failed or takes too long: then nothing is known of who is missing.
+    pub(super) fn answered_at(&self) -> Option<Instant> {
+        self.good_at.filter(|_| self.failure.is_none() && self.question != Question::Late)
     }
 
     /// What holds, and whether to ask: whoever is told `true` must, and then call [`Answers::answered`].
@@ -130,6 +144,7 @@ impl Answers {
         match outcome {
             Ok(ttl) => {
                 self.good_until = Some(now + ttl.min(self.most).max(LEAST_TTL));
+                self.good_at = Some(now);
                 self.failure = None;
             }
             Err(fault) => self.failure = Some(Failure { at: now, fault }),

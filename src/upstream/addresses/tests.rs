@@ -326,14 +326,14 @@ fn endpoint_that_is_gone_is_listed_as_long_as_it_has_tunnels() {
     assert!(list(Instant::now()).is_empty(), "it is asked for");
     wait(&addresses);
     let loads = addresses.0.loads.clone();
-    loads.came(address(1));
+    loads.came(address(1), false);
     assert_eq!(list(Instant::now()), [(1, "up", 1), (2, "up", 0)]);
     let late = Instant::now() + TTL;
     assert!(matches!(choose(&addresses, late), Resolution::Pending));
     let answered = wait(&addresses);
     assert_eq!(told(&answered), Some(vec![2]));
     assert_eq!(list(Instant::now()), [(2, "up", 0), (1, "gone", 1)]);
-    loads.left(address(1));
+    loads.left(address(1), false);
     drop(answered);
     assert_eq!(list(Instant::now()), [(2, "up", 0)]);
 }

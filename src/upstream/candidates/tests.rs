@@ -38,6 +38,21 @@ fn others_of_the_best_come_next() {
 }
 
 #[test]
+fn vacancy_comes_first_where_it_is_still_one_of_the_best() {
+    let endpoints = endpoints(&[0, 0, 0, 5]);
+    let of = |port, place| {
+        let chosen = endpoints.choose(Balance::RoundRobin, Affinity::None, || 0, &|| 0);
+        tried(&chosen.to_vacancy(Vacancy { address: address(port), place }))
+    };
+    assert_eq!(of(3, 2), [3, 1, 2, 4]);
+    assert_eq!(of(3, 0), [3, 1, 2, 4], "it has another place now");
+    assert_eq!(of(3, 9), [3, 1, 2, 4]);
+    for (port, place) in [(4, 3), (9, 1)] {
+        assert_eq!(of(port, place), [1, 2, 3, 4], "{port}");
+    }
+}
+
+#[test]
 fn one_endpoint_asks_for_no_random_number() {
     let endpoints = endpoints(&[0, 1]);
     let nothing = || unreachable!();
@@ -103,7 +118,7 @@ impl Keyed {
     }
 
     fn open(&self, port: u16) {
-        self.loads.came(address(port));
+        self.loads.came(address(port), false);
     }
 }
 

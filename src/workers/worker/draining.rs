@@ -62,7 +62,7 @@ impl Worker {
         let mut taken = Vec::with_capacity(slots.len());
         for (key, mut slot) in slots {
             self.ledger.left(key, Traffic::of(&slot.tunnel.state));
-            self.loads.left(slot.tunnel.state.identity.upstream());
+            self.endpoints.left(key, &slot.tunnel.state);
             deregister(self.poll.registry(), &slot.tunnel);
             self.left();
             if slot.is_closing() {

@@ -3,6 +3,7 @@
 use super::{Slot, Worker, guarded};
 use crate::admin::listing::PLACES;
 use crate::admin::view::{Id, Moment, View};
+use crate::end::Reason;
 use crate::metrics::traffic::Traffic;
 use crate::workers::looks::{Closed, Look};
 use crate::workers::origin::elapsed;
@@ -32,6 +33,18 @@ impl Worker {
                 let is_there = self.named(id).is_some();
                 let closed = is_there.then(|| self.close(id.key, close.code, &close.reason));
                 let _ = answer.send(closed);
+            }
+            Look::Quietest { search, answer } => {
+                let tunnel = |key| {
+                    let slot: &Slot = self.slots.get(key)?;
+                    Some((&slot.tunnel.state, slot.is_closing()))
+                };
+                let found = search.answer(self.number, self.reach, tunnel, self.now.tick);
+                drop(answer.send(found));
+            }
+            Look::Leave { tunnels, answer } => {
+                let closed = tunnels.into_iter().filter(|(id, why)| self.leave(*id, *why));
+                let _ = answer.send(closed.count());
             }
         }
     }
@@ -73,5 +86,22 @@ impl Worker {
         let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
         self.follow(key, next);
         Closed::Begun
+    }
+
+    /// Closes a tunnel because of its endpoint. Whether it was open.
+    fn leave(&mut self, id: Id, why: Reason) -> bool {
+        if self.named(id).is_none() {
+            return false;
+        }
+        let Some(slot) = self.slots.get_mut(id.key) else { return false };
+        let (kernel, buffer) = (&self.kernel, &mut self.buffer);
+        let (rulebook, now) = (self.rulebooks.of(slot.route), self.now);
+        if slot.is_closing() || !slot.at(rulebook, now).close_for_endpoint(why) {
+            return false;
+        }
+        self.endpoints.leaves(id.key, &slot.tunnel.state);
+        let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
+        self.follow(id.key, next);
+        true
     }
 }

@@ -1,7 +1,7 @@
-//! An application at several addresses of this machine, the same port at each: what it is sent comes back, and an answer
-//! says which instance gave it.
+//! An application at several addresses of this machine, the same port at each: what it is sent comes back, message by message
+//! where it is a WebSocket, and an answer says which instance gave it.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
+use test_support::frames::{CLOSE, PING, PONG, decode, unmasked};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::client::field;
 use crate::proxy::free_port;
@@ -102,28 +104,65 @@ impl Instance {
 fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>, address: SocketAddr) {
     let SocketAddr::V4(address) = address else { return };
     let instance = address.ip().octets()[3];
-    loop {
+    let head = loop {
         let Some(head) = try_read_head(&mut socket) else { return };
         if field(&head, "upgrade").is_some() {
-            break;
+            break head;
         }
         let answer =
             format!("HTTP/1.1 200 OK\r\nInstance: {instance}\r\nContent-Length: 0\r\n\r\n");
         if socket.write_all(answer.as_bytes()).is_err() {
             return;
         }
-    }
+    };
     tunnels.lock().unwrap().push(socket.try_clone().unwrap());
-    let switching = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nInstance: {instance}\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n"
-    );
-    if socket.write_all(switching.as_bytes()).is_err() {
+    let switching = |protocol: &str| {
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nInstance: {instance}\r\nConnection: Upgrade\r\n\
+             Upgrade: {protocol}\r\n"
+        )
+    };
+    if let Some(key) = field(&head, "sec-websocket-key")
+        && field(&head, "upgrade") == Some("websocket")
+    {
+        let accept = derive_accept_key(key.as_bytes());
+        let switching = switching("websocket") + &format!("Sec-WebSocket-Accept: {accept}\r\n\r\n");
+        let _ = socket.write_all(switching.as_bytes()).and_then(|()| answer_messages(&mut socket));
+        // There is another copy of it.
+        let _ = socket.shutdown(Shutdown::Both);
+        return;
+    }
+    if socket.write_all((switching("foo") + "\r\n").as_bytes()).is_err() {
         return;
     }
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = socket.read(&mut buffer) {
         if socket.write_all(&buffer[..count]).is_err() {
             return;
+        }
+    }
+}
+
+/// Sends each message back, frame by frame, up to and with the Close.
+fn answer_messages(socket: &mut TcpStream) -> io::Result<()> {
+    let (mut unread, mut buffer) = (Vec::new(), [0; 1024]);
+    loop {
+        while let Some((frame, used)) = decode(&unread) {
+            unread.drain(..used);
+            let opcode = match frame.opcode {
+                PING => PONG,
+                PONG => continue,
+                same => same,
+            };
+            let first = if frame.fin { 0x80 | opcode } else { opcode };
+            socket.write_all(&unmasked(first, &frame.payload))?;
+            if opcode == CLOSE {
+                return Ok(());
+            }
+        }
+        match socket.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => unread.extend_from_slice(&buffer[..count]),
         }
     }
 }

@@ -69,6 +69,12 @@ impl NameServer {
 
     /// elbows that asks it, in front of `NAME` at `port`.
     pub(super) fn elbows(&self, port: u16, settings: &[(&str, &str)]) -> Elbows {
+        let (command, address) = self.command(port, settings);
+        Elbows::spawn(command, address)
+    }
+
+    /// The same, to be started, and the address that it will listen at where the settings give none.
+    pub(super) fn command(&self, port: u16, settings: &[(&str, &str)]) -> (Command, SocketAddr) {
         let mut shell = Command::new("/bin/sh");
         let mounted = "mount --bind \"$0/hosts\" /etc/hosts && \
             mount --bind \"$0/resolv.conf\" /etc/resolv.conf && exec \"$1\"";
@@ -80,7 +86,6 @@ impl NameServer {
             .arg(env!("CARGO_BIN_EXE_elbows"));
         let upstream = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let settings = [&[("DESTINATION_HOSTNAME", NAME)], settings].concat();
-        let (command, address) = Elbows::prepare(shell, upstream, &settings);
-        Elbows::spawn(command, address)
+        Elbows::prepare(shell, upstream, &settings)
     }
 }
