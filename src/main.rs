@@ -19,7 +19,7 @@ use elbows::line_writer::Patient;
 use elbows::log;
 use elbows::notify::Notify;
 use elbows::panics;
-use elbows::routes::explain::{self, Typed};
+use elbows::routes::explain::{self, Taken, Typed};
 use elbows::sandbox;
 use elbows::upstream;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -71,7 +71,7 @@ struct Check {
     /// The balancer's idle timer is this, and not the default
     #[arg(long, value_name = "TIME", requires = "deployment", value_parser = humantime::parse_duration)]
     balancer_idle_timer: Option<Duration>,
-    /// Say which route a request takes, and why, as 'GET wss://app.example.com/chat'
+    /// Say which route a request takes, and why: a method and a URL with ws, wss, http or https
     #[arg(long, value_name = "[METHOD ]URL", conflicts_with = "deployment")]
     route: Option<String>,
     /// A field of that request, as 'X-Tenant: blue'
@@ -166,6 +166,9 @@ fn check_route(request: &str, fields: &[String], config: &Config, routing: &Rout
     let has_default = !config.destination_hostname.is_empty();
     let (taken, mut lines) = explain::explain(routing, has_default, &typed);
     lines.push_str(&routing.explained(taken.place(), config));
+    if taken == Taken::Default {
+        let _ = writeln!(lines, "upstream: default, {}", config.destination());
+    }
     // Somebody may have read enough.
     let _ = io::stdout().write_all(lines.as_bytes());
     if taken.is_a_route() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_CONFIG) }
@@ -194,7 +197,10 @@ fn load(settings: &Settings) -> Result<Loaded, Faults> {
         Err(faults) => faults.clone(),
     };
     // The file is read whatever is wrong with the variables: all faults are told at once.
-    let routing = match settings.config_file() {
+    let is_refused = of_variables
+        .iter()
+        .any(|fault| matches!(fault, Fault::Invalid { variable: "CONFIG_FILE", .. }));
+    let routing = match settings.config_file().filter(|_| !is_refused) {
         Some(path) => read_file(path, settings, config.as_ref().ok()),
         None => Ok(Routing::default()),
     };

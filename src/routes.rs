@@ -71,6 +71,9 @@ pub(crate) struct Route {
     pub(crate) upstream: Arc<UpstreamGroup>,
 }
 
+/// An endpoint, and the name of its group, unless that is the application of the variables.
+pub(crate) type OfGroup = (Option<Arc<str>>, Listed);
+
 /// Endpoints that serve the same.
 #[derive(Debug)]
 pub(crate) struct UpstreamGroup {
@@ -159,10 +162,7 @@ impl Routes {
 
     /// All endpoints, each with the name of its group, and why a group has none. What only has tunnels belongs to no
     /// group any more, and stands at the end.
-    pub(crate) fn endpoints(
-        &self,
-        now: Instant,
-    ) -> (Vec<(Option<Arc<str>>, Listed)>, Option<Fault>) {
+    pub(crate) fn endpoints(&self, now: Instant) -> (Vec<OfGroup>, Option<Fault>) {
         let mut all = Vec::new();
         let mut gone = Vec::new();
         let mut first_fault = None;

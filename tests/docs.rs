@@ -91,7 +91,7 @@ fn every_setting_is_documented_with_its_flag_default_and_bounds() {
     assert!(rows.is_empty(), "documented and not there: {rows:?}");
 }
 
-/// docs/schemas/config_file.json is what the table says, key by key, so that editors know each.
+/// `docs/schemas/config_file.json` is what the table says, key by key, so that editors know each.
 #[test]
 fn schema_of_the_file_has_every_key() {
     let schema = file::schema();

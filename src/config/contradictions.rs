@@ -11,23 +11,9 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
     // As they were typed.
     let typed =
         |variable: &str| format!("{variable}={}", settings.get(variable).unwrap_or_default());
+    faults.extend(half_a_destination(settings, readings));
     let mut contradict = |one, other, rule| faults.push(Fault::Contradiction { one, other, rule });
 
-    // Half of a destination is none. Without a file each of them has to be there anyway.
-    if let (Some(Some(_)), Some(names), Some(port)) =
-        (&readings.config_file, &readings.destination_hostname, readings.destination_port)
-    {
-        let rule = "without both there is no default route; give both, or neither";
-        match (names.is_empty(), port) {
-            (true, 1..) => {
-                contradict(typed("DESTINATION_PORT"), typed("DESTINATION_HOSTNAME"), rule)
-            }
-            (false, 0) if settings.get("DESTINATION_PORT").is_none() => {
-                contradict(typed("DESTINATION_HOSTNAME"), typed("DESTINATION_PORT"), rule);
-            }
-            _ => {}
-        }
-    }
     let everyone = readings.trusted_proxies.as_ref().map(Vec::is_empty);
     match (readings.proxy_protocol, everyone) {
         (Some(ProxyProtocol::Optional), Some(true)) => contradict(
@@ -146,6 +132,21 @@ fn rebalancing(
             "one address is all that there is, and nothing can be evened out",
         );
     }
+}
+
+/// Half of a destination is none. Without a file each of them has to be there anyway.
+fn half_a_destination(settings: &Settings, readings: &Readings) -> Option<Fault> {
+    readings.config_file.as_ref()?.as_ref()?;
+    let is_half =
+        match (readings.destination_hostname.as_ref()?.is_empty(), readings.destination_port?) {
+            (true, 1..) => true,
+            (false, 0) => settings.get("DESTINATION_PORT").is_none(),
+            _ => false,
+        };
+    let [one, other] = ["DESTINATION_HOSTNAME", "DESTINATION_PORT"]
+        .map(|variable| format!("{variable}={}", settings.get(variable).unwrap_or_default()));
+    let rule = "without both there is no default route; give both, or neither";
+    is_half.then_some(Fault::Contradiction { one, other, rule })
 }
 
 /// Whether `name` is plainly where we listen.

@@ -181,5 +181,10 @@ impl Routing {
 fn others(config: &Config, than: &Config) -> String {
     let all = config.effective().into_iter().zip(than.effective());
     let others = all.filter(|(own, other)| own != other);
-    others.map(|((variable, value), _)| format!(" {}={value}", variable.to_lowercase())).collect()
+    let mut out = String::new();
+    for ((variable, value), _) in others {
+        // Writing to a string cannot fail.
+        let _ = write!(out, " {}={value}", variable.to_lowercase());
+    }
+    out
 }

@@ -120,15 +120,12 @@ impl Server {
         let address = listeners.main.local_addr()?;
         *locked(&self.listeners) = Some(listeners);
         self.accept()?;
-        let routes = self.proxy.routes.named().count();
-        match &self.proxy.config.config_file {
-            Some(file) => {
-                tracing::info!("listening on {address}; {} has {routes} routes", file.display())
-            }
-            None => {
-                let destination = self.proxy.config.destination();
-                tracing::info!("listening on {address}, passing on to {destination}");
-            }
+        if let Some(file) = &self.proxy.config.config_file {
+            let routes = self.proxy.routes.named().count();
+            tracing::info!("listening on {address}; {} has {routes} routes", file.display());
+        } else {
+            let destination = self.proxy.config.destination();
+            tracing::info!("listening on {address}, passing on to {destination}");
         }
         Ok(())
     }

@@ -177,7 +177,7 @@ fn write(
             }
         }
         Taken::Default => {
-            writeln!(out, "route: default, that of the variables: no other one takes it")?
+            writeln!(out, "route: default, that of the variables: no other one takes it")?;
         }
         Taken::None => writeln!(
             out,

@@ -48,11 +48,14 @@ struct OfPath {
 /// A route, and what else it asks of a request.
 #[derive(Clone, Debug)]
 struct Candidate {
-    headers: Box<[(Box<[u8]>, Box<[u8]>)]>,
+    headers: Box<[Header]>,
     upgrade: Option<bool>,
     /// Its place in the file.
     route: usize,
 }
+
+/// A field that is asked for: its name and its value.
+type Header = (Box<[u8]>, Box<[u8]>);
 
 /// By path; of each the candidates of the path itself, and of what is behind it.
 #[derive(Default)]

@@ -382,6 +382,7 @@ fn check_says_which_route_a_request_takes_and_why() {
     assert_eq!(code, 0);
     let (code, said) = explained(&["GET http://other.test/"], true);
     assert!(said.contains("route: default, that of the variables"), "{said}");
+    assert!(said.ends_with("upstream: default, 127.0.0.1:45490\n"), "{said}");
     assert_eq!(code, 0);
     let (code, said) = explained(&["GET wss://chat.example.com/x/../chat"], true);
     assert!(said.contains("it is answered 400"), "{said}");

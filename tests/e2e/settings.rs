@@ -434,7 +434,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 56);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 57);
 }
 
 #[test]

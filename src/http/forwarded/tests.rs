@@ -23,9 +23,9 @@ fn config(forwarded: Forwarded, forwarded_header: bool) -> Config {
     let listen_on = "127.0.0.1:1".parse().unwrap();
     let proxy_tlv_headers = vec![TlvHeader::UniqueId];
     Config {
+        proxy_tlv_headers,
         forwarded,
         forwarded_header,
-        proxy_tlv_headers,
         ..Config::for_destination(listen_on, "localhost", 2)
     }
 }
