@@ -120,7 +120,7 @@ impl Reason {
     }
 
     /// The codes that go out where a side of a tunnel does this. Where elbows ends one of its own
-    /// accord, `DRAIN_CLOSE_CODE` goes to both.
+    /// accord, `DRAIN_CLOSE_CODE` goes to both; 1012 where the client is to go to another endpoint.
     pub(crate) const fn close_codes(self) -> CloseCodes {
         const GOING_AWAY: u16 = 1001;
         const PROTOCOL_ERROR: u16 = 1002;

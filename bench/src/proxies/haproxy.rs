@@ -29,7 +29,9 @@ pub(super) fn configuration([listen, application]: [SocketAddr; 2], setup: &Setu
         None => format!("    server application {application}"),
         Some(endpoints) => {
             let server = |(number, address)| {
-                format!("\n    server application-{number} {address} check inter 500ms")
+                format!(
+                    "\n    server application-{number} {address} check inter 500ms rise 1 fall 1"
+                )
             };
             let servers: String = (1..).zip(endpoints.addresses()).map(server).collect();
             format!("    balance leastconn{servers}")

@@ -230,7 +230,7 @@ impl Kind for PaceOf {
     }
 
     fn bounds(&self) -> String {
-        String::from("from 1% to 100% per s, min or h, as `10%/min`")
+        String::from("1% to 100% of all tunnels per s, min or h, as `10%/min`")
     }
 }
 

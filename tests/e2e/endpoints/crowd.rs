@@ -93,6 +93,7 @@ impl Crowd {
         let before = self.closes().len();
         let until = Instant::now() + time;
         while Instant::now() < until {
+            // The time in which nothing is to happen.
             thread::sleep(Duration::from_millis(20));
             assert_eq!(self.closes().len(), before, "nobody is to be closed");
         }
