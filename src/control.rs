@@ -12,6 +12,7 @@
 
 mod activation;
 mod admin;
+mod checks;
 mod handoff;
 mod health;
 mod listeners;
@@ -163,6 +164,10 @@ pub async fn run(
     let server = Server::start(config, access_log, sender)?;
     tokio::spawn(server.proxy.warnings.clone().run());
     tokio::spawn(warn_if_unresolved(Arc::clone(&server.proxy)));
+    let route = server.proxy.routes.default();
+    if route.config.upstream_check.is_some() {
+        tokio::spawn(checks::run(Arc::clone(&server), Arc::clone(route)));
+    }
     if server.proxy.config.admin_listen_on.is_some() {
         tokio::spawn(admin::run_events(Arc::clone(&server)));
     }

@@ -68,6 +68,8 @@ const PURE: &[&str] = &[
     "upstream/candidates.rs",
     "upstream/sticky.rs",
     "upstream/sticky",
+    "upstream/check_times.rs",
+    "upstream/health.rs",
     "websocket.rs",
     "websocket",
 ];

@@ -2,8 +2,8 @@
 
 use super::settings::Readings;
 use super::{
-    AccessLogFormat, AdminListenOn, Fault, ListenOn, MissingOrigin, ProxyProtocol, Settings,
-    UpstreamName,
+    AccessLogFormat, AdminListenOn, AllDown, Fault, ListenOn, MissingOrigin, ProxyProtocol,
+    Settings, UpstreamName,
 };
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
@@ -58,6 +58,15 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             typed("ACCESS_LOG"),
             typed("ACCESS_LOG_OPEN"),
             "there is no log in which a line could be",
+        );
+    }
+    if readings.upstream_all_down == Some(AllDown::Refuse)
+        && matches!(readings.upstream_check, Some(None))
+    {
+        contradict(
+            typed("UPSTREAM_ALL_DOWN"),
+            typed("UPSTREAM_CHECK"),
+            "without checks nothing tells that all endpoints are down, nor that one is back",
         );
     }
     let admin = readings.admin_listen_on.iter().flatten().find_map(AdminListenOn::tcp);

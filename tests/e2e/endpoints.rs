@@ -4,6 +4,7 @@
 //! `unshare` (util-linux). Without them the tests that need names are left out, and the run says so.
 
 mod application;
+mod health;
 mod name_server;
 mod sticky;
 
