@@ -5,6 +5,7 @@
 //! with the variable, the value and the rule. After it nothing is checked again.
 
 mod admin;
+mod check;
 mod contradictions;
 mod destination;
 pub mod fault;
@@ -24,6 +25,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use tracing_subscriber::filter::Targets;
 
 pub use self::admin::{AdminHosts, AdminListenOn, AdminToken};
+pub use self::check::UpstreamCheck;
 pub use self::destination::{Destination, UpstreamName};
 pub use self::fault::Fault;
 pub use self::origins::Origins;
@@ -171,6 +173,16 @@ words! {
         Keep = "keep",
         /// They are closed, spread over `ENDPOINT_GONE_PERIOD`.
         Drain = "drain",
+    }
+}
+
+words! {
+    /// What becomes of requests while the checks of all endpoints fail.
+    pub enum AllDown {
+        /// They are tried all the same: checks may be wrong.
+        Try = "try",
+        /// They get 503 at once.
+        Refuse = "refuse",
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod activation;
 mod admin;
+mod checks;
 mod handoff;
 mod health;
 mod listeners;
@@ -166,6 +167,9 @@ pub async fn run(
     let server = Server::start(config, routing, access_log, sender)?;
     tokio::spawn(server.proxy.warnings.clone().run());
     tokio::spawn(warn_if_unresolved(Arc::clone(&server.proxy)));
+    for upstream in server.proxy.routes.upstreams() {
+        tokio::spawn(checks::run(Arc::clone(&server), Arc::clone(upstream)));
+    }
     if server.proxy.config.admin_listen_on.is_some() {
         tokio::spawn(admin::run_events(Arc::clone(&server)));
     }

@@ -6,8 +6,8 @@
 //! ```text
 //! request    head ──▶ body ──▶ over          (with `Expect` the body waits for 100, one second at most)
 //! link       Addresses ──▶ Wanted ──▶ Open ──▶ released, kept or closed
-//!                            ▲         │ not a byte of a response, and the request may be sent again
-//!                            └─────────┘
+//!                            ▲         │ not a byte of a response, and the request may be sent again, over a fresh
+//!                            └─────────┘ connection to this endpoint or to another one
 //! response   head ──┬─ 1xx ─▶ head
 //!                   ├─ 101 ─▶ Switched, which is a tunnel
 //!                   └──────▶ body ──▶ over
@@ -70,6 +70,12 @@ struct RequestKind {
     wants_trailers: bool,
     /// It only asks and has no body: it may be sent again where nobody has answered it.
     is_repeatable: bool,
+}
+
+/// Whether a status says that the endpoint could not do what it should: any 5xx but those that are about the request
+/// (RFC 9110, sections 15.6.2 and 15.6.6).
+const fn is_failure(status: u16) -> bool {
+    matches!(status, 500 | 502..=504 | 506..=599)
 }
 
 /// What has to be known of a request for its response to pass.
@@ -205,6 +211,7 @@ impl Exchange {
         context: &Context<'_>,
     ) -> Result<(), Stop> {
         self.request.out.forget();
+        let had_begun = self.response.has_begun();
         let facts = RequestFacts {
             kind: self.kind,
             offer: self.offer.as_deref(),
@@ -212,7 +219,26 @@ impl Exchange {
         };
         let answer = self.response.upstream_sent(bytes, out, facts, &mut self.request, context);
         self.note_response();
+        match &answer {
+            // A 101 that was asked for, or the status of an answer.
+            Err(Stop::Switched { .. }) => self.is_answered(false, context),
+            _ if self.response.has_begun() && !had_begun => {
+                self.is_answered(is_failure(self.response.status), context);
+            }
+            Err(Stop::Rejected(_)) if !had_begun => self.is_answered(true, context),
+            _ => {}
+        }
         answer
+    }
+
+    /// Tells how the endpoint answered: whether the request or handshake failed there.
+    fn is_answered(&self, has_failed: bool, context: &Context<'_>) {
+        let Some(endpoint) = self.link.endpoint() else { return };
+        if has_failed {
+            self.route().upstream.addresses.answered_badly(endpoint, context.now);
+        } else {
+            self.route().upstream.addresses.answered_well(endpoint, context.now);
+        }
     }
 
     /// The cookie that the response is to set, if the request brought none.
@@ -242,6 +268,15 @@ impl Exchange {
             self.request.rewind();
             self.link.again(context);
             return Ok(());
+        }
+        if !self.response.has_begun() {
+            self.is_answered(true, context);
+            if self.may_go_elsewhere() {
+                context.metrics.retries.add(1);
+                self.request.rewind();
+                self.link.go_elsewhere(context);
+                return Ok(());
+            }
         }
         self.link.ended();
         if self.response.is_over() {
@@ -280,6 +315,15 @@ impl Exchange {
             && (self.kind.is_repeatable || self.request.is_unsent())
     }
 
+    /// The endpoint closed without a byte of a response: the request may go to another one, if it only asks, or if not
+    /// a byte of it was taken. Anything else may have been done already.
+    fn may_go_elsewhere(&self) -> bool {
+        self.response.is_untouched()
+            && !self.request.is_given_up()
+            && (self.kind.is_repeatable || self.request.is_unsent())
+            && self.link.has_another()
+    }
+
     /// The endpoints are known, and one of them is chosen.
     pub(crate) fn candidates(&mut self, candidates: Candidates, context: &Context<'_>) {
         let is_fresh = self.is_handshake();
@@ -311,10 +355,10 @@ impl Exchange {
     }
 
     /// A connection to this address is under way, or there.
-    pub(crate) fn linked(&mut self, address: SocketAddr, is_reused: bool, now: Instant) {
+    pub(crate) fn linked(&mut self, address: SocketAddr, is_reused: bool, context: &Context<'_>) {
         self.entry.upstream = Some(address);
-        self.request.moved = now;
-        let keeps_request = is_reused && self.kind.is_repeatable;
+        self.request.moved = context.now;
+        let keeps_request = self.kind.is_repeatable && (is_reused || self.link.has_another());
         if !keeps_request {
             self.request.out.forget();
         }
@@ -388,7 +432,12 @@ impl Exchange {
                 self.request.give_up();
                 Ok(())
             }
-            Some(late) => Err(self.late(late)),
+            Some(late) => {
+                if late == Late::Upstream && !self.response.has_begun() {
+                    self.is_answered(true, context);
+                }
+                Err(self.late(late))
+            }
             None => Ok(()),
         }
     }

@@ -27,7 +27,7 @@ use self::table::Table;
 use crate::config::routing::{Conditions, HeadChanges, Routing};
 use crate::config::{Config, TlvHeader};
 use crate::http::head::Request;
-use crate::upstream::{Addresses, EndpointState, Fault, Listed, Loads};
+use crate::upstream::{Addresses, EndpointCounts, EndpointState, Fault, Listed, Loads};
 
 /// Looks for the route of a request so many times, and says how often one was found. For the benchmark.
 #[must_use]
@@ -181,5 +181,12 @@ impl Routes {
                 .map(|(_, one)| (None, one)),
         );
         (all, first_fault)
+    }
+
+    /// Numbers of endpoints, of all groups together.
+    pub(crate) fn endpoint_counts(&self, now: Instant) -> EndpointCounts {
+        let groups = self.upstreams.iter();
+        let counts = groups.map(|group| group.addresses.counts(now));
+        counts.reduce(EndpointCounts::plus).unwrap_or_default()
     }
 }

@@ -5,7 +5,9 @@
 mod addresses;
 mod balance;
 mod candidates;
+mod check_times;
 pub(crate) mod departures;
+mod health;
 mod load;
 pub(crate) mod rebalance;
 mod resolver;
@@ -17,8 +19,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::addresses::{Addresses, EndpointState, Listed, Resolution};
-pub(crate) use self::candidates::Candidates;
+pub(crate) use self::addresses::{
+    Addresses, Checked, EndpointCounts, EndpointState, Listed, Resolution,
+};
+pub(crate) use self::candidates::{Candidates, Endpoint};
+pub(crate) use self::check_times::CheckTimes;
 pub(crate) use self::load::Claim;
 pub use self::load::Loads;
 pub(crate) use self::sticky::Affinity;
@@ -53,6 +58,12 @@ pub enum Fault {
         /// `CONNECT_TIMEOUT`.
         limit: Duration,
     },
+    /// The checks of all endpoints fail, and `UPSTREAM_ALL_DOWN=refuse`.
+    #[error("all endpoints are down")]
+    AllDown {
+        /// One may be back after that.
+        retry_after: Duration,
+    },
     /// This machine has no descriptor or port left.
     #[error("no room for a connection to {address}: {source}")]
     NoRoom {
@@ -76,7 +87,7 @@ impl Fault {
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Unresolved { .. } | Self::NoRoomToAsk { .. } => None,
+            Self::Unresolved { .. } | Self::NoRoomToAsk { .. } | Self::AllDown { .. } => None,
             Self::Unreachable { address, .. }
             | Self::Timeout { address, .. }
             | Self::NoRoom { address, .. } => Some(*address),
@@ -88,6 +99,7 @@ impl Fault {
         match self {
             Self::Unresolved { .. } => ConnectFailure::Unresolved,
             Self::Unreachable { .. } => ConnectFailure::Unreachable,
+            Self::AllDown { .. } => ConnectFailure::Down,
             Self::Timeout { .. } => ConnectFailure::Timeout,
             Self::NoRoom { .. } | Self::NoRoomToAsk { .. } => ConnectFailure::NoRoom,
         }
@@ -98,7 +110,7 @@ impl Fault {
     pub const fn reason(&self) -> Reason {
         match self {
             Self::Unresolved { .. } => Reason::Unresolved,
-            Self::Unreachable { .. } => Reason::Unreachable,
+            Self::Unreachable { .. } | Self::AllDown { .. } => Reason::Unreachable,
             Self::Timeout { .. } => Reason::Timeout,
             Self::NoRoom { .. } | Self::NoRoomToAsk { .. } => Reason::NoRoom,
         }

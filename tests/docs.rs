@@ -61,6 +61,7 @@ fn with(variable: &str, value: &str) -> Result<Config, String> {
     }
     if value == "refuse" {
         given.insert("ALLOWED_ORIGINS", "https://app.example");
+        given.insert("UPSTREAM_CHECK", "tcp");
     }
     given.insert(variable, value);
     let words = given.iter().map(|(variable, value)| {
@@ -188,6 +189,7 @@ fn documented_bounds_are_the_bounds() {
         "4000" => Some("3999"),
         "4999" => Some("5000"),
         "1" => Some("0"),
+        "10" => Some("11"),
         "256" => Some("257"),
         "65535" => Some("65536"),
         other => panic!("what is beyond {other}?"),

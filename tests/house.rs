@@ -75,6 +75,8 @@ const PURE: &[&str] = &[
     "upstream/sticky",
     "upstream/departures.rs",
     "upstream/rebalance.rs",
+    "upstream/check_times.rs",
+    "upstream/health.rs",
     "websocket.rs",
     "websocket",
 ];

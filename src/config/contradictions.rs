@@ -2,8 +2,8 @@
 
 use super::settings::Readings;
 use super::{
-    AccessLogFormat, AdminListenOn, Balance, Fault, ListenOn, MissingOrigin, ProxyProtocol,
-    Settings, Sticky, UpstreamName,
+    AccessLogFormat, AdminListenOn, AllDown, Balance, Fault, ListenOn, MissingOrigin,
+    ProxyProtocol, Settings, Sticky, UpstreamName,
 };
 
 /// Adds the contradictions between `settings`, as far as these could be read, to `faults`.
@@ -62,6 +62,15 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
         );
     }
     rebalancing(readings, &typed, &mut contradict);
+    if readings.upstream_all_down == Some(AllDown::Refuse)
+        && matches!(readings.upstream_check, Some(None))
+    {
+        contradict(
+            typed("UPSTREAM_ALL_DOWN"),
+            typed("UPSTREAM_CHECK"),
+            "without checks nothing tells that all endpoints are down, nor that one is back",
+        );
+    }
     let admin = readings.admin_listen_on.iter().flatten().find_map(AdminListenOn::tcp);
     let listeners = [
         ("LISTEN_ON", readings.listen_on.as_ref()),

@@ -15,15 +15,16 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use ipnet::IpNet;
 
 use super::kind::{
-    AdminPlace, BODY_RATES, BODY_SIZES, CloseCode, DRAIN_TIMES, FilePath, Filter, HEADER_SIZES,
-    HEADERS, HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or, OriginList,
-    PAYLOAD_SIZES, PONG_TIMES, PaceOf, Path, Port, RateOf, SocketPath, SocketToListenOn, StickyBy,
-    TTLS, TUNNEL_TIMES, Threads, TlvHeaders, Token, UpstreamNames, WordOf, Wrong,
+    AdminPlace, BODY_RATES, BODY_SIZES, CHECK_TIMES, CloseCode, DRAIN_TIMES, FilePath, Filter,
+    HEADER_SIZES, HEADERS, HostNames, Kind, LIFETIMES, LIMITS, Networks, Number, OnOff, Or,
+    OriginList, PAYLOAD_SIZES, PONG_TIMES, PaceOf, Path, Port, RateOf, SocketPath,
+    SocketToListenOn, StickyBy, TTLS, TUNNEL_TIMES, Threads, TlvHeaders, Token, UpstreamChecks,
+    UpstreamNames, WordOf, Wrong,
 };
 use super::{
-    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, Balance, EndpointGone, Fault,
+    AccessLogFormat, AdminHosts, AdminListenOn, AdminToken, AllDown, Balance, EndpointGone, Fault,
     Forwarded, FrameCheck, ListenOn, MissingOrigin, Origins, Pace, ProxyProtocol, Rate, Sandbox,
-    Sticky, TlvHeader, TraceContext, UpstreamName,
+    Sticky, TlvHeader, TraceContext, UpstreamCheck, UpstreamName,
 };
 
 /// What holds where a setting is not given.
@@ -252,6 +253,31 @@ settings! {
         "ENDPOINT_GONE_PERIOD", "TIME", Unset::Default("1m"), DRAIN_TIMES;
     /// The share of all tunnels that may be closed to even them out over the endpoints, as 10%/min; or off
     Upstream rebalance: Option<Pace> = "REBALANCE", "SHARE", Unset::Default("off"), Or("off", PaceOf);
+    /// How endpoints are checked: off, tcp, or http or websocket, a colon and a path (a GET, or a handshake)
+    Upstream upstream_check: Option<UpstreamCheck> =
+        "UPSTREAM_CHECK", "CHECK", Unset::Default("off"), Or("off", UpstreamChecks);
+    /// From the end of a check to the next one of the same endpoint; a fifth of it while that is changing
+    Upstream upstream_check_interval: Duration =
+        "UPSTREAM_CHECK_INTERVAL", "TIME", Unset::Default("5s"), CHECK_TIMES;
+    /// For one check, from the connection to the whole answer
+    Upstream upstream_check_timeout: Duration =
+        "UPSTREAM_CHECK_TIMEOUT", "TIME", Unset::Default("2s"), CHECK_TIMES;
+    /// So many checks in a row have to pass until an endpoint that was down is up
+    Upstream upstream_check_rise: u32 =
+        "UPSTREAM_CHECK_RISE", "NUMBER", Unset::Default("2"), Number::IN_A_ROW;
+    /// So many checks in a row have to fail until an endpoint is down
+    Upstream upstream_check_fall: u32 =
+        "UPSTREAM_CHECK_FALL", "NUMBER", Unset::Default("3"), Number::IN_A_ROW;
+    /// So many handshakes and requests in a row that fail at an endpoint eject it for a time; or off
+    Upstream upstream_eject: Option<u32> =
+        "UPSTREAM_EJECT", "NUMBER", Unset::Default("off"), Or("off", Number::IN_A_ROW);
+    /// To so many endpoints at most a handshake or a safe request is sent, where one closes without an answer
+    Upstream upstream_tries: u32 = "UPSTREAM_TRIES", "NUMBER", Unset::Default("2"), Number::TRIES;
+    /// Over this time the share of an endpoint that comes grows from a tenth to the whole; 0s: it has the whole at once
+    Upstream slow_start: Duration = "SLOW_START", "TIME", Unset::Default("0s"), DRAIN_TIMES;
+    /// While the checks of all endpoints fail: try them all the same, or refuse with 503
+    Upstream upstream_all_down: AllDown =
+        "UPSTREAM_ALL_DOWN", "MODE", Unset::Default("try"), WordOf::new();
     /// Whether connections begin with a PROXY header: required, optional or off
     Process proxy_protocol: ProxyProtocol = "PROXY_PROTOCOL", "MODE", Unset::Default("required"), WordOf::new();
     /// Whose PROXY headers are believed: networks or addresses, comma separated, or everyone

@@ -5,7 +5,7 @@
 //! [`departures`](crate::upstream::departures), which the workers then choose
 //! ([`quietest`](crate::workers::quietest)). Nothing is closed while the process drains, hands over or takes over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,6 +48,8 @@ pub(super) async fn run(server: Arc<Server>) {
 /// What is closed of one upstream.
 struct Closing {
     upstream: Arc<UpstreamGroup>,
+    /// Addresses that its names had.
+    known: HashSet<SocketAddr>,
     rebalance: Option<Rebalance>,
     departures: Option<Departures>,
     /// Where the next search on each worker begins.
@@ -62,11 +64,39 @@ impl Closing {
         let drains = endpoint_gone == EndpointGone::Drain;
         (rebalance.is_some() || drains).then(|| Self {
             upstream: Arc::clone(upstream),
+            known: HashSet::new(),
             rebalance: rebalance.map(Rebalance::new),
             departures: drains.then(|| Departures::new(endpoint_gone_period)),
             cursors: vec![0; server.workers.count()],
             server: Arc::clone(server),
         })
+    }
+
+    /// Those of the endpoints that belong to this upstream. Tunnels are counted by address alone: one that no name here has
+    /// now may be in use by another upstream, or may have been.
+    fn own(&mut self, mut listed: Vec<Listed>, now: Instant) -> Vec<Listed> {
+        let is_there = |one: &&Listed| one.state != EndpointState::Gone;
+        self.known.extend(listed.iter().filter(is_there).map(|one| one.address));
+        let groups = self.server.proxy.routes.upstreams();
+        if let [_only] = groups {
+            return listed;
+        }
+        let others = groups.iter().filter(|group| !Arc::ptr_eq(group, &self.upstream));
+        let elsewhere: HashSet<_> = others
+            .flat_map(|group| group.addresses.list(now).0)
+            .filter(|one| is_there(&one))
+            .map(|one| one.address)
+            .collect();
+        listed.retain(|one| {
+            is_there(&one) || self.known.contains(&one.address) && !elsewhere.contains(&one.address)
+        });
+        let gone: HashSet<_> =
+            listed.iter().filter(|one| !is_there(one)).map(|one| one.address).collect();
+        // What has no tunnels any more is not listed, and need not be known.
+        self.known.retain(|address| {
+            gone.contains(address) || listed.iter().any(|one| one.address == *address)
+        });
+        listed
     }
 
     fn is_rebalancing(&self) -> bool {
@@ -78,9 +108,11 @@ impl Closing {
     }
 
     async fn step(&mut self, now: Instant) {
-        let addresses = &self.upstream.addresses;
+        let upstream = Arc::clone(&self.upstream);
+        let addresses = &upstream.addresses;
         // Whoever asks for the list has names asked for, too, where their answers are too old.
         let (listed, _) = addresses.list(now);
+        let listed = self.own(listed, now);
         let answered = addresses.answered_since(now);
         let is_alone = is_alone(&self.server, now);
         let mut wanted = BTreeMap::new();
@@ -103,8 +135,8 @@ impl Closing {
             is_draining = departures.is_draining();
         }
         if let Some(rebalance) = &mut self.rebalance {
-            let has_failed = listed.iter().any(|one| one.state == EndpointState::Failed);
-            let is_well = is_alone && !is_draining && !has_failed && answered.is_some();
+            let is_settled = !listed.iter().any(is_unsettled);
+            let is_well = is_alone && !is_draining && is_settled && answered.is_some();
             let all = listed.iter().map(staying).sum();
             let step = rebalance.step(now, &holdings(&listed), all, is_well);
             if let Some(change) = step.change {
@@ -173,7 +205,12 @@ fn staying(one: &Listed) -> u64 {
 }
 
 fn takes_tunnels(one: &Listed) -> bool {
-    matches!(one.state, EndpointState::Up | EndpointState::Held)
+    one.state != EndpointState::Gone && !one.state.is_out()
+}
+
+/// Its share is about to change: it is not well, or its share still grows (`SLOW_START`).
+fn is_unsettled(one: &Listed) -> bool {
+    one.state == EndpointState::Warming || one.state != EndpointState::Gone && one.state.is_out()
 }
 
 /// The endpoints that new tunnels are spread over: those of the lowest priority number, which come first.

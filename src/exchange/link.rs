@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::proxy::Context;
 use crate::routes::Route;
-use crate::upstream::{Affinity, Candidates, Claim, Fault};
+use crate::upstream::{Affinity, Candidates, Claim, Endpoint, Fault};
 
 /// The least that one address gets of the time for all of them.
 const LEAST_PER_ADDRESS: Duration = Duration::from_millis(250);
@@ -25,6 +25,8 @@ pub(crate) struct Link {
     candidates: Option<Candidates>,
     /// Which of them is tried, or was taken.
     place: usize,
+    /// To so many of them the request was sent that did not answer.
+    left: u32,
     /// It counts at that endpoint, where there are several.
     claim: Option<Claim>,
     /// When the address that is tried has had its time.
@@ -68,12 +70,34 @@ pub(crate) enum Release {
 impl Link {
     pub(super) const fn addresses(route: Arc<Route>, affinity: Affinity, now: Instant) -> Self {
         let state = LinkState::Addresses(affinity);
-        Self { route, state, since: now, candidates: None, place: 0, claim: None, until: now }
+        let (candidates, claim) = (None, None);
+        Self { route, state, since: now, candidates, place: 0, left: 0, claim, until: now }
     }
 
     fn address(&self) -> Option<SocketAddr> {
-        let endpoint = self.candidates.as_ref()?.get(self.place)?;
-        Some(endpoint.member.found.address)
+        self.endpoint().map(|endpoint| endpoint.member.found.address)
+    }
+
+    /// The endpoint that is tried, or was taken.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        self.candidates.as_ref()?.get(self.place)
+    }
+
+    /// Whether there is another endpoint for a request that this one does not answer, and `UPSTREAM_TRIES` allows it.
+    pub(super) fn has_another(&self) -> bool {
+        let is_there = |all: &Candidates| self.place + 1 < all.len();
+        self.left + 1 < self.route.config.upstream_tries
+            && self.candidates.as_ref().is_some_and(is_there)
+    }
+
+    /// This one has closed without an answer, and the next one is tried. The time to connect begins anew.
+    pub(super) fn go_elsewhere(&mut self, context: &Context<'_>) {
+        self.left += 1;
+        self.place += 1;
+        if let Some(candidates) = &mut self.candidates {
+            candidates.fall_back();
+        }
+        self.again(context);
     }
 
     /// What the client is to be given, so that it comes back to this endpoint.

@@ -77,7 +77,9 @@ impl Rejection {
             Self::BadHead(fault) => status_of(*fault),
             Self::NoProxyHeader | Self::BadBody(_) | Self::CutBody | Self::UnclearPath => 400,
             Self::NoRoute => 404,
-            Self::Over(Over::Connections) => 503,
+            Self::Over(Over::Connections) | Self::Connection(upstream::Fault::AllDown { .. }) => {
+                503
+            }
             // RFC 6585, section 4.
             Self::Over(Over::ConnectionsOfClient | Over::HandshakeRate(_)) => 429,
             Self::Origin => 403,
@@ -149,6 +151,9 @@ impl Rejection {
                 Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
             }
             Self::Over(_) => Some(CROWDED),
+            Self::Connection(upstream::Fault::AllDown { retry_after }) => {
+                Some(retry_after.as_secs().max(1))
+            }
             _ => (self.status() == 503).then_some(1),
         }
     }
@@ -156,6 +161,9 @@ impl Rejection {
     /// What the client is told: nothing about names and addresses behind elbows.
     fn text(&self) -> String {
         match self.status() {
+            _ if matches!(self, Self::Connection(upstream::Fault::AllDown { .. })) => {
+                String::from("upstream unavailable\n")
+            }
             502 => String::from("upstream unavailable\n"),
             504 => String::from("upstream too slow\n"),
             503 => String::from("no room for another connection\n"),

@@ -12,6 +12,7 @@ use super::worker::WorkerMetrics;
 use super::{Counter, Counters};
 use crate::end::{End, Phase, Reason, Side};
 use crate::peer::Peer;
+use crate::upstream::{Checked, EndpointCounts, EndpointState};
 
 /// All that a scrape tells, at one moment.
 pub(crate) struct Snapshot<'s> {
@@ -25,6 +26,8 @@ pub(crate) struct Snapshot<'s> {
     pub(crate) took_over: bool,
     pub(crate) panics: u64,
     pub(crate) lines_dropped: u64,
+    /// Endpoints, and what checks of them came to.
+    pub(crate) endpoints: EndpointCounts,
     pub(crate) process: Process,
 }
 
@@ -205,6 +208,24 @@ impl Snapshot<'_> {
         out.number(&all::LINKS_REUSED, &[], self.total(|worker| &worker.links_reused));
         out.family(&all::POOL_IDLE);
         out.number(&all::POOL_IDLE, &[], self.total(|worker| &worker.links_idle));
+        out.family(&all::RETRIES);
+        out.number(&all::RETRIES, &[], self.total(|worker| &worker.retries));
+        let EndpointCounts { now, changes, checks } = &self.endpoints;
+        for (family, numbers) in [(&all::ENDPOINTS, now), (&all::ENDPOINT_CHANGES, changes)] {
+            out.family(family);
+            for (state, number) in EndpointState::ALL.iter().zip(numbers) {
+                // Answers of name servers bring endpoints there, and no sign.
+                let is_by_name = matches!(state, EndpointState::Held | EndpointState::Gone);
+                if is_by_name && *family == all::ENDPOINT_CHANGES {
+                    continue;
+                }
+                out.number(family, &[("state", state.as_str())], *number);
+            }
+        }
+        out.family(&all::ENDPOINT_CHECKS);
+        for (result, number) in Checked::ALL.iter().zip(checks) {
+            out.number(&all::ENDPOINT_CHECKS, &[("result", result.as_str())], *number);
+        }
     }
 
     fn process(&self, out: &mut Text) {

@@ -124,6 +124,8 @@ words! {
         Unreachable = "unreachable",
         /// It did not answer in time.
         Timeout = "timeout",
+        /// None was tried, since the checks of all endpoints fail.
+        Down = "down",
         /// No descriptor, port or memory was left.
         NoRoom = "no_room",
     }

@@ -33,6 +33,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) links_reused: Own,
     /// Idle connections to the upstream that are there now.
     pub(crate) links_idle: Own,
+    /// Handshakes and requests that were sent to another endpoint.
+    pub(crate) retries: Own,
     /// Rounds that were timed.
     pub(crate) round_times: Histogram<{ ROUND_TIMES.len() }>,
 }
@@ -51,6 +53,7 @@ impl Default for WorkerMetrics {
             connect_failures: from_fn(|_| Own::default()),
             links_reused: Own::default(),
             links_idle: Own::default(),
+            retries: Own::default(),
             round_times: Histogram::default(),
         }
     }

@@ -9,6 +9,7 @@
 
 mod answers;
 mod members;
+mod signs;
 #[cfg(test)]
 mod tests;
 
@@ -27,17 +28,20 @@ use tokio::time::timeout;
 
 use self::answers::{Answers, Status};
 use self::members::Members;
+use self::signs::{LinesOfLate, Signs};
 use super::candidates::{Candidates, Endpoint, Endpoints};
+use super::health::{HealthRules, InARow};
 use super::load::Loads;
 use super::resolver::Resolver;
 use super::sticky::Affinity;
 use super::vacancies::{Vacancies, Vacancy};
 use super::{Fault, resolver};
-use crate::config::{Balance, Config, Sticky, UpstreamName};
+use crate::config::{AllDown, Balance, Config, Sticky, UpstreamName};
 use crate::warnings::Recurring;
 use crate::words::words;
 
 pub(crate) use self::members::{Found, MOST_FOUND, Member};
+pub(crate) use self::signs::{Checked, EndpointCounts};
 
 /// What the process knows of the upstream's endpoints. Clones share it.
 #[derive(Clone, Debug)]
@@ -73,8 +77,14 @@ words! {
     pub(crate) enum EndpointState {
         /// It gets new tunnels.
         Up = "up",
+        /// It has come a short while ago, and gets new tunnels for a part of its weight (`SLOW_START`).
+        Warming = "warming",
         /// It took no connection lately: it gets new tunnels where all others fail.
         Failed = "failed",
+        /// So do handshakes and requests in a row that failed there (`UPSTREAM_EJECT`).
+        Ejected = "ejected",
+        /// Its checks fail, or it took no connection since they passed: it gets new tunnels where all others fail.
+        Down = "down",
         /// The last answer does not have it; it gets new tunnels for `ENDPOINT_HOLD`.
         Held = "held",
         /// It keeps the tunnels that it has, and gets no new ones.
@@ -82,13 +92,34 @@ words! {
     }
 }
 
+impl EndpointState {
+    /// The lower, the earlier it is tried.
+    pub(crate) const fn rank(self) -> u8 {
+        match self {
+            Self::Up | Self::Warming | Self::Held => 0,
+            // It takes connections.
+            Self::Ejected => 1,
+            Self::Failed | Self::Down | Self::Gone => 2,
+        }
+    }
+
+    /// Whether it gets new tunnels only where all others fail.
+    pub(crate) const fn is_out(self) -> bool {
+        self.rank() > 0
+    }
+
+    /// Whether connections to it are likely to fail.
+    pub(crate) const fn takes_no_connection(self) -> bool {
+        matches!(self, Self::Failed | Self::Down)
+    }
+}
+
 impl Listed {
     fn of(endpoint: &Endpoint) -> Self {
         let Endpoint { member, load } = endpoint;
         let state = match member {
-            Member { has_failed: true, .. } => EndpointState::Failed,
-            Member { is_held: true, .. } => EndpointState::Held,
-            _ => EndpointState::Up,
+            Member { is_held: true, state, .. } if !state.is_out() => EndpointState::Held,
+            Member { state, .. } => *state,
         };
         let Found { address, weight, priority } = member.found;
         let (tunnels, leaving) = (load.tunnels(), load.leaving());
@@ -120,7 +151,10 @@ struct Shared {
     balance: Balance,
     /// Keys count: `STICKY`.
     is_sticky: bool,
-    /// The only name is an address, and there is nothing to ask, to choose or to remember.
+    /// Where all are down, nobody is sent to them; after so long one may be back.
+    refuses_for: Option<Duration>,
+    signs: Signs,
+    /// The only name is an address, and there is nothing to ask, to choose, to check or to remember.
     literal: Option<Arc<Endpoints>>,
     lookup: Lookup,
     runtime: Handle,
@@ -142,6 +176,7 @@ struct AddressState {
     /// What the members are.
     endpoints: Arc<Endpoints>,
     waiting: Vec<Tell>,
+    told: LinesOfLate,
 }
 
 impl fmt::Debug for Shared {
@@ -169,7 +204,7 @@ impl Addresses {
     pub(super) fn asking(config: &Config, loads: Loads, runtime: Handle, lookup: Lookup) -> Self {
         let names = config.destination_hostname.clone();
         let port = config.destination_port;
-        let mut members = Members::new(names.len(), config.endpoint_hold);
+        let mut members = Members::new(names.len(), config.endpoint_hold, rules(config));
         let now = Instant::now();
         let mut answers = Vec::with_capacity(names.len());
         for (place, name) in names.iter().enumerate() {
@@ -181,12 +216,16 @@ impl Addresses {
             }
         }
         let is_sticky = config.sticky != Sticky::Off;
-        let endpoints = Endpoints::new(members.list(), &loads);
+        let endpoints = Endpoints::new(members.list(now), &loads);
         let endpoints = Arc::new(if is_sticky { endpoints.with_owners(None) } else { endpoints });
-        let is_literal = matches!(names.as_slice(), [UpstreamName::Address(_)]);
+        let is_literal = matches!(names.as_slice(), [UpstreamName::Address(_)])
+            && config.upstream_check.is_none();
+        let refuses = config.upstream_all_down == AllDown::Refuse;
         Self(Arc::new(Shared {
             balance: config.balance,
             is_sticky,
+            refuses_for: refuses.then_some(config.upstream_check_interval),
+            signs: Signs::new(config),
             literal: is_literal.then(|| Arc::clone(&endpoints)),
             lookup,
             runtime,
@@ -200,6 +239,7 @@ impl Addresses {
                 members,
                 endpoints,
                 waiting: Vec::new(),
+                told: LinesOfLate::default(),
             }),
             names,
             port,
@@ -219,6 +259,11 @@ impl Addresses {
             Ok((endpoints, None)) => endpoints,
             Err(resolution) => return resolution,
         };
+        if let Some(retry_after) = self.0.refuses_for
+            && endpoints.are_all_down()
+        {
+            return Resolution::Fault(Fault::AllDown { retry_after });
+        }
         let turn = || self.0.turns.fetch_add(1, Ordering::Relaxed);
         Resolution::Candidates(endpoints.choose(self.0.balance, affinity, turn, random))
     }
@@ -308,28 +353,6 @@ impl Addresses {
         let names: Vec<_> = self.0.names.iter().map(ToString::to_string).collect();
         resolver::fault(&names.join(", "), resolver::no_answer())
     }
-
-    /// `address` did not take a connection. It is tried last for some time.
-    pub(crate) fn failed(&self, address: SocketAddr, now: Instant) {
-        if self.0.literal.is_some() {
-            return;
-        }
-        let mut state = self.0.state();
-        if state.members.failed(address, now) {
-            self.0.renew(&mut state);
-        }
-    }
-
-    /// `address` took a connection: where it had failed it is as good as the others again.
-    pub(crate) fn reached(&self, address: SocketAddr) {
-        if !self.0.has_failures.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut state = self.0.state();
-        if state.members.reached(address) {
-            self.0.renew(&mut state);
-        }
-    }
 }
 
 impl AddressState {
@@ -362,7 +385,7 @@ impl Shared {
             }
         }
         if !state.members.is_still(now) && state.members.expire(now) {
-            self.renew(state);
+            self.renew(state, now);
         }
         if state.is_waited_for() {
             return Err(Resolution::Pending);
@@ -374,8 +397,8 @@ impl Shared {
     }
 
     /// The members have changed.
-    fn renew(&self, state: &mut AddressState) {
-        let mut endpoints = Endpoints::new(state.members.list(), &self.loads);
+    fn renew(&self, state: &mut AddressState, now: Instant) {
+        let mut endpoints = Endpoints::new(state.members.list(now), &self.loads);
         if self.is_sticky {
             endpoints = endpoints.with_owners(Some(&state.endpoints));
         }
@@ -425,7 +448,7 @@ impl Shared {
         match outcome {
             Ok(answer) => {
                 state.members.answered(place, &answer.found, now);
-                self.renew(&mut state);
+                self.renew(&mut state, now);
                 let is_over = state.failing.get_mut(place).is_some_and(Recurring::over);
                 drop(state);
                 if is_over {
@@ -461,6 +484,15 @@ async fn ask_once(shared: Arc<Shared>, place: usize) {
     };
     shared.answered(place, name, outcome);
     shared.tell_waiting();
+}
+
+/// When an endpoint is believed to be well.
+fn rules(config: &Config) -> HealthRules {
+    let in_a_row = InARow { rise: config.upstream_check_rise, fall: config.upstream_check_fall };
+    HealthRules {
+        checks: config.upstream_check.as_ref().map(|_| in_a_row),
+        slow_start: config.slow_start,
+    }
 }
 
 /// The fault of a resolver that does not answer in time.

@@ -1,9 +1,9 @@
 //! The endpoints that there are at one moment, and the order in which one connection tries them. Pure.
 //!
 //! ```text
-//! chosen from: not failed, lowest priority number        behind them, in the order of the list
+//! chosen from: not out, lowest priority number           behind them, in the order of the list
 //! ┌──────────────────────────────────────────────┐ ┌────────────────────────────────────────────┐
-//! │  a    b    c ◀─ chosen    d    e              │ │ higher priority numbers, those that failed │
+//! │  a    b    c ◀─ chosen    d    e              │ │ higher priority numbers, those that are out│
 //! └──────────────────────────────────────────────┘ └────────────────────────────────────────────┘
 //!   tried: c, d, e, a, b, and then the others
 //! ```
@@ -14,8 +14,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::addresses::Member;
+use super::addresses::{EndpointState, Member};
 use super::balance::Shares;
+use super::health::STEPS;
 use super::load::{Load, Loads};
 use super::sticky::{self, Affinity, Bound, Owners};
 use super::vacancies::Vacancy;
@@ -32,6 +33,7 @@ pub(crate) struct Endpoints {
     best: usize,
     /// Of the same, where keys count.
     sticky: Option<Sticky>,
+    are_all_down: bool,
 }
 
 /// What there is where keys count.
@@ -71,16 +73,17 @@ pub(crate) struct Candidates {
 impl Endpoints {
     /// Of these, of which the best is the first.
     pub(crate) fn new(members: Vec<Member>, loads: &Loads) -> Self {
-        let rank = |member: &Member| (member.has_failed, member.found.priority);
         let is_best =
-            |member: &&Member| members.first().is_some_and(|best| rank(best) == rank(member));
-        let weights: Vec<_> =
-            members.iter().take_while(is_best).map(|member| member.found.weight).collect();
+            |member: &&Member| members.first().is_some_and(|best| best.rank() == member.rank());
+        let best: Vec<_> = members.iter().take_while(is_best).collect();
+        let weights = weights(&best);
+        let is_down = |member: &Member| member.state == EndpointState::Down;
+        let are_all_down = !members.is_empty() && members.iter().all(is_down);
         let all = members
             .into_iter()
             .map(|member| Endpoint { member, load: loads.of(member.found.address) })
             .collect();
-        Self { all, shares: Shares::new(&weights), best: weights.len(), sticky: None }
+        Self { all, shares: Shares::new(&weights), best: weights.len(), sticky: None, are_all_down }
     }
 
     /// The same, where keys count. What `previous` knows of the same endpoints is kept.
@@ -92,6 +95,11 @@ impl Endpoints {
         let bound = Bound::new(best().map(|one| (one.load.all(), one.member.found.weight)));
         self.sticky = Some(Sticky { owners, bound });
         self
+    }
+
+    /// Whether the checks of all of them fail.
+    pub(crate) const fn are_all_down(&self) -> bool {
+        self.are_all_down
     }
 
     /// All of them, the best first.
@@ -230,17 +238,28 @@ fn tokens(random: u64) -> impl Iterator<Item = u64> {
     (0..DRAWS).map(move |draw| sticky::mix(random.wrapping_add(draw)))
 }
 
+/// What counts of the weights: of one that is warming a part.
+fn weights(members: &[&Member]) -> Vec<u16> {
+    if members.iter().all(|member| member.step == STEPS) {
+        return members.iter().map(|member| member.found.weight).collect();
+    }
+    let most = members.iter().map(|member| member.found.weight).max().unwrap_or_default();
+    // Small weights have no parts.
+    let scale = if most <= u16::MAX / STEPS { 1 } else { STEPS };
+    let part = |member: &&Member| {
+        let whole = u32::from(member.found.weight.max(1)) * u32::from(member.step);
+        u16::try_from(whole / u32::from(scale)).unwrap_or(u16::MAX)
+    };
+    members.iter().map(part).collect()
+}
+
 impl Candidates {
     /// These, in this order.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn in_order(addresses: &[SocketAddr]) -> Self {
         use super::addresses::Found;
 
-        let member = |address: &SocketAddr| Member {
-            found: Found::plain(*address),
-            has_failed: false,
-            is_held: false,
-        };
+        let member = |address: &SocketAddr| Member::up(Found::plain(*address));
         let members = addresses.iter().map(member).collect();
         Arc::new(Endpoints::new(members, &Loads::default())).starting_at(0)
     }

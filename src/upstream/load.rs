@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What one endpoint has to do.
@@ -17,6 +17,10 @@ pub(crate) struct Load {
     leaving: AtomicU32,
     /// Handshakes and requests on their way to it.
     claims: AtomicU32,
+    /// Handshakes and requests that failed there, since one did not.
+    failures: AtomicU32,
+    /// It was ejected for them.
+    is_ejected: AtomicBool,
 }
 
 impl Load {
@@ -33,6 +37,28 @@ impl Load {
     /// What counts for a choice: whoever was sent there lately has no tunnel yet.
     pub(crate) fn all(&self) -> u64 {
         u64::from(self.tunnels()) + u64::from(self.claims.load(Ordering::Relaxed))
+    }
+
+    /// Counts a handshake or request that failed. Says how many did so in a row, where it is time to look: each time when
+    /// there are `many` more, and with each of one that is ejected.
+    pub(crate) fn failed(&self, many: u32) -> Option<u32> {
+        let in_a_row = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let is_due = in_a_row.is_multiple_of(many) || self.is_ejected.load(Ordering::Relaxed);
+        is_due.then_some(in_a_row)
+    }
+
+    /// One did not fail. Whether that is news: it was ejected. Nothing but a look where all is well.
+    pub(crate) fn worked(&self) -> bool {
+        if self.failures.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.failures.store(0, Ordering::Relaxed);
+        self.is_ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is ejected from now on.
+    pub(crate) fn set_ejected(&self, is_ejected: bool) {
+        self.is_ejected.store(is_ejected, Ordering::Relaxed);
     }
 }
 

@@ -165,7 +165,7 @@ impl Turn<'_> {
                     Ok(link) => {
                         *self.link = Some(link);
                         if let Some(exchange) = self.connection.exchange() {
-                            exchange.linked(address, is_reused, context.now);
+                            exchange.linked(address, is_reused, context);
                         }
                     }
                     Err(source) => self.not_connected(address, source),
@@ -202,7 +202,7 @@ impl Turn<'_> {
             Ok(taken) => {
                 link.ready.writable = taken == waiting.len();
                 if !exchange.link.is_established() {
-                    exchange.route().upstream.addresses.reached(link.address);
+                    exchange.route().upstream.addresses.reached(link.address, now);
                 }
                 exchange.upstream_took(taken, now);
                 self.connection.see(Ok(()), self.context);

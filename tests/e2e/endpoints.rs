@@ -5,6 +5,7 @@
 
 mod application;
 mod crowd;
+mod health;
 mod name_server;
 mod rebalancing;
 mod sticky;

@@ -100,6 +100,26 @@ const BAD: &[(&str, &str, &str)] = &[
     ("REBALANCE", "0%/min", "from 1% to 100%"),
     ("REBALANCE", "101%/min", "from 1% to 100%"),
     ("REBALANCE", "10/min", "from 1% to 100%"),
+    ("UPSTREAM_CHECK", "http", "give off, or tcp, or http:"),
+    ("UPSTREAM_CHECK", "", "give off, or tcp, or http:"),
+    ("UPSTREAM_CHECK", "http://app/health", "a path with visible"),
+    ("UPSTREAM_CHECK", "websocket:ws", "as http:/health or websocket:/ws?check=1"),
+    ("UPSTREAM_CHECK", "http:/a b", "a path with visible"),
+    ("UPSTREAM_CHECK", "http:/a#b", "a path with visible"),
+    ("UPSTREAM_CHECK", "http:/a?%2", "a path with visible"),
+    ("UPSTREAM_CHECK", "https:/", "a path with visible"),
+    ("UPSTREAM_CHECK_INTERVAL", "99ms", "must be from 100ms to 1h"),
+    ("UPSTREAM_CHECK_INTERVAL", "5", "a time with its unit"),
+    ("UPSTREAM_CHECK_TIMEOUT", "2h", "must be from 100ms to 1h"),
+    ("UPSTREAM_CHECK_RISE", "0", "a number from 1 to 1000"),
+    ("UPSTREAM_CHECK_FALL", "1001", "a number from 1 to 1000"),
+    ("UPSTREAM_EJECT", "0", "off, or a number from 1 to 1000"),
+    ("UPSTREAM_EJECT", "on", "off, or a number from 1 to 1000"),
+    ("UPSTREAM_TRIES", "0", "a number from 1 to 10"),
+    ("UPSTREAM_TRIES", "11", "a number from 1 to 10"),
+    ("SLOW_START", "25h", "must be from 0s to 1day"),
+    ("SLOW_START", "off", "a time with its unit"),
+    ("UPSTREAM_ALL_DOWN", "503", "must be one of try, refuse"),
     ("PROXY_PROTOCOL", "on", "required, optional, off"),
     ("PROXY_PROTOCOL", "", "required, optional, off"),
     ("PROXY_PROTOCOL", "Required", "required, optional, off"),
@@ -309,6 +329,7 @@ fn contradictions_name_both_settings() {
         ([("PROXY_PROTOCOL", "off"), ("TRUSTED_PROXIES", "10.0.0.0/8")], "nobody is believed"),
         ([("PROXY_PROTOCOL", "off"), ("PROXY_TLV_HEADERS", "ssl")], "only in PROXY headers"),
         ([("MISSING_ORIGIN", "refuse"), ("ALLOWED_ORIGINS", "any")], "list yours"),
+        ([("UPSTREAM_ALL_DOWN", "refuse"), ("UPSTREAM_CHECK", "off")], "nothing tells that all"),
         ([("MAX_FRAME_SIZE", "1025KiB"), ("MAX_MESSAGE_SIZE", "1MiB")], "part of a message"),
         ([("ACCESS_LOG", "off"), ("ACCESS_LOG_OPEN", "on")], "there is no log"),
         ([("LISTEN_ON", "45400"), ("HEALTH_LISTEN_ON", "127.0.0.1:45400")], "a port of its own"),
@@ -386,6 +407,8 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
         ("TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8"),
         ("PROXY_TLV_HEADERS", "all"),
         ("HEALTH_LISTEN_ON", "45401"),
+        ("UPSTREAM_CHECK", "websocket:/socket.io/?EIO=4&transport=websocket"),
+        ("UPSTREAM_EJECT", "5"),
         ("CONNECT_TIMEOUT", "90s"),
         ("PING_INTERVAL", "off"),
         ("PING_UPSTREAM_INTERVAL", "100ms"),
@@ -408,6 +431,8 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     for line in [
         "LISTEN_ON=[::1]:45400",
         "TRUSTED_PROXIES=10.0.0.0/8,fd00::/8",
+        "UPSTREAM_CHECK=websocket:/socket.io/?EIO=4&transport=websocket",
+        "UPSTREAM_EJECT=5",
         "CONNECT_TIMEOUT=1m30s",
         "PING_INTERVAL=off",
         "PONG_TIMEOUT=20s",
@@ -434,7 +459,7 @@ fn check_prints_effective_settings_that_mean_the_same_again() {
     let again: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
     let second = run(&["check"], &again);
     assert_eq!(stdout(&second), text, "{}", stderr(&second));
-    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 57);
+    assert_eq!(stdout(&run(&["check"], &GOOD)).lines().filter(|l| l.contains('=')).count(), 66);
 }
 
 #[test]

@@ -79,6 +79,19 @@ pub(crate) struct Endpoints {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Endpoint {
     pub(crate) address: Text,
+    #[serde(default)]
+    state: Text,
+}
+
+impl Endpoints {
+    /// Each with its state, unless that is `up`; and why there is none.
+    pub(crate) fn told(&self) -> Vec<String> {
+        let of = |Endpoint { address, state }: &Endpoint| match state.as_str() {
+            "" | "up" => address.to_string(),
+            state => format!("{address} {state}"),
+        };
+        self.endpoints.iter().map(of).chain(self.fault.iter().map(Text::to_string)).collect()
+    }
 }
 
 /// Tunnels, in the order that was asked for: `/api/tunnels`.
@@ -144,4 +157,27 @@ pub(crate) enum Trouble {
     /// elbows says why not.
     #[error("{}", .0.as_str())]
     Refused(Text, u16),
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn endpoint_that_is_not_up_is_told_with_its_state() {
+        let endpoints = json!({
+            "endpoints": [
+                { "address": "10.0.0.5:80", "state": "up" },
+                { "address": "10.0.0.6:80", "state": "down" },
+                { "address": "10.0.0.7:80" },
+            ],
+            "fault": "no",
+        });
+        let endpoints: Endpoints = serde_json::from_value(endpoints).unwrap();
+        assert_eq!(endpoints.told(), ["10.0.0.5:80", "10.0.0.6:80 down", "10.0.0.7:80", "no"]);
+    }
 }

@@ -118,9 +118,7 @@ fn summary(place: &Text, look: &Look) -> Vec<(&'static str, String)> {
     let closes = of.closes.iter().map(|one| format!("{} by {} {}", one.code, one.by, one.number));
     lines.push(("ends", listed(ends.collect())));
     lines.push(("closes", listed(closes.collect())));
-    let addresses = endpoints.endpoints.iter().map(|one| one.address.to_string());
-    let fault = endpoints.fault.iter().map(Text::to_string);
-    lines.push(("endpoints", listed(addresses.chain(fault).collect())));
+    lines.push(("endpoints", listed(endpoints.told())));
     lines
 }
 

@@ -85,7 +85,8 @@ pub(crate) fn look(summary: Value, tunnels: &[Value], one: Option<Value>) -> Loo
     let listed = json!({
         "tunnels": tunnels, "matched": tunnels.len(), "open": 12_345, "next": null,
     });
-    let endpoints = json!({ "endpoints": [{ "address": "10.0.0.5:45490" }], "fault": null });
+    let endpoints =
+        json!({ "endpoints": [{ "address": "10.0.0.5:45490", "state": "up" }], "fault": null });
     Look {
         summary: serde_json::from_value(summary).unwrap(),
         endpoints: serde_json::from_value(endpoints).unwrap(),

@@ -45,6 +45,9 @@ pub(in crate::config) const DRAIN_TIMES: Time = times(0, DAY);
 /// A name server is asked once a second at the most; an answer that is used for longer than an hour is a typing error.
 pub(in crate::config) const TTLS: Time = times(1_000, HOUR);
 
+/// Checks more often than ten times a second would be load; rarer than once an hour they would be none.
+pub(in crate::config) const CHECK_TIMES: Time = times(100, HOUR);
+
 impl Kind for Time {
     type Value = Duration;
 
@@ -149,6 +152,12 @@ impl<T> Number<T> {
     /// Each connection takes a descriptor, and a process has a million at most on common systems.
     pub(in crate::config) const CONNECTIONS: Self =
         Self { least: 1, most: 10_000_000, of: PhantomData };
+
+    /// Checks or answers that have to be the same until something is believed.
+    pub(in crate::config) const IN_A_ROW: Self = Self { least: 1, most: 1_000, of: PhantomData };
+
+    /// Who waits for an answer does not wait for more than some.
+    pub(in crate::config) const TRIES: Self = Self { least: 1, most: 10, of: PhantomData };
 }
 
 impl<T: FromStr + Display> Kind for Number<T> {

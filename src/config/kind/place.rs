@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{Kind, ListenOn, Wrong, each, list, number, parse_number, texts, wrong};
-use crate::config::{Sticky, UpstreamName};
+use crate::config::{Sticky, UpstreamCheck, UpstreamName};
 use crate::handoff::socket::MAX_PATH;
 
 const PORT_RULE: &str = "a port is a number from 1 to 65535";
@@ -224,6 +224,46 @@ impl Kind for Path {
 
     fn bounds(&self) -> String {
         String::from("a path, as `/ping`, `/health/live`")
+    }
+}
+
+/// How endpoints are checked.
+pub(in crate::config) struct UpstreamChecks;
+
+impl UpstreamChecks {
+    /// A path, and perhaps a query (RFC 3986, sections 3.3 and 3.4).
+    fn is_target(text: &str) -> bool {
+        let (path, query) = text.split_once('?').unwrap_or((text, ""));
+        let is_query = query.split('?').all(|part| is_path(part.as_bytes()));
+        // Two slashes would be the beginning of a host.
+        let is_absolute = path.starts_with('/') && !path.starts_with("//");
+        text.len() <= LONGEST_PATH && is_absolute && is_path(path.as_bytes()) && is_query
+    }
+}
+
+impl Kind for UpstreamChecks {
+    type Value = UpstreamCheck;
+
+    fn read(&self, text: &str, or: &str) -> Result<UpstreamCheck, Vec<Wrong>> {
+        match UpstreamCheck::read(text, Self::is_target) {
+            Some(check) => Ok(check),
+            None => wrong(
+                text,
+                format!(
+                    "give {or}tcp, or http: or websocket: and a path with visible ASCII characters that a \
+                     URI may hold, as http:/health or websocket:/ws?check=1, of {LONGEST_PATH} characters \
+                     at most"
+                ),
+            ),
+        }
+    }
+
+    fn write(&self, value: &UpstreamCheck) -> String {
+        value.to_string()
+    }
+
+    fn bounds(&self) -> String {
+        String::from("some as `tcp`, `http:/health`, `websocket:/ws`")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::control::server::Server;
 use crate::log;
@@ -58,6 +59,7 @@ impl Scrape {
             took_over: server.took_over.load(Ordering::Relaxed),
             panics: panics::here(),
             lines_dropped: server.proxy.access_log.dropped() + log::dropped(),
+            endpoints: server.proxy.routes.endpoint_counts(Instant::now()),
             process: Process::now(),
         }
         .write(form, &mut self.sizes.lock().unwrap_or_else(PoisonError::into_inner))

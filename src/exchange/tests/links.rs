@@ -223,3 +223,102 @@ fn idle_link_that_ended_or_sent_something_is_not_used() {
         assert_eq!(shell.client_got(), OK);
     }
 }
+
+/// A connection in front of three endpoints, and `UPSTREAM_TRIES`.
+fn shell_of_three(tries: u32) -> crate::fuzzing::shell::Shell {
+    let config = crate::config::Config { upstream_tries: tries, ..crate::fuzzing::shell::config() };
+    let mut shell = crate::fuzzing::shell::Shell::new(config);
+    shell.addresses = Some(vec![address(1), address(2), address(3)]);
+    shell
+}
+
+#[test]
+fn request_that_only_asks_goes_to_another_endpoint_where_one_closes_without_an_answer() {
+    let handshake =
+        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    for (request, breaks) in [(GET, false), (GET, true), (handshake, false), (handshake, true)] {
+        let mut shell = shell_of_three(2);
+        shell.client_sends(request);
+        let first = shell.upstream_got(0);
+        if breaks {
+            shell.link().breaks();
+            shell.run();
+        } else {
+            shell.upstream_ends();
+        }
+        assert!(shell.links[0].is_closed);
+        assert_eq!((shell.links.len(), shell.links[1].address), (2, address(2)));
+        assert_eq!(shell.upstream_got(1), first, "the whole of it");
+        shell.upstream_sends(OK);
+        assert_eq!(shell.client_got(), OK);
+        assert_eq!(ends(&shell), ["200 upstream response complete"]);
+    }
+}
+
+#[test]
+fn no_more_endpoints_are_asked_than_upstream_tries_says() {
+    for (tries, asked) in [(1, 1), (2, 2), (3, 3), (10, 3)] {
+        let mut shell = shell_of_three(tries);
+        shell.client_sends(GET);
+        for number in 0..asked {
+            assert!(!shell.upstream_got(number).is_empty());
+            shell.upstream_ends();
+        }
+        assert_eq!(shell.links.len(), asked);
+        assert!(shell.client_got().starts_with("HTTP/1.1 502 "));
+        assert_eq!(ends(&shell), ["502 upstream request closed"]);
+    }
+}
+
+#[test]
+fn one_that_takes_no_connection_is_no_try() {
+    let mut shell = shell_of_three(2);
+    shell.refusing = vec![address(2)];
+    shell.client_sends(GET);
+    shell.upstream_ends();
+    assert_eq!((shell.links.len(), shell.links[1].address), (2, address(3)));
+    shell.upstream_sends(OK);
+    assert_eq!(shell.client_got(), OK);
+}
+
+#[test]
+fn what_may_have_been_done_and_what_was_answered_in_part_goes_nowhere_else() {
+    for request in [post(3) + "abc", post(3), post(0), GET.replace("GET", "DELETE")] {
+        let mut shell = shell_of_three(3);
+        shell.client_sends(&request);
+        assert!(!shell.upstream_got(0).is_empty());
+        shell.upstream_ends();
+        assert!(shell.client_got().starts_with("HTTP/1.1 502 "), "{request:?}");
+        assert_eq!(shell.links.len(), 1);
+    }
+    for part in ["H", "HTTP/1.1 103 Early\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"]
+    {
+        let mut shell = shell_of_three(3);
+        shell.client_sends(GET);
+        shell.upstream_sends(part);
+        shell.upstream_ends();
+        assert_eq!(shell.links.len(), 1, "{part:?}");
+    }
+    // One that says nothing in its time has had it: nobody waits once more.
+    let mut shell = shell_of_three(3);
+    shell.client_sends(GET);
+    shell.wait(Duration::from_secs(60));
+    assert!(shell.client_got().starts_with("HTTP/1.1 504 "));
+    assert_eq!(shell.links.len(), 1);
+}
+
+#[test]
+fn link_that_was_kept_is_tried_afresh_before_another_endpoint_is() {
+    let mut shell = shell_of_three(2);
+    shell.client_sends(GET);
+    shell.upstream_sends(OK);
+    assert_eq!(shell.client_got(), OK);
+    shell.client_sends(GET);
+    for expected in [1, 2] {
+        shell.upstream_ends();
+        assert_eq!(shell.links.last().unwrap().address, address(expected));
+    }
+    shell.upstream_sends(OK);
+    assert_eq!(shell.client_got(), OK);
+    assert_eq!(shell.links.len(), 3);
+}

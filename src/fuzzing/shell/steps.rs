@@ -102,7 +102,7 @@ impl Shell {
         self.tell(|connection, context| {
             let exchange = connection.exchange();
             if let Some(exchange) = exchange {
-                exchange.linked(address, is_reused, context.now);
+                exchange.linked(address, is_reused, context);
             }
         });
     }

@@ -292,7 +292,7 @@ fn good_address_takes_no_lock_until_one_fails() {
     let (sender, receiver) = mpsc::channel();
     let worker = addresses.clone();
     std::thread::spawn(move || {
-        worker.reached(address(2));
+        worker.reached(address(2), now);
         sender.send(()).unwrap();
     });
     receiver.recv_timeout(Duration::from_secs(10)).expect("it takes no lock");
@@ -303,7 +303,7 @@ fn good_address_takes_no_lock_until_one_fails() {
         assert_eq!(told(&choose(&addresses, now)), Some(vec![1, 2]), "it is the last");
     }
     addresses.failed(address(1), now);
-    addresses.reached(address(2));
+    addresses.reached(address(2), now);
     for _ in 0..3 {
         assert_eq!(told(&choose(&addresses, now)), Some(vec![2, 1]), "that it is back is noticed");
     }
@@ -336,4 +336,87 @@ fn endpoint_that_is_gone_is_listed_as_long_as_it_has_tunnels() {
     loads.left(address(1), false);
     drop(answered);
     assert_eq!(list(Instant::now()), [(2, "up", 0)]);
+}
+
+#[test]
+fn good_answer_takes_no_lock_and_bad_ones_in_a_row_eject() {
+    let runtime = runtime();
+    let names = [1, 2].map(|last| UpstreamName::Address(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))));
+    let config = Config { upstream_eject: Some(3), ..config(&names) };
+    let lookup = Box::new(|_, _| -> Question { panic!("asked") });
+    let addresses = Addresses::asking(&config, Loads::default(), runtime.handle().clone(), lookup);
+    let now = Instant::now();
+    let first = |now| {
+        let Resolution::Candidates(all) = choose(&addresses, now) else { panic!() };
+        all.get(0).unwrap().member.found.address.ip().to_string()
+    };
+    let states = || {
+        let (list, _) = addresses.list(now);
+        list.iter().map(|one| one.state.as_str()).collect::<Vec<_>>()
+    };
+    let endpoints = Arc::clone(&addresses.0.state().endpoints);
+    let [bad, other] = endpoints.all() else { panic!() };
+    let held = addresses.0.state();
+    let (sender, receiver) = mpsc::channel();
+    let (worker, of_worker) = (addresses.clone(), Arc::clone(&endpoints));
+    std::thread::spawn(move || {
+        worker.answered_well(&of_worker.all()[0], now);
+        // Some bad ones are only counted.
+        worker.answered_badly(&of_worker.all()[0], now);
+        worker.answered_badly(&of_worker.all()[0], now);
+        worker.answered_well(&of_worker.all()[0], now);
+        sender.send(()).unwrap();
+    });
+    receiver.recv_timeout(Duration::from_secs(10)).expect("it takes no lock");
+    drop(held);
+    (0..2).for_each(|_| addresses.answered_badly(bad, now));
+    assert_eq!(states(), ["up", "up"]);
+    addresses.answered_badly(bad, now);
+    assert_eq!(states(), ["up", "ejected"]);
+    assert!((0..9).all(|_| first(now) == "10.0.0.2"));
+    (0..9).for_each(|_| addresses.answered_badly(other, now));
+    assert_eq!(states(), ["up", "ejected"], "not more than half");
+    let later = now + Duration::from_secs(5);
+    assert_eq!([first(later), first(later)], ["10.0.0.1", "10.0.0.2"], "one begins with it");
+    addresses.answered_badly(bad, later);
+    assert_eq!(first(later + Duration::from_secs(9)), "10.0.0.2", "the first bad one counts then");
+    assert_eq!(first(later + Duration::from_secs(10)), "10.0.0.1");
+    addresses.answered_well(bad, later);
+    assert_eq!(states(), ["up", "up"]);
+    assert_eq!(addresses.counts(now).changes[EndpointState::Ejected.index()], 2);
+}
+
+#[test]
+fn where_all_are_down_they_are_tried_or_refused() {
+    let runtime = runtime();
+    for (all_down, refuses) in [(AllDown::Try, false), (AllDown::Refuse, true)] {
+        let name = UpstreamName::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let config = Config {
+            upstream_check: Some(crate::config::UpstreamCheck::Tcp),
+            upstream_all_down: all_down,
+            ..config(&[name])
+        };
+        let lookup = Box::new(|_, _| -> Question { panic!("asked") });
+        let handle = runtime.handle().clone();
+        let addresses = Addresses::asking(&config, Loads::default(), handle, lookup);
+        let now = Instant::now();
+        let checkable = addresses.to_check(now);
+        assert_eq!(checkable[0].host, "127.0.0.1:45490");
+        assert!(checkable[0].is_changing, "it was never checked");
+        let check = |result| addresses.checked(checkable[0].address, result, None, now);
+        assert!(!check(Checked::Timeout));
+        match choose(&addresses, now) {
+            Resolution::Fault(fault) => {
+                assert!(refuses && fault.to_string() == "all endpoints are down", "{fault}");
+            }
+            Resolution::Candidates(_) => assert!(!refuses),
+            Resolution::Pending => panic!(),
+        }
+        assert!(check(Checked::Passed));
+        assert!(!check(Checked::Passed));
+        assert!(matches!(choose(&addresses, now), Resolution::Candidates(_)));
+        let counts = addresses.counts(now);
+        assert_eq!(counts.checks, [2, 0, 1, 0]);
+        assert_eq!(counts.now[EndpointState::Up.index()], 1);
+    }
 }

@@ -11,12 +11,14 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
 }
 
+fn state(has_failed: bool) -> EndpointState {
+    if has_failed { EndpointState::Failed } else { EndpointState::Up }
+}
+
 /// One for each priority, numbered from 1.
 fn endpoints(priorities: &[u16]) -> Arc<Endpoints> {
-    let members = (1..).zip(priorities).map(|(port, priority)| Member {
-        found: Found { address: address(port), priority: *priority, weight: 1 },
-        has_failed: false,
-        is_held: false,
+    let members = (1..).zip(priorities).map(|(port, priority)| {
+        Member::up(Found { address: address(port), priority: *priority, weight: 1 })
     });
     Arc::new(Endpoints::new(members.collect(), &Loads::default()))
 }
@@ -93,17 +95,13 @@ impl Keyed {
     }
 
     fn of(priorities: &[Option<u16>], weights: &[u16], loads: Loads) -> Self {
-        let members = (1..).zip(priorities).zip(weights).map(|((port, priority), weight)| Member {
-            found: Found {
-                address: address(port),
-                priority: priority.unwrap_or(0),
-                weight: *weight,
-            },
-            has_failed: priority.is_none(),
-            is_held: false,
+        let members = (1..).zip(priorities).zip(weights).map(|((port, priority), weight)| {
+            let found =
+                Found { address: address(port), priority: priority.unwrap_or(0), weight: *weight };
+            Member { state: state(priority.is_none()), ..Member::up(found) }
         });
         let mut members: Vec<_> = members.collect();
-        members.sort_by_key(|member| (member.has_failed, member.found.priority));
+        members.sort_by_key(Member::rank);
         let endpoints = Arc::new(Endpoints::new(members, &loads).with_owners(None));
         Self { loads, endpoints }
     }
@@ -288,14 +286,33 @@ fn priorities_come_before_keys() {
         assert!(retry.is_some(), "it would be the only one of the lower number");
     }
     let members = vec![(1, 0, false), (2, 0, false), (3, 9, true)];
-    let members = members.into_iter().map(|(port, priority, has_failed)| Member {
-        found: Found { address: address(port), priority, weight: 1 },
-        has_failed,
-        is_held: false,
+    let members = members.into_iter().map(|(port, priority, has_failed)| {
+        let found = Found { address: address(port), priority, weight: 1 };
+        Member { state: state(has_failed), ..Member::up(found) }
     });
     let endpoints =
         Arc::new(Endpoints::new(members.collect(), &Loads::default()).with_owners(None));
     for affinity in [Affinity::Key(1), Affinity::Token(1), Affinity::NewToken] {
         assert!(endpoints.beginning_with(address(3), affinity, &|| 0).is_none());
+    }
+}
+
+#[test]
+fn one_that_is_warming_is_chosen_for_a_part_of_its_weight() {
+    for (weight, step) in [(1_u16, 1_u16), (3, 5), (60_000, 5), (0, 2)] {
+        let found = |port| Found { address: address(port), priority: 0, weight };
+        let warming = Member { state: EndpointState::Warming, step, ..Member::up(found(2)) };
+        let members = vec![Member::up(found(1)), warming];
+        let endpoints = Arc::new(Endpoints::new(members, &Loads::default()));
+        let all = 100_000;
+        let is_second = |turn: &u64| {
+            let random = || turn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let chosen = endpoints.choose(Balance::Random, Affinity::None, || *turn, &random);
+            tried(&chosen) == [2, 1]
+        };
+        let chosen = u16::try_from((0..all).filter(is_second).count() / 100).unwrap();
+        // Of a thousand.
+        let expected = 1_000 * step / (10 + step);
+        assert!(chosen.abs_diff(expected) <= 5, "{chosen} for {expected} of {weight}");
     }
 }

@@ -1,5 +1,5 @@
 //! An application at several addresses of this machine, the same port at each: what it is sent comes back, message by message
-//! where it is a WebSocket, and an answer says which instance gave it.
+//! where it is a WebSocket, and an answer says which instance gave it. Each of them can be made to do something else.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::client::field;
 use crate::proxy::free_port;
-use crate::upstream::try_read_head;
+use crate::upstream::{read_body, try_read_head};
 
 /// Its instances are numbered from 1, by the last number of their address.
 pub(super) struct Application {
@@ -27,6 +27,32 @@ struct Instance {
     address: SocketAddr,
     tunnels: Arc<Mutex<Vec<TcpStream>>>,
     is_refusing: Arc<AtomicBool>,
+    said: Arc<Said>,
+}
+
+/// What an instance does with requests and handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Does {
+    /// It opens tunnels, and answers requests with 200.
+    Well,
+    /// It answers all with this status.
+    Status(u16),
+    /// It closes the connection when it has read a head.
+    Closes,
+    /// It says nothing.
+    Hangs,
+    /// It says what is no HTTP.
+    Garbage,
+    /// It sends its answer byte by byte, without an end.
+    Drips,
+    /// It sends a head without an end as fast as it can.
+    Floods,
+}
+
+/// What an instance does, and what it was sent.
+struct Said {
+    does: Mutex<Does>,
+    heads: Mutex<Vec<String>>,
 }
 
 /// Addresses of this machine that nobody else in this run has, numbered from 1 by their last number, and a port that is
@@ -69,6 +95,25 @@ impl Application {
         }
     }
 
+    /// From now on an instance does this.
+    pub(super) fn lets(&self, number: usize, does: Does) {
+        *self.instances[number - 1].said.does.lock().unwrap() = does;
+    }
+
+    /// The heads that an instance was sent: of checks, or of all others.
+    pub(super) fn heads(&self, number: usize, of_checks: bool) -> Vec<String> {
+        let mut heads = self.instances[number - 1].said.heads.lock().unwrap().clone();
+        heads.retain(|head| head.contains("User-Agent: elbows-check\r\n") == of_checks);
+        heads
+    }
+
+    /// An instance that refuses takes connections again.
+    pub(super) fn listen_again(&mut self, number: usize) {
+        let instance = &mut self.instances[number - 1];
+        let said = Arc::clone(&instance.said);
+        *instance = Instance::start_with(instance.address, said);
+    }
+
     /// From now on an instance takes no connection; its tunnels stay.
     pub(super) fn refuse(&mut self, number: usize) {
         let instance = &self.instances[number - 1];
@@ -83,32 +128,47 @@ impl Application {
 
 impl Instance {
     fn start(address: SocketAddr) -> Self {
+        let said = Said { does: Mutex::new(Does::Well), heads: Mutex::default() };
+        Self::start_with(address, Arc::new(said))
+    }
+
+    fn start_with(address: SocketAddr, said: Arc<Said>) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let (tunnels, is_refusing) =
             (Arc::<Mutex<Vec<_>>>::default(), Arc::new(AtomicBool::new(false)));
-        let instance =
-            Self { address, tunnels: Arc::clone(&tunnels), is_refusing: Arc::clone(&is_refusing) };
+        let instance = Self {
+            address,
+            tunnels: Arc::clone(&tunnels),
+            is_refusing: Arc::clone(&is_refusing),
+            said: Arc::clone(&said),
+        };
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
                 if is_refusing.load(Ordering::Acquire) {
                     return;
                 }
-                let tunnels = Arc::clone(&tunnels);
-                thread::spawn(move || serve(socket, &tunnels, address));
+                let (tunnels, said) = (Arc::clone(&tunnels), Arc::clone(&said));
+                thread::spawn(move || serve(socket, &tunnels, &said, address));
             }
         });
         instance
     }
 }
 
-fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>, address: SocketAddr) {
+fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>, said: &Said, address: SocketAddr) {
     let SocketAddr::V4(address) = address else { return };
     let instance = address.ip().octets()[3];
     let head = loop {
         let Some(head) = try_read_head(&mut socket) else { return };
+        said.heads.lock().unwrap().push(head.clone());
+        let does = *said.does.lock().unwrap();
+        if does != Does::Well {
+            return answer(&mut socket, does);
+        }
         if field(&head, "upgrade").is_some() {
             break head;
         }
+        drop(read_body(&mut socket, &head));
         let answer =
             format!("HTTP/1.1 200 OK\r\nInstance: {instance}\r\nContent-Length: 0\r\n\r\n");
         if socket.write_all(answer.as_bytes()).is_err() {
@@ -165,4 +225,36 @@ fn answer_messages(socket: &mut TcpStream) -> io::Result<()> {
             count => unread.extend_from_slice(&buffer[..count]),
         }
     }
+}
+
+/// Answers with what is no tunnel. Whoever has had enough of it closes.
+fn answer(socket: &mut TcpStream, does: Does) {
+    let (once, again): (String, &[u8]) = match does {
+        Does::Well => return,
+        Does::Status(number) => (status(number), b""),
+        Does::Closes | Does::Hangs => (String::new(), b""),
+        Does::Garbage => (String::from("\0\u{1}\u{7f} 220 smtp.example ready\r\n\r\n"), b""),
+        Does::Drips => (String::from("HTTP/1.1 200 OK\r\nX: "), b"x"),
+        Does::Floods => (String::from("HTTP/1.1 200 OK\r\n"), &[b'x'; 8 * 1024]),
+    };
+    if socket.write_all(once.as_bytes()).is_err() {
+        return;
+    }
+    while !again.is_empty() {
+        if socket.write_all(again).is_err() {
+            return;
+        }
+        if does == Does::Drips {
+            // A drip is slow.
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    if does == Does::Hangs {
+        // Until the other side has had enough.
+        drop(socket.read(&mut [0; 64]));
+    }
+}
+
+fn status(number: u16) -> String {
+    format!("HTTP/1.1 {number} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }

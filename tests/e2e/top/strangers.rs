@@ -111,7 +111,9 @@ fn hostile(target: &str) -> Value {
             "closes": [{ "code": HOSTILE, "by": HOSTILE, "number": 1 }],
             "cpu_seconds": -1e300, "resident_memory_bytes": u64::MAX, "open_fds": 1, "max_fds": null,
         }),
-        "/api/endpoints" => json!({ "endpoints": [{ "address": HOSTILE }], "fault": HOSTILE }),
+        "/api/endpoints" => {
+            json!({ "endpoints": [{ "address": HOSTILE, "state": HOSTILE }], "fault": HOSTILE })
+        }
         _ if target.starts_with("/api/tunnels?") => {
             json!({ "tunnels": [tunnel], "matched": 1, "open": 1, "next": HOSTILE })
         }

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 use super::Theme;
 use crate::answers::Look;
 use crate::model::Rates;
-use crate::text::{Text, cut, pad, wrap};
+use crate::text::{cut, pad, wrap};
 use crate::units::{percent, rate, share, short};
 
 /// How wide labels are.
@@ -70,7 +70,7 @@ pub(super) fn lines(look: &Look, rates: &Rates, wide: usize, theme: Theme) -> Ve
     ));
     lines.push(line("ends", texts(&ends(look), "none yet")));
     lines.push(line("closes", texts(&closes(look), "none yet")));
-    lines.push(line("endpoints", texts(&endpoints(look), "none known")));
+    lines.push(line("endpoints", texts(&look.endpoints.told(), "none known")));
     let most = of.max_fds.map_or_else(String::new, |most| format!(" of {}", short(most)));
     let mistakes = match of.panics {
         0 => String::new(),
@@ -125,12 +125,6 @@ fn all_closes(look: &Look) -> Vec<(u64, String)> {
     closes.map(|one| (one.number, format!("{} by {}", one.code, one.by))).collect()
 }
 
-fn endpoints(look: &Look) -> Vec<String> {
-    let endpoints = &look.endpoints;
-    let addresses = endpoints.endpoints.iter().map(|one| one.address.to_string());
-    addresses.chain(endpoints.fault.iter().map(Text::to_string)).collect()
-}
-
 /// All ends, Closes and endpoints.
 pub(super) fn totals(look: &Look, wide: usize, theme: Theme) -> Vec<Line<'static>> {
     let of = &look.summary;
@@ -143,7 +137,7 @@ pub(super) fn totals(look: &Look, wide: usize, theme: Theme) -> Vec<Line<'static
     let parts = [
         ("ends of tunnels: by whom, when and why", sorted(all_ends(look), exact)),
         ("first Closes: code and sender", sorted(all_closes(look), exact)),
-        ("endpoints", endpoints(look)),
+        ("endpoints", look.endpoints.told()),
         ("tunnels that were handed over", handed),
         ("tunnels that a drain ended", drained),
     ];

@@ -143,17 +143,19 @@ async function showEndpoints() {
   if (!isStill()) {
     try {
       const { endpoints, fault } = await ask("/api/endpoints");
-      const known = [...byId("endpoints").querySelectorAll("button")].map(({ textContent }) => textContent);
-      const addresses = endpoints.map(({ address }) => address);
-      if (known.join() !== addresses.join()) {
-        byId("endpoints").replaceChildren(...addresses.map((address) => {
+      const known = [...byId("endpoints").children].map(({ textContent }) => textContent);
+      const told = endpoints.map(({ address, state }) => address + (state === "up" ? "" : " " + state));
+      if (known.join() !== told.join()) {
+        byId("endpoints").replaceChildren(...endpoints.map(({ address, state }) => {
           const entry = make("li"), button = make("button", address, { type: "button", title: "Show its tunnels" });
           button.addEventListener("click", () => search(address));
           entry.append(button);
+          const isOut = ["failed", "ejected", "down"].includes(state);
+          if (state !== "up") entry.append(" ", make("span", state, { className: isOut ? "bad" : "" }));
           return entry;
         }));
       }
-      show(byId("endpoints-fault"), fault ?? (addresses.length ? "" : "None is known yet."));
+      show(byId("endpoints-fault"), fault ?? (endpoints.length ? "" : "None is known yet."));
     } catch {
       // The status says it.
     }
