@@ -69,7 +69,7 @@ impl Application {
         }
     }
 
-    /// From now on an instance takes no connection; its tunnels stay.
+    /// From now on an instance takes no connection and no request; its tunnels stay.
     pub(super) fn refuse(&mut self, number: usize) {
         let instance = &self.instances[number - 1];
         instance.is_refusing.store(true, Ordering::Release);
@@ -93,19 +93,27 @@ impl Instance {
                 if is_refusing.load(Ordering::Acquire) {
                     return;
                 }
-                let tunnels = Arc::clone(&tunnels);
-                thread::spawn(move || serve(socket, &tunnels, address));
+                let (tunnels, is_refusing) = (Arc::clone(&tunnels), Arc::clone(&is_refusing));
+                thread::spawn(move || serve(socket, &tunnels, &is_refusing, address));
             }
         });
         instance
     }
 }
 
-fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>, address: SocketAddr) {
+fn serve(
+    mut socket: TcpStream,
+    tunnels: &Mutex<Vec<TcpStream>>,
+    is_refusing: &AtomicBool,
+    address: SocketAddr,
+) {
     let SocketAddr::V4(address) = address else { return };
     let instance = address.ip().octets()[3];
     let head = loop {
         let Some(head) = try_read_head(&mut socket) else { return };
+        if is_refusing.load(Ordering::Acquire) {
+            return;
+        }
         if field(&head, "upgrade").is_some() {
             break head;
         }
