@@ -114,7 +114,7 @@ impl Application {
         *instance = Instance::start_with(instance.address, said);
     }
 
-    /// From now on an instance takes no connection; its tunnels stay.
+    /// From now on an instance takes no connection and no request; its tunnels stay.
     pub(super) fn refuse(&mut self, number: usize) {
         let instance = &self.instances[number - 1];
         instance.is_refusing.store(true, Ordering::Release);
@@ -148,18 +148,28 @@ impl Instance {
                     return;
                 }
                 let (tunnels, said) = (Arc::clone(&tunnels), Arc::clone(&said));
-                thread::spawn(move || serve(socket, &tunnels, &said, address));
+                let is_refusing = Arc::clone(&is_refusing);
+                thread::spawn(move || serve(socket, &tunnels, &said, &is_refusing, address));
             }
         });
         instance
     }
 }
 
-fn serve(mut socket: TcpStream, tunnels: &Mutex<Vec<TcpStream>>, said: &Said, address: SocketAddr) {
+fn serve(
+    mut socket: TcpStream,
+    tunnels: &Mutex<Vec<TcpStream>>,
+    said: &Said,
+    is_refusing: &AtomicBool,
+    address: SocketAddr,
+) {
     let SocketAddr::V4(address) = address else { return };
     let instance = address.ip().octets()[3];
     let head = loop {
         let Some(head) = try_read_head(&mut socket) else { return };
+        if is_refusing.load(Ordering::Acquire) {
+            return;
+        }
         said.heads.lock().unwrap().push(head.clone());
         let does = *said.does.lock().unwrap();
         if does != Does::Well {

