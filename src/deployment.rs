@@ -232,55 +232,71 @@ fn to_set(
     } else {
         "who the client is"
     };
-    let target_group = |interval: String, deregistration: String| {
-        vec![
-            set("proxy_protocol_v2.enabled", with_header.clone(), who),
-            set(
+    // What is more than it can be set to is a contradiction, and nothing to be set.
+    let least = |name, time: Duration, most: Duration, why| {
+        (time <= most).then(|| set(name, seconds(time), why))
+    };
+    let target_group = |deregistration: Duration| {
+        let all = [
+            Some(set("proxy_protocol_v2.enabled", with_header.clone(), who)),
+            Some(set(
                 "target_health_state.unhealthy.connection_termination.enabled",
                 String::from("false"),
                 "by default (true) every open connection is reset when checks fail, which is how a \
                  drain begins",
-            ),
-            set(
+            )),
+            Some(set(
                 "target_health_state.unhealthy.draining_interval_seconds",
-                interval,
+                seconds(connections),
                 "or more: for how long open connections of an unhealthy target go on",
-            ),
-            set(
+            )),
+            least(
                 "deregistration_delay.timeout_seconds",
                 deregistration,
+                LONGEST_DEREGISTRATION,
                 "or more: new connections come for 120 s after a deregistration; the default is 300",
             ),
-            set(
+            Some(set(
                 "deregistration_delay.connection_termination.enabled",
                 String::from("false"),
                 "the default: open connections go on after that time",
-            ),
-        ]
+            )),
+        ];
+        all.into_iter().flatten().collect::<Vec<_>>()
     };
-    let killed = |name, value| set(name, value, "or more: the whole drain");
+    let most = deployment.facts().longest.unwrap_or(Duration::MAX);
+    let killed = |name| least(name, all, most, "or more: the whole drain");
     match deployment {
         Deployment::Nlb => {
-            let mut found = target_group(seconds(connections), seconds(connections));
-            found.push(killed("TimeoutStopSec=", seconds(all)));
+            let mut found = target_group(connections);
+            found.extend(killed("TimeoutStopSec="));
             found
         }
-        Deployment::Elb => vec![
-            set("ProxyProtocolPolicyType", format!("ProxyProtocol={with_header}"), who),
-            set("ConnectionDraining.Enabled", String::from("true"), "connections go on for a time"),
-            set(
+        Deployment::Elb => {
+            let policy = format!("ProxyProtocol={with_header}");
+            let mut found = vec![
+                set("ProxyProtocolPolicyType", policy, who),
+                set(
+                    "ConnectionDraining.Enabled",
+                    String::from("true"),
+                    "connections go on for a time",
+                ),
+            ];
+            found.extend(least(
                 "ConnectionDraining.Timeout",
-                seconds(connections),
+                connections,
+                LONGEST_DEREGISTRATION,
                 "or more: it cuts what is left; the default is 300",
-            ),
-            killed("TimeoutStopSec=", seconds(all)),
-        ],
-        Deployment::Ecs => {
-            let mut found = target_group(seconds(connections), String::from("120"));
-            found.push(killed("stopTimeout", seconds(all)));
+            ));
+            found.extend(killed("TimeoutStopSec="));
             found
         }
-        Deployment::Kubernetes => vec![killed("terminationGracePeriodSeconds", seconds(all))],
+        Deployment::Ecs => {
+            let mut found = target_group(Duration::from_secs(120));
+            found.extend(killed("stopTimeout"));
+            found
+        }
+        Deployment::Kubernetes => killed("terminationGracePeriodSeconds").into_iter().collect(),
         Deployment::Docker => vec![set(
             "docker stop --time",
             seconds(all),

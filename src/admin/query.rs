@@ -32,6 +32,8 @@ pub(crate) struct Query {
     pub(crate) sorting: Sorting,
     pub(crate) limit: usize,
     pub(crate) behind: Option<Place>,
+    /// The process that told this place.
+    pub(crate) process: Option<u64>,
 }
 
 impl Default for Query {
@@ -47,6 +49,7 @@ impl Default for Query {
             sorting: Sorting::BY_PLACE,
             limit: USUAL,
             behind: None,
+            process: None,
         }
     }
 }
@@ -159,7 +162,8 @@ impl Query {
                 "cursor" => {
                     let rule =
                         "must be the `next` of the answer before, which this one goes on from";
-                    read.behind = Some(Place::read(&value).ok_or_else(|| wrong(rule))?);
+                    let (process, place) = Place::read(&value).ok_or_else(|| wrong(rule))?;
+                    (read.process, read.behind) = (Some(process), Some(place));
                 }
                 _ => {
                     return Err(wrong(

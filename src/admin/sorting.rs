@@ -149,26 +149,28 @@ impl Sorting {
 }
 
 impl Place {
-    /// It as text that can stand in a query.
-    pub(crate) fn cursor(&self) -> String {
+    /// It as text that can stand in a query. In another `process` the ids are others, and so are the places.
+    pub(crate) fn cursor(&self, process: u64) -> String {
         let text = serde_json::to_string(&(&self.value, self.id)).unwrap_or_default();
-        text.bytes().fold(String::new(), |mut cursor, byte| {
+        text.bytes().fold(format!("{process:016x}"), |mut cursor, byte| {
             // Writing to a string cannot fail.
             let _ = write!(cursor, "{byte:02x}");
             cursor
         })
     }
 
-    /// Reads what [`Place::cursor`] writes, and nothing else.
-    pub(crate) fn read(cursor: &str) -> Option<Self> {
-        let digits = cursor.as_bytes().chunks(2).map(|pair| {
+    /// Reads what [`Place::cursor`] writes, and nothing else: the process, and the place.
+    pub(crate) fn read(cursor: &str) -> Option<(u64, Self)> {
+        let (process, place) = cursor.split_at_checked(16)?;
+        let process = u64::from_str_radix(process, 16).ok()?;
+        let digits = place.as_bytes().chunks(2).map(|pair| {
             let pair = str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
             u8::from_str_radix(pair, 16).ok()
         });
         let text: Option<Vec<u8>> = digits.collect();
         let (value, id): (Value, String) = serde_json::from_slice(&text?).ok()?;
         let place = Self { value, id: Id::read(&id)? };
-        (place.cursor() == cursor).then_some(place)
+        (place.cursor(process) == cursor).then_some((process, place))
     }
 }
 
@@ -189,24 +191,24 @@ mod tests {
     proptest! {
         #[test]
         fn cursor_is_read_back(
-            value in value(), worker in 0..9_usize, key in any::<u32>(), name: u64,
+            value in value(), worker in 0..9_usize, key in any::<u32>(), name: u64, process: u64,
         ) {
             let place = Place { value, id: Id { worker, key: key as usize, name } };
-            let cursor = place.cursor();
+            let cursor = place.cursor(process);
             prop_assert!(cursor.bytes().all(|byte| byte.is_ascii_hexdigit()));
-            prop_assert_eq!(Place::read(&cursor), Some(place));
+            prop_assert_eq!(Place::read(&cursor), Some((process, place)));
         }
 
         #[test]
         fn any_text_is_a_cursor_or_is_not(text in ".{0,40}") {
-            prop_assert!(Place::read(&text).is_none_or(|place| place.cursor() == text));
+            prop_assert!(Place::read(&text).is_none_or(|(process, place)| place.cursor(process) == text));
         }
     }
 
     #[test]
     fn cursor_has_one_spelling() {
         let id = Id { worker: 1, key: 2, name: 3 };
-        let cursor = Place { value: Value::Number(77), id }.cursor();
+        let cursor = Place { value: Value::Number(77), id }.cursor(0xab);
         assert!(Place::read(&cursor).is_some());
         // In capitals, with white space in the JSON, and with a sign that Rust reads in a number.
         for other in [cursor.to_uppercase(), format!("20{cursor}"), format!("+a{cursor}")] {

@@ -103,6 +103,26 @@ fn each_place_with_its_defaults_and_with_contradictions() {
     }
 }
 
+/// What it can be set to the contradiction says.
+#[test]
+fn nothing_is_to_be_set_to_more_than_it_can_be() {
+    for (deployment, (delay, period, grace), name) in [
+        (Deployment::Ecs, (0, 118, 5), "stopTimeout"),
+        (Deployment::Nlb, (60, 3600, 10), "deregistration_delay.timeout_seconds"),
+        (Deployment::Elb, (20, 3600, 5), "ConnectionDraining.Timeout"),
+    ] {
+        let is_set = |config: &Config| {
+            let found = findings(deployment, config, NONE);
+            found
+                .iter()
+                .any(|one| matches!(one, Finding::Set { name: other, .. } if *other == name))
+        };
+        assert!(!is_set(&config(delay, period, grace)), "{name}");
+        assert!(is_set(&config(delay, 100, grace)), "{name}");
+        assert!(!wrong(deployment, &config(delay, period, grace), NONE).is_empty(), "{name}");
+    }
+}
+
 #[test]
 fn a_ping_comes_before_the_idle_timer_is_over_with_a_tenth_to_spare() {
     let seconds = Duration::from_secs;

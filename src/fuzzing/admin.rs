@@ -279,8 +279,8 @@ fn id(text: &str) {
 
 /// A text that is taken for a cursor.
 fn cursor(text: &str) {
-    if let Some(place) = Place::read(text) {
-        assert_eq!(place.cursor(), text);
+    if let Some((process, place)) = Place::read(text) {
+        assert_eq!(place.cursor(process), text);
     }
 }
 
@@ -305,10 +305,11 @@ fn place(mut script: Script<'_>) {
         _ => Value::Text(text(script.rest())),
     };
     let place = Place { value, id };
-    let cursor = place.cursor();
+    let process = low.rotate_left(7);
+    let cursor = place.cursor(process);
     assert!(cursor.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
     let query = Query::read(&format!("cursor={cursor}")).unwrap();
-    assert_eq!(query.behind.as_ref(), Some(&place));
+    assert_eq!((query.behind.as_ref(), query.process), (Some(&place), Some(process)));
     assert_eq!(Query::read(&query.written()), Ok(query));
 }
 

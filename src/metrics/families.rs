@@ -156,7 +156,7 @@ families! {
     CONNECTIONS: Counter, "elbows_connections", unit "", labels [], ranges [];
     /// Connections that are open and are no tunnels
     CONNECTIONS_OPEN: Gauge, "elbows_connections_open", unit "", labels [], ranges [];
-    /// Requests that have ended or opened a tunnel, by method and status of the answer
+    /// Requests that have ended or opened a tunnel, by method and status of the answer; those whose head breaks a rule, too, which requests of the summary leaves out
     REQUESTS: Counter, "elbows_requests", unit "", labels ["method", "code"], ranges [];
     /// From the head of a request to the end of its response; never a tunnel
     REQUEST_DURATION: Histogram, "elbows_request_duration_seconds", unit "seconds", labels [], ranges REQUEST_TIMES;

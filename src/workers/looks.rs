@@ -69,8 +69,8 @@ pub(super) enum Look {
 /// What became of an order to close a tunnel that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// Its end is under way now.
-    Begun,
+    /// Its end is under way now: with a Close, where it is a WebSocket.
+    Begun { is_websocket: bool },
     /// Its end was under way before.
     Already,
 }

@@ -83,6 +83,25 @@ impl Browser {
         self.session_command("/url", &json!({ "url": url }));
     }
 
+    /// Opens another tab, and goes there: its handle.
+    pub fn new_tab(&self) -> String {
+        let tab = self.session_command("/window/new", &json!({ "type": "tab" }));
+        let handle = tab["handle"].as_str().expect("a tab").to_owned();
+        self.go_to(&handle);
+        handle
+    }
+
+    /// The handle of the tab that is seen.
+    pub fn tab(&self) -> String {
+        let tab = self.command("GET", &format!("{}/window", self.session), &json!({}));
+        tab.as_str().expect("a tab").to_owned()
+    }
+
+    /// Goes to the tab with this handle.
+    pub fn go_to(&self, handle: &str) {
+        self.session_command("/window", &json!({ "handle": handle }));
+    }
+
     /// The value of an expression in the page.
     pub fn value(&self, expression: &str) -> Value {
         let script = format!("return {expression};");

@@ -245,6 +245,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("ADMIN_LISTEN_ON", "127.0.0.1:0", "from 1 to 65535"),
     ("ADMIN_LISTEN_ON", "run/admin.sock", "the absolute path"),
     ("ADMIN_LISTEN_ON", "/run/elbows/", "give off, or the absolute path"),
+    ("ADMIN_LISTEN_ON", TOO_LONG, "as /run/elbows/admin.sock, of 107 bytes at most"),
     ("ADMIN_LISTEN_ON", "/nowhere/admin.sock", "/nowhere: no directory for the socket"),
     ("ADMIN_LISTEN_ON", "/tmp/admin.sock", "others may write to this directory (mode 1777)"),
     ("ADMIN_HOSTS", "elbows.example.com:9145", "names of hosts"),

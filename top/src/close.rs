@@ -11,6 +11,8 @@ pub(crate) struct Close {
     pub(crate) id: String,
     /// What people call it.
     pub(crate) name: String,
+    /// Anything else ends without a Close.
+    pub(crate) is_websocket: bool,
     /// Without one it is what `DRAIN_CLOSE_CODE` says there.
     pub(crate) code: Option<u16>,
     pub(crate) reason: String,
@@ -49,8 +51,14 @@ mod tests {
     #[test]
     fn target_has_what_was_typed_and_nothing_breaks_out_of_it() {
         let target = |code, reason: &str| {
-            Close { id: "0-1-ab".to_owned(), name: String::new(), code, reason: reason.to_owned() }
-                .target()
+            Close {
+                id: "0-1-ab".to_owned(),
+                name: String::new(),
+                is_websocket: true,
+                code,
+                reason: reason.to_owned(),
+            }
+            .target()
         };
         assert_eq!(target(None, ""), "/api/tunnels/0-1-ab/close?");
         assert_eq!(

@@ -95,6 +95,8 @@ pub(crate) struct Model {
     pub(crate) screen: Screen,
     pub(crate) prompt: Option<Prompt>,
     pub(crate) note: Option<Note>,
+    /// The tunnel that was closed last, by its id.
+    closed: Option<String>,
     /// What keeps it from seeing anything, and since when.
     trouble: Option<(Trouble, Duration)>,
     pub(crate) now: Duration,
@@ -128,6 +130,7 @@ impl Model {
             screen: Screen::Tunnels,
             prompt: None,
             note: None,
+            closed: None,
             trouble: None,
             now: Duration::ZERO,
             selected: 0,
@@ -158,7 +161,15 @@ impl Model {
             Input::Looked(looked) => self.looked(looked),
             Input::Closed(close, closed) => {
                 match closed {
-                    Ok(()) => self.say(&format!("{} gets its Close", close.name)),
+                    Ok(()) => {
+                        let what = if close.is_websocket {
+                            "gets its Close"
+                        } else {
+                            "ends, without a Close"
+                        };
+                        self.say(&format!("{} {what}", close.name));
+                        self.closed = Some(close.id);
+                    }
                     Err(trouble) => self.complain(&trouble.to_string()),
                 }
                 self.ask()
@@ -190,6 +201,11 @@ impl Model {
     fn complain(&mut self, text: &str) {
         let until = self.now + NOTE;
         self.note = Some(Note { text: text.to_owned(), is_bad: true, until });
+    }
+
+    /// What was wrong is so no more.
+    fn complain_no_more(&mut self) {
+        self.note.take_if(|note| note.is_bad);
     }
 
     /// Asks, or once what was asked is answered.
@@ -295,6 +311,7 @@ impl Model {
         let last = self.rows.len().saturating_sub(1);
         match key {
             Key::Char('/' | 'f') => {
+                self.complain_no_more();
                 self.prompt = Some(Prompt::Filter(self.question.filters.line()));
             }
             Key::Char('s') => return self.sort(self.question.order.moved(1)),
@@ -333,39 +350,77 @@ impl Model {
 
     fn begin_close(&mut self) {
         let row = match &self.screen {
+            Screen::One { has_ended: true, .. } => {
+                return self.complain("it has ended: there is nothing to close any more");
+            }
             Screen::One { row, has_ended: false } => Some(&**row),
             Screen::Tunnels => self.rows.get(self.selected),
-            _ => None,
+            Screen::Totals | Screen::Help => None,
         };
         let Some(row) = row else {
             return self.complain("choose a tunnel first");
         };
         let target = Target::of(&row.tunnel);
-        if !self.can_close {
+        if self.is_ending(&row.tunnel) {
+            self.complain(&format!("{} is being closed already", target.name));
+        } else if !self.can_close {
             self.complain(
                 "ADMIN_TOKEN is not set here: elbows closes a tunnel only for who has it",
             );
         } else if is_id(&target.id) {
-            self.prompt = Some(Prompt::Code { target, line: String::new() });
+            self.complain_no_more();
+            self.prompt = Some(Prompt::close(target));
         }
+    }
+
+    /// Whether somebody ends it already.
+    fn is_ending(&self, tunnel: &Tunnel) -> bool {
+        tunnel.state.as_str() == "closing" || self.closed.as_deref() == Some(tunnel.id.as_str())
+    }
+
+    /// Whether somebody ends the tunnel with this id already; not known of one that is not seen any more.
+    fn ends(&self, id: &str) -> Option<bool> {
+        let one = match &self.screen {
+            Screen::One { row, has_ended: false } => Some(&**row),
+            _ => None,
+        };
+        let found = one.into_iter().chain(&self.rows).find(|row| row.tunnel.id.as_str() == id);
+        found.map(|row| self.is_ending(&row.tunnel))
     }
 
     /// A key while something is being typed.
     fn type_key(&mut self, key: Key) -> Output {
         let Some(prompt) = self.prompt.take() else { return Output::Nothing };
         match prompt.key(key) {
-            prompt::After::Goes(prompt) => self.prompt = Some(prompt),
+            prompt::After::Goes(prompt) => {
+                if key == Key::Enter {
+                    self.complain_no_more();
+                }
+                self.prompt = Some(prompt);
+            }
             prompt::After::Wrong(prompt, why) => {
                 self.prompt = Some(prompt);
                 self.complain(&why);
             }
-            prompt::After::Nothing => {}
-            prompt::After::Leaves(target) => self.say(&format!("{} stays open", target.name)),
+            prompt::After::Nothing => self.complain_no_more(),
+            prompt::After::Leaves(target) => {
+                let what = match self.ends(&target.id) {
+                    Some(false) => "stays open",
+                    Some(true) => "is being closed already",
+                    // It has ended, or others are listed before it.
+                    None => "was left as it is",
+                };
+                self.say(&format!("{} {what}", target.name));
+            }
             prompt::After::Filters(filters) => {
+                self.complain_no_more();
                 self.question.filters = filters;
                 return self.top();
             }
-            prompt::After::Close(close) => return Output::Close(close),
+            prompt::After::Close(close) => {
+                self.complain_no_more();
+                return Output::Close(close);
+            }
         }
         Output::Nothing
     }

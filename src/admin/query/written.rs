@@ -8,8 +8,20 @@ use super::{Network, Query};
 
 impl Query {
     pub(crate) fn written(&self) -> String {
-        let Self { client, upstream, path, search, older, idle, state, sorting, limit, behind } =
-            self;
+        let Self {
+            client,
+            upstream,
+            path,
+            search,
+            older,
+            idle,
+            state,
+            sorting,
+            limit,
+            behind,
+            process,
+        } = self;
+        let cursor = |place: &super::Place| place.cursor(process.unwrap_or_default());
         let network = |network: &Network| match network {
             Network::Socket(address) => address.to_string(),
             Network::Net(net) => net.to_string(),
@@ -26,7 +38,7 @@ impl Query {
             ("state", state.map(|state| state.as_str().to_owned())),
             ("sort", Some(format!("{minus}{}", sorting.field.as_str()))),
             ("limit", Some(limit.to_string())),
-            ("cursor", behind.as_ref().map(super::Place::cursor)),
+            ("cursor", behind.as_ref().map(cursor)),
         ];
         let mut query = Serializer::new(String::new());
         query.extend_pairs(all.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))));

@@ -11,7 +11,7 @@ impl Kind for AdminPlace {
 
     fn read(&self, text: &str, or: &str) -> Result<AdminListenOn, Vec<Wrong>> {
         if text.starts_with('/') {
-            return SocketPath.read(text, or).map(AdminListenOn::Unix);
+            return SocketPath::like("/run/elbows/admin.sock", text, or).map(AdminListenOn::Unix);
         }
         let read = match text.parse() {
             Ok(address) => Some(AdminListenOn::Tcp(address)),

@@ -270,10 +270,9 @@ impl Kind for UpstreamChecks {
 /// The path of a UNIX socket. What is to be said of its directory is said where files are looked at.
 pub(in crate::config) struct SocketPath;
 
-impl Kind for SocketPath {
-    type Value = PathBuf;
-
-    fn read(&self, text: &str, or: &str) -> Result<PathBuf, Vec<Wrong>> {
+impl SocketPath {
+    /// Reads one; what is said of one that is none has `example`.
+    pub(super) fn like(example: &str, text: &str, or: &str) -> Result<PathBuf, Vec<Wrong>> {
         let names_a_file =
             text.rsplit('/').next().is_some_and(|name| !matches!(name, "" | "." | ".."));
         if text.starts_with('/') && names_a_file && text.len() <= MAX_PATH && !text.contains('\0') {
@@ -282,10 +281,17 @@ impl Kind for SocketPath {
         wrong(
             text,
             format!(
-                "give {or}the absolute path of a UNIX socket, as /run/elbows/handoff.sock, of {MAX_PATH} bytes \
-                 at most"
+                "give {or}the absolute path of a UNIX socket, as {example}, of {MAX_PATH} bytes at most"
             ),
         )
+    }
+}
+
+impl Kind for SocketPath {
+    type Value = PathBuf;
+
+    fn read(&self, text: &str, or: &str) -> Result<PathBuf, Vec<Wrong>> {
+        Self::like("/run/elbows/handoff.sock", text, or)
     }
 
     fn write(&self, value: &PathBuf) -> String {

@@ -1,8 +1,8 @@
 //! Each request at the admin port, and its answer.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use crate::admin::query::{Query, parameters};
 use crate::admin::view::{Id, View};
 use crate::control::server::Server;
 use crate::log;
+use crate::metrics::process::Process;
 use crate::metrics::text::Form;
 use crate::upstream::EndpointState;
 use crate::workers::looks::{Closed, NoAnswer};
@@ -82,7 +83,8 @@ struct Endpoint {
 #[derive(Serialize)]
 struct ClosedTunnel {
     id: Id,
-    code: u16,
+    /// None of a tunnel that is no WebSocket: it ends without a Close.
+    code: Option<u16>,
     reason: String,
 }
 
@@ -281,13 +283,26 @@ async fn ready(server: &Server) -> Result<Answer, Fault> {
     Answer::json(if ready.ready { 200 } else { 503 }, &ready)
 }
 
+/// Names this process among those that answer here one after the other: when it started, and its pid.
+static PROCESS: LazyLock<u64> = LazyLock::new(|| {
+    let started = u64::try_from(Process::now().started.as_millis()).unwrap_or_default();
+    started << 20 ^ u64::from(std::process::id())
+});
+
 async fn tunnels(query: &str, server: &Server) -> Result<Answer, Fault> {
-    let listed = server.workers.tunnels(Query::read(query)?).await?;
+    let query = Query::read(query)?;
+    if query.process.is_some_and(|process| process != *PROCESS) {
+        return Err(Fault::new(
+            410,
+            "cursor: another process told it, and tunnels have other places here; begin anew, without it",
+        ));
+    }
+    let listed = server.workers.tunnels(query).await?;
     let tunnels = Tunnels {
         tunnels: listed.views,
         matched: listed.matched,
         open: server.workers.open(),
-        next: listed.last.map(|place| place.cursor()),
+        next: listed.last.map(|place| place.cursor(*PROCESS)),
     };
     Answer::json(200, &tunnels)
 }
@@ -315,10 +330,14 @@ async fn close(text: &str, query: &str, server: &Server) -> Result<Answer, Fault
     let close = Close::read(query, server.proxy.config.drain_close_code)?;
     let id = id(text)?;
     match server.workers.close(id, close.clone()).await? {
-        Some(Closed::Begun) => {
+        Some(Closed::Begun { is_websocket: true }) => {
             tracing::info!(%id, code = close.code, reason = close.reason, "closing a tunnel, as the admin port was told");
             let Close { code, reason } = close;
-            Answer::json(202, &ClosedTunnel { id, code, reason })
+            Answer::json(202, &ClosedTunnel { id, code: Some(code), reason })
+        }
+        Some(Closed::Begun { is_websocket: false }) => {
+            tracing::info!(%id, "ending a tunnel that is no WebSocket, as the admin port was told");
+            Answer::json(202, &ClosedTunnel { id, code: None, reason: String::new() })
         }
         Some(Closed::Already) => {
             Err(Fault::new(409, format!("{text:?}: the end of this tunnel is under way already")))

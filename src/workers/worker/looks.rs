@@ -83,9 +83,10 @@ impl Worker {
         if slot.is_closing() || !slot.at(rulebook, now).close_by_order(code, reason) {
             return Closed::Already;
         }
+        let is_websocket = slot.tunnel.state.is_websocket();
         let next = guarded(|| slot.turn(kernel, buffer, rulebook, now));
         self.follow(key, next);
-        Closed::Begun
+        Closed::Begun { is_websocket }
     }
 
     /// Closes a tunnel because of its endpoint. Whether it was open.

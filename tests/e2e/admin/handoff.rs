@@ -145,6 +145,26 @@ fn close_that_was_ordered_says_its_reason_in_the_new_process() {
     assert!(line.contains("handoffs=1"), "{line}");
 }
 
+/// Tunnels have other places there: a list that went on would leave some out and repeat others.
+#[test]
+fn list_does_not_go_on_in_another_process() {
+    let processes = Processes::new();
+    let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let mut old = processes.start(&admin.to_string());
+    let _tunnels: Vec<_> = (0..3).map(|_| processes.application.open(&old)).collect();
+    let list =
+        |query: &str| ask(admin, "GET", &format!("/api/tunnels?limit=2&sort=age{query}"), "");
+    let behind = |first: &serde_json::Value| format!("&cursor={}", text(first, "next"));
+    let first = json(&list(""));
+    assert_eq!(json(&list(&behind(&first)))["tunnels"].as_array().unwrap().len(), 1);
+    let _new = processes.take_over(&mut old, &admin.to_string());
+    let refused = list(&behind(&first));
+    assert_eq!(refused.status, 410);
+    assert!(text(&json(&refused), "error").contains("begin anew"), "{}", refused.text());
+    let first = json(&list(""));
+    assert_eq!(json(&list(&behind(&first)))["tunnels"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn port_is_never_closed_and_the_new_process_tells_of_the_tunnels() {
     let processes = Processes::new();

@@ -1,5 +1,7 @@
 //! The page at `/`, as Chromium shows it.
 
+mod life;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -122,8 +124,13 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
         wait_until(&format!("the rows are {wanted:?}"), || paths(&browser) == wanted);
     };
     shows(&["/two", "/three", "/one"]);
+    // What is read aloud is what was asked for, and not each look.
+    assert_eq!(shown(&browser, "told"), "");
+    let live = "[...document.querySelectorAll('nav [role=status]')].map(({ id }) => id)";
+    assert_eq!(browser.value(live), serde_json::json!(["told"]));
     click(&browser, "[data-by=path] button");
     shows(&["/one", "/three", "/two"]);
+    assert_eq!(shown(&browser, "told"), "3 tunnels; by path, ascending");
     click(&browser, "[data-by=path] button");
     shows(&["/two", "/three", "/one"]);
     let sorted = "document.querySelector('[data-by=path]').getAttribute('aria-sort')";
@@ -172,6 +179,11 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     press_into("");
     browser.press(&format!("wrong{ENTER}"));
     wait_until("the token is refused", || shown(&browser, "closing-fault").contains("ADMIN_TOKEN"));
+    // No request could have it.
+    browser.value("document.getElementById('token').focus()");
+    browser.press(&format!("żółw{ENTER}"));
+    let told = "Not done: a token has letters (A to Z), digits and -._~+/ alone.";
+    wait_until("what a token may have is told", || shown(&browser, "closing-fault") == told);
     assert_eq!(shown(&browser, "tunnel-rows").matches("/three").count(), 1);
     // Nothing has come so far.
     talk(&mut tunnels[1], b"still here");
@@ -183,6 +195,7 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     assert_eq!(&frame.payload[2..], b"go home");
     let note = "Its client is being told 4000 “go home”.";
     wait_until("the page says so", || shown(&browser, "detail-note") == note);
+    assert_eq!(browser.value("document.activeElement.id"), "detail-back");
     client.send_frame(CLOSE, &frame.payload);
     assert_eq!(upstream.read_frame().payload, frame.payload);
     tunnels.remove(1);
@@ -222,7 +235,7 @@ fn hostile_text_of_clients_is_shown_as_it_is_and_is_never_html() {
     let application = Tunnels::start();
     let admin = Admin::start(application.address, &[]);
     let target = format!("/{HOSTILE}");
-    let agent = format!("User-Agent: {HOSTILE}\r\n");
+    let agent = format!("User-Agent: {HOSTILE}\u{202e}gpj\r\n");
     let mut tunnel = open_with(&application, &admin, &target, &agent, HOSTILE);
     let browser = Browser::start();
     open_page(&browser, &admin);
@@ -234,6 +247,8 @@ fn hostile_text_of_clients_is_shown_as_it_is_and_is_never_html() {
     click(&browser, "#tunnel-rows button");
     let text = || shown(&browser, "detail-fields");
     wait_until("the detail is shown", || text().contains(&format!("User agent{HOSTILE}")));
+    // What turns the direction of text is shown to be there, and turns nothing.
+    assert!(text().contains("\u{fffd}gpj") && !text().contains('\u{202e}'), "{}", text());
     assert!(text().contains(&format!("RequestGET {target} HTTP/1.1")), "{}", text());
     assert!(text().contains(&format!("Subprotocol{HOSTILE}")), "{}", text());
     for (what, none) in [
@@ -378,6 +393,10 @@ fn page_goes_on_when_elbows_hands_over_and_when_it_restarts() {
     is_of(&admin.elbows);
     wait_until("it lists the tunnel", || paths(&browser) == ["/ws"]);
 
+    click(&browser, "#tunnel-rows button");
+    let handed = |times| shown(&browser, "detail-fields").ends_with(&format!("Handoffs{times}"));
+    wait_until("its detail is shown", || handed(0));
+
     let new = at_the_places_of(&admin, application.address, &handoff);
     new.log.wait_for("handoff from=");
     assert_eq!(admin.elbows.wait().code(), Some(0));
@@ -390,6 +409,12 @@ fn page_goes_on_when_elbows_hands_over_and_when_it_restarts() {
             "[...document.querySelectorAll('#tunnel-rows tr')].map(({ dataset }) => dataset.id)";
         browser.value(ids) == serde_json::json!([tunnel["id"]])
     });
+    wait_until("its detail goes on", || handed(1));
+    assert_eq!(shown(&browser, "detail-note"), "");
+    wait_until("it can be closed", || {
+        browser.value("document.getElementById('detail-close').disabled") == false
+    });
+    click(&browser, "#detail-back");
     talk(&mut tunnel, b"after");
     wait_until("its messages are told", || rows(&browser)[0][6].starts_with('2'));
 

@@ -120,6 +120,7 @@ fn filters_choose_and_faults_name_value_and_rule() {
         ("?sort=colour", ["sort=\"colour\"", "must be one of"]),
         ("?idle=forever", ["idle=\"forever\"", "a time with its unit"]),
         ("?cursor=00", ["cursor=\"00\"", "`next`"]),
+        (&*format!("?cursor={:016x}00", 7), ["cursor=\"000000000000000700\"", "`next`"]),
         ("?colour=red", ["colour=\"red\"", "no such parameter"]),
         ("?%00=%ff", ["\"\u{fffd}\"", "no such parameter"]),
     ] {
@@ -299,6 +300,11 @@ fn tunnel_that_is_no_web_socket_is_closed_without_a_word() {
     let tunnel = admin.only_tunnel();
     assert_eq!(text(&tunnel, "protocol"), "other");
     let target = format!("/api/tunnels/{}/close?code=4000&reason=x", text(&tunnel, "id"));
-    assert_eq!(admin.change(&target).status, 202);
+    let response = admin.change(&target);
+    assert_eq!(response.status, 202);
+    // No Close goes out, and so none is told.
+    let closed = json(&response);
+    assert_eq!((&closed["code"], &closed["reason"]), (&Value::Null, &Value::from("")));
     assert_eq!(client.read_to_end().unwrap(), b"");
+    admin.elbows.log.wait_for("ending a tunnel that is no WebSocket");
 }

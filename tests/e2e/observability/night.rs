@@ -20,7 +20,7 @@ use crate::handoff::Place;
 use crate::mistakes;
 use crate::programs::wait_until;
 use crate::proxy::{Elbows, PATIENCE, free_port};
-use crate::upstream::{Upstream, handed_over};
+use crate::upstream::{Upstream, handed_over, read_head};
 use crate::web_socket::{BINARY, PING, PONG, Tunnels, talk, unmasked};
 use rustix::process::Signal;
 
@@ -324,6 +324,51 @@ fn application_that_does_not_answer() {
     let rows = [row("Requests get 502, 503 or 504", "the application took the connection")];
     tried(&Watch::of(&admin), &rows, || {
         assert_eq!(Client::behind_balancer(admin.elbows.address).get("/").status, 504);
+    });
+}
+
+#[test]
+fn application_that_closes_without_an_answer() {
+    let upstream = Upstream::start(|mut socket| read_head(&mut socket));
+    let admin = Admin::start(upstream.address, &[]);
+    let rows = [row("Requests get 502, 503 or 504", "the application took the request and closed")];
+    tried(&Watch::of(&admin), &rows, || {
+        assert_eq!(Client::behind_balancer(admin.elbows.address).get("/").status, 502);
+    });
+}
+
+#[test]
+fn application_whose_answer_is_no_http() {
+    let upstream = Upstream::answering(b"\x15\x03\x01\x00\x02\x02\x46");
+    let admin = Admin::start(upstream.address, &[]);
+    let rows = [row("Requests get 502, 503 or 504", "something answers, and what it says")];
+    tried(&Watch::of(&admin), &rows, || {
+        assert_eq!(Client::behind_balancer(admin.elbows.address).get("/").status, 502);
+    });
+}
+
+#[test]
+fn application_that_answers_with_500_itself() {
+    let upstream = Upstream::answering("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+    let admin = Admin::start(upstream.address, &[]);
+    let rows = [row("Requests get 502, 503 or 504", "the application answered so itself")];
+    tried(&Watch::of(&admin), &rows, || {
+        assert_eq!(Client::behind_balancer(admin.elbows.address).get("/").status, 500);
+    });
+}
+
+#[test]
+fn one_of_two_endpoints_that_is_down() {
+    let upstream = Upstream::answering(OK);
+    // Nobody listens at the other address.
+    let names = format!("{},127.0.0.9", upstream.address.ip());
+    let settings = [("DESTINATION_HOSTNAME", &*names), ("BALANCE", "round_robin")];
+    let admin = Admin::start(upstream.address, &settings);
+    let rows = [row("The application is down", "one of several endpoints takes no connection")];
+    tried(&Watch::of(&admin), &rows, || {
+        for _ in 0..4 {
+            assert_eq!(Client::behind_balancer(admin.elbows.address).get("/").status, 200);
+        }
     });
 }
 

@@ -17,6 +17,8 @@ const LONGEST_NAME: usize = 34;
 pub(crate) struct Target {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// Anything else ends without a Close.
+    pub(crate) is_websocket: bool,
 }
 
 impl Target {
@@ -24,6 +26,7 @@ impl Target {
         Self {
             id: tunnel.id.to_string(),
             name: cut(&format!("{} {}", tunnel.client, tunnel.path), LONGEST_NAME),
+            is_websocket: tunnel.protocol.as_str() != "other",
         }
     }
 }
@@ -56,6 +59,15 @@ pub(super) enum After {
 }
 
 impl Prompt {
+    /// The first thing that is asked of who wants to close it.
+    pub(super) const fn close(target: Target) -> Self {
+        if target.is_websocket {
+            Self::Code { target, line: String::new() }
+        } else {
+            Self::Sure { target, code: None, reason: String::new() }
+        }
+    }
+
     pub(super) fn key(self, key: Key) -> After {
         match (self, key) {
             (Self::Filter(_), Key::Escape) => After::Nothing,
@@ -76,7 +88,8 @@ impl Prompt {
                 After::Goes(Self::Sure { target, code, reason: line })
             }
             (Self::Sure { target, code, reason }, Key::Char('y')) => {
-                After::Close(Close { id: target.id, name: target.name, code, reason })
+                let Target { id, name, is_websocket } = target;
+                After::Close(Close { id, name, is_websocket, code, reason })
             }
             (
                 Self::Code { target, .. } | Self::Reason { target, .. } | Self::Sure { target, .. },
@@ -106,6 +119,9 @@ impl Prompt {
             }
             Self::Reason { target, code, line } => {
                 format!("close {} with {}: reason: {line}", target.name, usual(code))
+            }
+            Self::Sure { target, .. } if !target.is_websocket => {
+                format!("end {}, which is no WebSocket, without a Close? y or n", target.name)
             }
             Self::Sure { target, code, reason } => {
                 format!("close {} with {} {reason:?}? y or n", target.name, usual(code))

@@ -205,7 +205,10 @@ fn tunnel_is_closed_after_a_yes_and_it_is_the_one_that_was_chosen() {
     assert!(model.note.as_ref().unwrap().text.starts_with("\"1005\": a Close may have"));
     let _ = press(&mut model, Key::Clear);
     type_text(&mut model, "4000");
+    assert!(model.note.is_some());
     let _ = press(&mut model, Key::Enter);
+    // It is right now.
+    assert!(model.note.is_none());
     type_text(&mut model, &"ü".repeat(62));
     assert_eq!(press(&mut model, Key::Enter), Output::Nothing);
     assert!(model.note.as_ref().unwrap().text.contains("123 bytes"));
@@ -240,6 +243,69 @@ fn whatever_is_no_yes_closes_nothing() {
     let _ = press(&mut without, Key::Char('c'));
     assert_eq!(without.prompt, None);
     assert!(without.note.as_ref().unwrap().text.contains("ADMIN_TOKEN is not set"));
+}
+
+fn said(model: &Model) -> &str {
+    &model.note.as_ref().unwrap().text
+}
+
+#[test]
+fn tunnel_that_is_no_websocket_ends_without_a_code_and_a_reason() {
+    let mut other = sample::tunnel(1, "/vnc");
+    other["protocol"] = json!("other");
+    let mut model = model_with(&[other]);
+    let _ = press(&mut model, Key::Char('c'));
+    assert_eq!(
+        model.prompt.as_ref().unwrap().text(),
+        "end 203.0.113.1:51234 /vnc, which is no WebSocket, without a Close? y or n"
+    );
+    let Output::Close(close) = press(&mut model, Key::Char('y')) else { panic!("not closed") };
+    assert_eq!(close.target(), "/api/tunnels/0-1-00000000000000ab/close?");
+    let _ = model.update(Input::Closed(close, Ok(())), model.now);
+    assert_eq!(said(&model), "203.0.113.1:51234 /vnc ends, without a Close");
+}
+
+#[test]
+fn what_was_wrong_is_told_no_longer_than_it_is() {
+    let mut model = model();
+    for begins in ['c', '/'] {
+        let _ = press(&mut model, Key::Char('t'));
+        let _ = press(&mut model, Key::Char('c'));
+        assert_eq!(said(&model), "choose a tunnel first");
+        let _ = press(&mut model, Key::Escape);
+        let _ = press(&mut model, Key::Char(begins));
+        assert!(model.prompt.is_some() && model.note.is_none(), "{begins}");
+        let _ = press(&mut model, Key::Escape);
+    }
+    let _ = press(&mut model, Key::Char('/'));
+    type_text(&mut model, "a b");
+    let _ = press(&mut model, Key::Enter);
+    assert!(said(&model).contains("path is given twice"));
+    let _ = press(&mut model, Key::Escape);
+    assert!(model.note.is_none());
+}
+
+#[test]
+fn tunnel_that_ends_is_not_said_to_stay_open_and_is_not_closed_twice() {
+    let mut closing = model();
+    for key in [Key::Char('c'), Key::Enter, Key::Enter] {
+        let _ = press(&mut closing, key);
+    }
+    let Output::Close(close) = press(&mut closing, Key::Char('y')) else { panic!("not closed") };
+    // Somebody asks again before the answer is there.
+    let _ = press(&mut closing, Key::Char('c'));
+    let _ = closing.update(Input::Closed(close, Ok(())), closing.now);
+    let _ = press(&mut closing, Key::Escape);
+    assert_eq!(said(&closing), "203.0.113.1:51234 /chat/a is being closed already");
+    let _ = press(&mut closing, Key::Char('c'));
+    assert_eq!(closing.prompt, None);
+    assert!(closing.note.as_ref().unwrap().is_bad);
+    // Somebody else closed it.
+    let mut ended = model();
+    let _ = press(&mut ended, Key::Char('c'));
+    see(&mut ended, sample::look(sample::summary(7, 101), &tunnels()[1..], None));
+    let _ = press(&mut ended, Key::Escape);
+    assert_eq!(said(&ended), "203.0.113.1:51234 /chat/a was left as it is");
 }
 
 /// What is no elbows can send any id: nothing of it gets into a request.
@@ -285,6 +351,7 @@ fn one_tunnel_is_followed_to_its_end_and_into_another_process() {
     assert!(matches!(model.screen, Screen::One { has_ended: true, .. }));
     let _ = press(&mut model, Key::Char('c'));
     assert_eq!(model.prompt, None);
+    assert_eq!(said(&model), "it has ended: there is nothing to close any more");
     let _ = press(&mut model, Key::Escape);
     assert!(matches!(model.screen, Screen::Tunnels));
     assert_eq!(model.question.one, None);

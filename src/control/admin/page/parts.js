@@ -53,12 +53,36 @@ function milliseconds(seconds) {
 
 // --- Asking -----------------------------------------------------------------------------------
 
+// Text of clients without what would turn its direction, or break its line, or be seen by nobody: as `elbows top` has it.
+const plain = (text) => text.replace(/[\p{Cc}\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu, "\ufffd");
+
 // The JSON of an answer; a fault has the sentence that the server said.
 async function ask(target, options = {}) {
   const response = await fetch(target, { cache: "no-store", signal: AbortSignal.timeout(10_000), ...options });
   const answer = await response.json();
   if (!response.ok) throw Object.assign(new Error(answer.error), { status: response.status });
   return answer;
+}
+
+// How long one waits for an answer, in milliseconds, until what is shown may be old.
+const SILENCE = 6000;
+const NO_ANSWER = "No answer for some seconds: this is as it was before. Asking again.";
+
+// How long nobody has answered.
+class Silence {
+  since = null;
+
+  begin() {
+    this.since ??= performance.now();
+  }
+
+  end() {
+    this.since = null;
+  }
+
+  isLong() {
+    return this.since !== null && performance.now() - this.since > SILENCE;
+  }
 }
 
 // Whether somebody holds the page still.

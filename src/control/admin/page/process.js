@@ -26,6 +26,7 @@ function tellSummary(summary) {
   charts.messages.add(at, rates("messages_from_client", "messages_from_upstream"));
   charts.payload.add(at, rates("payload_from_client", "payload_from_upstream"));
   if (!isSame) drainOf = null;
+  if (before && !isSame) beginAnew();
   before = summary;
   showState(summary.draining ? "draining" : "live");
   if (isStill()) return;
@@ -96,8 +97,8 @@ function showNumbers(id, all, words) {
 
 // --- Following it -----------------------------------------------------------------------------
 
-const AGAIN = 1000, SILENCE = 6000;
-let events = null, heardAt = 0;
+const AGAIN = 1000;
+let events = null, heardAt = 0, following = 0;
 
 function showState(state) {
   const element = byId("status");
@@ -111,6 +112,9 @@ function showState(state) {
 
 // The stream ends with its process, or where that hands over: whoever answers then is asked.
 function follow() {
+  clearTimeout(following);
+  // A browser has six connections to one place for all of its pages together: one that nobody sees takes none of them.
+  if (events || document.hidden) return;
   heardAt = performance.now();
   events = new EventSource("/api/events");
   events.addEventListener("summary", ({ data }) => {
@@ -120,19 +124,42 @@ function follow() {
   events.addEventListener("error", again);
 }
 
+function leave() {
+  events?.close();
+  events = null;
+}
+
 async function again() {
   if (!events) return;
-  events.close();
-  events = null;
+  leave();
   try {
     // As many may follow as there are places for. Who has none can ask.
     tellSummary(await ask("/api/summary", { signal: AbortSignal.timeout(3000) }));
   } catch {
-    for (const chart of Object.values(charts)) chart.add(performance.now() / 1000, null);
+    addGap();
     showState("gone");
   }
-  setTimeout(follow, AGAIN * (0.75 + Math.random() / 2));
+  clearTimeout(following);
+  following = setTimeout(follow, AGAIN * (0.75 + Math.random() / 2));
 }
+
+function addGap() {
+  for (const chart of Object.values(charts)) chart.add(performance.now() / 1000, null);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) {
+    leave();
+    addGap();
+    return;
+  }
+  // Nobody was asked meanwhile.
+  table.silence.end();
+  detail.silence.end();
+  follow();
+  lookAtTunnels();
+  lookAtTunnel(detail.id);
+});
 
 // A stream that is silent has lost its other end.
 setInterval(() => {
@@ -148,7 +175,7 @@ async function showEndpoints() {
       if (known.join() !== told.join()) {
         byId("endpoints").replaceChildren(...endpoints.map(({ address, state }) => {
           const entry = make("li"), button = make("button", address, { type: "button", title: "Show its tunnels" });
-          button.addEventListener("click", () => search(address));
+          button.addEventListener("click", () => showTunnelsOf(address));
           entry.append(button);
           const isOut = ["failed", "ejected", "down"].includes(state);
           if (state !== "up") entry.append(" ", make("span", state, { className: isOut ? "bad" : "" }));

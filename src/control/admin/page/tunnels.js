@@ -2,7 +2,7 @@
 // --- The table of tunnels ---------------------------------------------------------------------
 
 // elbows sorts, searches and pages; here are the rows of one page, asked for every two seconds.
-const PAGE = 200, EVERY = 2000;
+const PAGE = 200, EVERY = 2000, SLOWEST = 10_000;
 
 // A column: what it is sorted by, its heading, the heading of its group, the class of its width, and what it shows of a
 // tunnel: text, and a second line where there is one. `wide` ones are left out on a phone.
@@ -41,6 +41,8 @@ function ratesOf(tunnel, last) {
 
 const table = {
   sort: "-age",
+  // The endpoint whose tunnels are asked for, where it is only one.
+  upstream: "",
   // The cursors of the pages before this one, and its own.
   cursors: [""],
   rows: new Map(),
@@ -48,6 +50,7 @@ const table = {
   look: 0,
   timer: 0,
   stop: null,
+  silence: new Silence(),
 };
 
 function makeHead() {
@@ -95,8 +98,20 @@ function turnTo(cursors) {
   lookAtTunnels(true);
 }
 
-function search(text) {
-  byId("search").value = text;
+// Another process has other places: from the first page.
+function beginAnew() {
+  if (table.cursors.length === 1) return;
+  table.cursors = [""];
+  if (!isStill()) turnTo(table.cursors);
+}
+
+// Shows the tunnels of an endpoint, or of all of them.
+function showTunnelsOf(upstream) {
+  table.upstream = upstream;
+  byId("search").value = "";
+  const button = byId("upstream");
+  button.hidden = upstream === "";
+  show(button, `only of ${upstream} ×`);
   turnTo([""]);
 }
 
@@ -105,38 +120,63 @@ async function lookAtTunnels(isAsked = false) {
   clearTimeout(table.timer);
   const look = (table.look += 1);
   if (isStill() && !isAsked) {
+    table.silence.end();
     table.timer = setTimeout(lookAtTunnels, EVERY);
     return;
   }
   table.stop?.abort();
   table.stop = new AbortController();
-  const asked = { limit: PAGE, sort: table.sort, search: byId("search").value.trim(), state: byId("state").value, cursor: table.cursors.at(-1) };
+  const asked = {
+    limit: PAGE, sort: table.sort, search: byId("search").value.trim(), state: byId("state").value,
+    upstream: table.upstream, cursor: table.cursors.at(-1),
+  };
   const query = new URLSearchParams(Object.entries(asked).filter(([, value]) => value !== ""));
   const began = performance.now();
+  let wait = EVERY;
+  table.silence.begin();
   try {
     const answer = await ask("/api/tunnels?" + query, { signal: AbortSignal.any([table.stop.signal, AbortSignal.timeout(10_000)]) });
     if (look !== table.look) return;
+    table.silence.end();
+    // A machine that is slow is asked less often; one that stood still for a while is not waited for as long again.
+    wait = Math.min(SLOWEST, Math.max(EVERY, 4 * (performance.now() - began)));
+    // The page has ended: the one before is the last one now.
+    if (!answer.tunnels.length && table.cursors.length > 1) return turnTo(table.cursors.slice(0, -1));
     // It may have been paused meanwhile.
     if (isAsked || !isStill()) {
       show(byId("tunnels-fault"), "");
-      showTunnels(answer);
+      showTunnels(answer, isAsked);
     }
   } catch (error) {
     if (look !== table.look) return;
-    // Whoever does not answer at all is told of above.
-    show(byId("tunnels-fault"), error.status ? error.message : "");
+    if (error.status) table.silence.end();
+    // The cursor is of a process that was there before.
+    if (error.status === 410 && table.cursors.length > 1) return turnTo([""]);
+    if (error.status) show(byId("tunnels-fault"), error.message);
   }
-  // A machine that is slow is asked less often.
-  table.timer = setTimeout(lookAtTunnels, Math.max(EVERY, 4 * (performance.now() - began)));
+  table.timer = setTimeout(lookAtTunnels, wait);
 }
 
-function showTunnels({ tunnels, matched, open, next }) {
+// Whoever asks and gets no answer sees nothing new: it is told.
+setInterval(() => {
+  if (!document.hidden && table.silence.isLong()) show(byId("tunnels-fault"), NO_ANSWER);
+  if (!document.hidden && detail.silence.isLong()) show(byId("detail-fault"), NO_ANSWER);
+}, 1000);
+
+function showTunnels({ tunnels, matched, open, next }, isAsked) {
+  const isFirst = table.next === undefined;
   table.next = next;
   showRows(tunnels);
   const page = table.cursors.length, pages = Math.max(page, Math.ceil(matched / PAGE));
   const all = tunnelsOf(open);
   const which = matched === open ? all : `${count(matched)} of ${all}`;
-  show(byId("matched"), which + (pages > 1 ? `; page ${count(page)} of ${count(pages)}` : ""));
+  const told = which + (pages > 1 ? `; page ${count(page)} of ${count(pages)}` : "");
+  show(byId("matched"), told);
+  // Read aloud where somebody has searched, sorted or turned a page, and not every two seconds.
+  if (isAsked && !isFirst) {
+    const order = table.sort.startsWith("-") ? table.sort.slice(1) + ", descending" : table.sort + ", ascending";
+    show(byId("told"), `${told}; by ${order.replaceAll("_", " ")}`);
+  }
   byId("first").disabled = byId("previous").disabled = page === 1;
   byId("next").disabled = !next;
 }
@@ -145,6 +185,9 @@ function showTunnels({ tunnels, matched, open, next }) {
 function showRows(tunnels) {
   const { rows } = table, body = byId("tunnel-rows"), focused = document.activeElement;
   const ids = new Set(tunnels.map(({ id }) => id));
+  const focusedRow = body.contains(focused) ? focused.closest("tr") : null;
+  const focusedPlace = [...body.children].indexOf(focusedRow);
+  const focusedTunnel = focusedRow && rows.get(focusedRow.dataset.id).last;
   for (const [id, row] of rows) {
     if (!ids.has(id)) {
       row.element.remove();
@@ -164,8 +207,22 @@ function showRows(tunnels) {
     if (place === row.element) place = place.nextElementSibling;
     else body.insertBefore(row.element, place);
   }
-  // A row that is moved loses the focus.
-  if (focused !== document.activeElement && body.contains(focused)) focused.focus({ preventScroll: true });
+  if (!focusedRow || focused === document.activeElement) return;
+  // A row that is moved loses the focus, and so does one that goes: to itself with another id, or to the next one.
+  const same = ids.has(focusedTunnel.id) ? focusedTunnel : tunnels.find((tunnel) => isSameTunnel(tunnel, focusedTunnel));
+  if (same) rows.get(same.id).element.querySelector("button").focus({ preventScroll: true });
+  else focusRow(focusedPlace);
+}
+
+// The same tunnel has another id in another process.
+const isSameTunnel = (one, other) =>
+  ["request_id", "client", "balancer"].every((name) => one[name] === other[name]);
+
+// Gives the focus to the row at this place, to the last one where there are fewer, or to the table.
+function focusRow(place) {
+  const { children } = byId("tunnel-rows");
+  const row = children[Math.min(Math.max(place, 0), children.length - 1)];
+  (row?.querySelector("button") ?? byId("tunnels")).focus({ preventScroll: true });
 }
 
 function makeRow(tunnel) {
@@ -185,7 +242,7 @@ function makeRow(tunnel) {
 function fill(row, tunnel) {
   const rates = ratesOf(tunnel, row.last);
   for (const { column, cell, text, second } of row.shown) {
-    const now = column.text(tunnel);
+    const now = plain(column.text(tunnel));
     if (text.data !== now) {
       text.data = now;
       if (column.hasTitle) cell.title = now;
@@ -198,6 +255,10 @@ function fill(row, tunnel) {
 byId("tunnel-rows").addEventListener("click", ({ target }) => {
   const row = target.closest("tr");
   if (row) openDetail(row.dataset.id);
+});
+byId("upstream").addEventListener("click", () => {
+  showTunnelsOf("");
+  byId("search").focus();
 });
 let typing = 0;
 byId("search").addEventListener("input", () => {
