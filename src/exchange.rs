@@ -101,6 +101,7 @@ pub(crate) enum Stop {
 
 impl Exchange {
     /// The exchange that begins with this head, on this route. `offer` is what it offers to change to.
+    #[allow(clippy::too_many_arguments)] // All that is known of a request.
     pub(crate) fn new(
         route: Arc<Route>,
         head: &Request<'_>,

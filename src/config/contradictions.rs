@@ -62,15 +62,7 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
         );
     }
     rebalancing(readings, &typed, &mut contradict);
-    if readings.upstream_all_down == Some(AllDown::Refuse)
-        && matches!(readings.upstream_check, Some(None))
-    {
-        contradict(
-            typed("UPSTREAM_ALL_DOWN"),
-            typed("UPSTREAM_CHECK"),
-            "without checks nothing tells that all endpoints are down, nor that one is back",
-        );
-    }
+    checks(readings, &typed, &mut contradict);
     let admin = readings.admin_listen_on.iter().flatten().find_map(AdminListenOn::tcp);
     let listeners = [
         ("LISTEN_ON", readings.listen_on.as_ref()),
@@ -109,6 +101,23 @@ pub(super) fn check(settings: &Settings, readings: &Readings, faults: &mut Vec<F
             format!("LISTEN_ON={listen_on}"),
             format!("DESTINATION_HOSTNAME={name} DESTINATION_PORT={port}"),
             "elbows would pass everything on to itself",
+        );
+    }
+}
+
+/// Contradictions of checks.
+fn checks(
+    readings: &Readings,
+    typed: &dyn Fn(&str) -> String,
+    contradict: &mut dyn FnMut(String, String, &'static str),
+) {
+    if readings.upstream_all_down == Some(AllDown::Refuse)
+        && matches!(readings.upstream_check, Some(None))
+    {
+        contradict(
+            typed("UPSTREAM_ALL_DOWN"),
+            typed("UPSTREAM_CHECK"),
+            "without checks nothing tells that all endpoints are down, nor that one is back",
         );
     }
 }

@@ -311,7 +311,7 @@ impl Addresses {
     /// The same for a handshake, beginning with an endpoint that has too few tunnels where there is a vacancy.
     pub(crate) fn with_vacancy(&self, candidates: Candidates) -> Candidates {
         match self.0.vacancies.take() {
-            Some(vacancy) => candidates.to_vacancy(vacancy),
+            Some(vacancy) => candidates.beginning_at(vacancy),
             None => candidates,
         }
     }

@@ -271,7 +271,7 @@ impl Candidates {
     }
 
     /// The same, beginning with the one of this vacancy, if it is among the best.
-    pub(crate) fn to_vacancy(self, vacancy: Vacancy) -> Self {
+    pub(crate) fn beginning_at(self, vacancy: Vacancy) -> Self {
         let Vacancy { address, place } = vacancy;
         let best = self.endpoints.all.get(..self.endpoints.best).unwrap_or_default();
         let is_it = |endpoint: &Endpoint| endpoint.member.found.address == address;

@@ -44,7 +44,7 @@ fn vacancy_comes_first_where_it_is_still_one_of_the_best() {
     let endpoints = endpoints(&[0, 0, 0, 5]);
     let of = |port, place| {
         let chosen = endpoints.choose(Balance::RoundRobin, Affinity::None, || 0, &|| 0);
-        tried(&chosen.to_vacancy(Vacancy { address: address(port), place }))
+        tried(&chosen.beginning_at(Vacancy { address: address(port), place }))
     };
     assert_eq!(of(3, 2), [3, 1, 2, 4]);
     assert_eq!(of(3, 0), [3, 1, 2, 4], "it has another place now");
