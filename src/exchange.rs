@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use self::link::{Link, Release};
 use self::request::{Late, RequestFlow};
-use self::response::ResponseFlow;
+use self::response::{ResponseFlow, is_failure};
 use crate::access_log::Entry;
 use crate::config::Sticky;
 use crate::end::{End, Phase, Reason, Side};
@@ -70,12 +70,6 @@ struct RequestKind {
     wants_trailers: bool,
     /// It only asks and has no body: it may be sent again where nobody has answered it.
     is_repeatable: bool,
-}
-
-/// Whether a status says that the endpoint could not do what it should: any 5xx but those that are about the request
-/// (RFC 9110, sections 15.6.2 and 15.6.6).
-const fn is_failure(status: u16) -> bool {
-    matches!(status, 500 | 502..=504 | 506..=599)
 }
 
 /// What has to be known of a request for its response to pass.

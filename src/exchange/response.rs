@@ -244,6 +244,12 @@ impl ResponseFlow {
     }
 }
 
+/// Whether a status says that the endpoint could not do what it should: any 5xx but those that are about the request
+/// (RFC 9110, sections 15.6.2 and 15.6.6).
+pub(super) const fn is_failure(status: u16) -> bool {
+    matches!(status, 500 | 502..=504 | 506..=599)
+}
+
 /// Whether its head says that its body, or the one that it stands for, comes in chunks.
 fn is_chunked(head: &Response<'_>) -> bool {
     let mut codings = head.fields.iter().filter(|field| field.is(b"transfer-encoding"));

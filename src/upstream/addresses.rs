@@ -28,9 +28,8 @@ use tokio::time::timeout;
 
 use self::answers::{Answers, Status};
 use self::members::Members;
-use self::signs::{LinesOfLate, Signs};
+use self::signs::{LinesOfLate, Signs, rules};
 use super::candidates::{Candidates, Endpoint, Endpoints};
-use super::health::{HealthRules, InARow};
 use super::load::Loads;
 use super::resolver::Resolver;
 use super::sticky::Affinity;
@@ -484,15 +483,6 @@ async fn ask_once(shared: Arc<Shared>, place: usize) {
     };
     shared.answered(place, name, outcome);
     shared.tell_waiting();
-}
-
-/// When an endpoint is believed to be well.
-fn rules(config: &Config) -> HealthRules {
-    let in_a_row = InARow { rise: config.upstream_check_rise, fall: config.upstream_check_fall };
-    HealthRules {
-        checks: config.upstream_check.as_ref().map(|_| in_a_row),
-        slow_start: config.slow_start,
-    }
 }
 
 /// The fault of a resolver that does not answer in time.

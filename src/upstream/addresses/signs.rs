@@ -13,6 +13,7 @@ use super::{AddressState, Addresses, EndpointState};
 use crate::config::{Config, UpstreamName};
 use crate::metrics::Counter;
 use crate::upstream::candidates::Endpoint;
+use crate::upstream::health::{HealthRules, InARow};
 use crate::words::words;
 
 /// So many changes are told in the log in a while, and how long that is.
@@ -235,6 +236,15 @@ impl LinesOfLate {
             number => format!(" ({number} other changes were not told)"),
         };
         Some(format!("endpoint {address} is {}: {why}{untold}", to.as_str()))
+    }
+}
+
+/// When an endpoint is believed to be well.
+pub(super) fn rules(config: &Config) -> HealthRules {
+    let in_a_row = InARow { rise: config.upstream_check_rise, fall: config.upstream_check_fall };
+    HealthRules {
+        checks: config.upstream_check.as_ref().map(|_| in_a_row),
+        slow_start: config.slow_start,
     }
 }
 
