@@ -12,8 +12,8 @@
 mod asked;
 mod clear_path;
 pub mod explain;
-mod prefixes;
 mod table;
+mod texts;
 
 use std::collections::HashSet;
 use std::sync::Arc;

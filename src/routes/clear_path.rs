@@ -8,13 +8,29 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unclear;
 
-/// Whether there may be another way to read it.
+/// Whether there may be another way to read it: it has `%`, `//` or `/.`. Eight bytes are looked at at once.
 pub(super) fn is_doubtful(path: &[u8]) -> bool {
-    let mut before = 0;
-    path.iter().any(|byte| {
-        let last = std::mem::replace(&mut before, *byte);
-        *byte == b'%' || last == b'/' && matches!(byte, b'/' | b'.')
-    })
+    let (words, rest) = path.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let mut found = 0;
+    // The last byte of the word before is a slash.
+    let mut carried = 0;
+    for word in words.iter().chain([&last]) {
+        let word = u64::from_le_bytes(*word);
+        let slashes = bytes_that_are(b'/', word);
+        found |= bytes_that_are(b'%', word)
+            | (slashes << 8 | carried) & (slashes | bytes_that_are(b'.', word));
+        carried = slashes >> 56;
+    }
+    found != 0
+}
+
+/// The highest bit of each byte of a word that is this one, and no other bit.
+const fn bytes_that_are(byte: u8, word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let other = word ^ u64::from_ne_bytes([byte; 8]);
+    !((other & LOW).wrapping_add(LOW) | other | LOW)
 }
 
 /// The path as it is read by whoever decodes it, merges slashes and resolves dots.
@@ -104,5 +120,16 @@ mod tests {
             assert_eq!(read(path.as_bytes()), Err(Unclear), "{path}");
         }
         assert!(!is_doubtful(b"/chat/room.html"));
+        // Wherever it stands.
+        for length in 0..40 {
+            let plain = [b"/".to_vec(), vec![b'a'; length]].concat();
+            assert!(!is_doubtful(&plain));
+            for piece in ["%41", "//", "/.", "/../"] {
+                for rest in ["", "/b", "bcdefghij"] {
+                    let path = [&plain, piece.as_bytes(), rest.as_bytes()].concat();
+                    assert!(is_doubtful(&path), "{path:?}");
+                }
+            }
+        }
     }
 }

@@ -9,13 +9,13 @@
 //! ```
 //!
 //! The first route in this order that takes the request has it: where nothing of a more specific host or path does, the
-//! less specific ones are asked. Hosts are compared from their ends, for which they are turned around.
+//! less specific ones are asked.
 
 use std::collections::BTreeMap;
 
 use super::asked::Asked;
 use super::clear_path::{self, Unclear};
-use super::prefixes::Prefixes;
+use super::texts::Texts;
 use crate::config::routing::{Conditions, HostPattern, PathPattern};
 use crate::http::head::Field;
 
@@ -25,8 +25,9 @@ const LONGEST_HOST: usize = 255;
 /// The routes, by what they ask of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// A host, turned around; of a wildcard its domain, turned around, with the dot.
-    hosts: Prefixes<OfHost>,
+    hosts: Texts<OfHost>,
+    /// Those of wildcards: `example.com` of `*.example.com`.
+    domains: Texts<OfHost>,
     any_host: OfHost,
     has_paths: bool,
 }
@@ -34,7 +35,7 @@ pub(crate) struct Table {
 /// The routes of a host, or of all below a domain.
 #[derive(Debug, Default)]
 struct OfHost {
-    paths: Prefixes<OfPath>,
+    paths: Texts<OfPath>,
     any_path: Vec<Candidate>,
 }
 
@@ -68,6 +69,7 @@ impl Table {
     /// Of routes with these conditions, in the order of the file.
     pub(crate) fn new<'a>(routes: impl IntoIterator<Item = &'a Conditions>) -> Self {
         let mut hosts = BTreeMap::<Vec<u8>, Gathered>::new();
+        let mut domains = BTreeMap::<Vec<u8>, Gathered>::new();
         let mut any_host = Gathered::default();
         let mut has_paths = false;
         for (route, conditions) in routes.into_iter().enumerate() {
@@ -76,11 +78,18 @@ impl Table {
                 any_host.add(route, conditions);
             }
             for host in &conditions.hosts {
-                hosts.entry(turned(host)).or_default().add(route, conditions);
+                let (of, name) = match host {
+                    HostPattern::Exact(host) => (&mut hosts, host),
+                    HostPattern::Below(domain) => (&mut domains, domain),
+                };
+                of.entry(name.clone().into()).or_default().add(route, conditions);
             }
         }
-        let hosts = hosts.into_iter().map(|(host, gathered)| (host, gathered.sorted()));
-        Self { hosts: Prefixes::new(hosts), any_host: any_host.sorted(), has_paths }
+        let sorted = |all: BTreeMap<Vec<u8>, Gathered>| {
+            Texts::new(all.into_iter().map(|(host, gathered)| (host, gathered.sorted())))
+        };
+        let (hosts, domains) = (sorted(hosts), sorted(domains));
+        Self { hosts, domains, any_host: any_host.sorted(), has_paths }
     }
 
     /// The place of the route that a request takes, if one does.
@@ -101,14 +110,20 @@ impl Table {
     fn first(&self, asked: &Asked<'_>) -> Option<usize> {
         let mut room = [0; LONGEST_HOST];
         let host = room.get_mut(..asked.host.len()).unwrap_or_default();
-        for (to, from) in host.iter_mut().rev().zip(asked.host) {
-            *to = from.to_ascii_lowercase();
+        // Of a longer one nothing is copied.
+        host.copy_from_slice(asked.host.get(..host.len()).unwrap_or_default());
+        host.make_ascii_lowercase();
+        let host = &*host;
+        if let Some(route) = self.hosts.get(host).and_then(|of_host| of_host.first(asked)) {
+            return Some(route);
         }
-        for (length, of_host) in self.hosts.of(host) {
-            // A wildcard ends with its dot, and something stands before that.
-            let is_whole = length == host.len();
-            let is_below = host.get(..length).is_some_and(|part| part.ends_with(b"."));
-            if is_whole != is_below
+        for length in self.domains.lengths() {
+            // Something stands before the dot.
+            let Some(dot) = host.len().checked_sub(length + 1).filter(|dot| *dot > 0) else {
+                continue;
+            };
+            if let Some([b'.', domain @ ..]) = host.get(dot..)
+                && let Some(of_host) = self.domains.get(domain)
                 && let Some(route) = of_host.first(asked)
             {
                 return Some(route);
@@ -120,14 +135,15 @@ impl Table {
 
 impl OfHost {
     fn first(&self, asked: &Asked<'_>) -> Option<usize> {
-        for (length, of_path) in self.paths.of(asked.path) {
-            let found = match asked.path.get(length..) {
-                Some([]) => first(&of_path.exact, asked).or_else(|| first(&of_path.prefix, asked)),
-                Some([b'/', ..]) => first(&of_path.prefix, asked),
-                // Of `/`, whose own slash it is.
-                Some(_) if length == 1 => first(&of_path.prefix, asked),
-                _ => None,
-            };
+        for length in self.paths.lengths() {
+            let Some((path, rest)) = asked.path.split_at_checked(length) else { continue };
+            // A prefix ends where a segment does; `/` has the slash itself.
+            if !matches!(rest, [] | [b'/', ..]) && length > 1 {
+                continue;
+            }
+            let Some(of_path) = self.paths.get(path) else { continue };
+            let exact = if rest.is_empty() { first(&of_path.exact, asked) } else { None };
+            let found = exact.or_else(|| first(&of_path.prefix, asked));
             if found.is_some() {
                 return found;
             }
@@ -179,7 +195,7 @@ impl Gathered {
         let paths = self.paths.into_iter().map(|(path, OfPath { exact, prefix })| {
             (path, OfPath { exact: sorted(exact), prefix: sorted(prefix) })
         });
-        OfHost { paths: Prefixes::new(paths), any_path: sorted(self.any_path) }
+        OfHost { paths: Texts::new(paths), any_path: sorted(self.any_path) }
     }
 }
 
@@ -187,14 +203,6 @@ impl Candidate {
     /// What asks for more comes first. Those of the same rank stay in the order of the file.
     fn rank(&self) -> (std::cmp::Reverse<usize>, bool) {
         (std::cmp::Reverse(self.headers.len()), self.upgrade.is_none())
-    }
-}
-
-/// A host from its end on, and a domain with the dot before it.
-fn turned(host: &HostPattern) -> Vec<u8> {
-    match host {
-        HostPattern::Exact(host) => host.bytes().rev().collect(),
-        HostPattern::Below(domain) => domain.bytes().rev().chain([b'.']).collect(),
     }
 }
 
