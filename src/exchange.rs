@@ -1,7 +1,6 @@
 //! One exchange: a request of a client and the upstream's response to it.
 //!
-//! Two flows, one each way, and the link to the upstream between them. Each flow is a small machine of its own;
-//! neither waits for the other, so that an upstream may answer before it has read the request.
+//! Two flows, one each way, and the link to the upstream between them. Neither waits for the other: an upstream may answer early.
 //!
 //! ```text
 //! request    head ──▶ body ──▶ over          (with `Expect` the body waits for 100, one second at most)
