@@ -256,7 +256,8 @@ fn each_query_of_the_dashboard_is_one_and_asks_for_what_is_there() {
         assert!(unit.as_str().is_some_and(|unit| !unit.is_empty()), "{title} has no unit");
         assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
         // The number of such a metric is 1: what it tells is in its labels.
-        let is_info = panel["targets"][0]["expr"].as_str().unwrap().contains("_info{");
+        let first = panel["targets"][0]["expr"].as_str().unwrap();
+        let is_info = first.starts_with("elbows_build_info{");
         let (text, graph) = (&panel["options"]["textMode"], &panel["options"]["graphMode"]);
         assert!(!is_info || text == "name" && graph == "none", "{title} shows {text} and {graph}");
         for target in panel["targets"].as_array().unwrap() {

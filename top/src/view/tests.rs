@@ -392,11 +392,13 @@ tunnels that were handed over"
         ]
     );
     let _ = press(&mut model, &[Key::Escape, Key::Down, Key::Char('c')]);
+    assert_eq!(foot(&mut model)[0], "203.0.113.2:51234 /chat/a-room-wi… is being closed already");
+    let _ = press(&mut model, &[Key::Up, Key::Char('c')]);
     assert_eq!(
         foot(&mut model),
         [
             "1000 to 1003, 1007 to 1014, 3000 to 4999; Enter goes on, Esc leaves",
-            "close 203.0.113.2:51234 /chat/a-room-wi…: code (none: DRAIN_CLOSE_CODE): _",
+            "close 203.0.113.1:51234 /chat/a: code (none: DRAIN_CLOSE_CODE): _",
         ]
     );
     let _ = press(&mut model, &[Key::Enter]);
@@ -409,7 +411,7 @@ tunnels that were handed over"
     let _ = press(&mut model, &[Key::Enter]);
     assert_eq!(foot(&mut model)[0], "y closes it, n leaves it open");
     let _ = press(&mut model, &[Key::Char('n')]);
-    assert_eq!(foot(&mut model)[0], "203.0.113.2:51234 /chat/a-room-wi… stays open");
+    assert_eq!(foot(&mut model)[0], "203.0.113.1:51234 /chat/a stays open");
 
     let gone =
         Trouble::Unreachable { place: Text::clean("9145"), why: Text::clean("connection refused") };

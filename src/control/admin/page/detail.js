@@ -184,6 +184,10 @@ async function closeTunnel() {
   }
 }
 
+// A dialog that closes gives the focus back to what had it. Where that is gone, a browser leaves it inside for a moment.
+const isFocusLost = (dialog) =>
+  document.activeElement === document.body || byId(dialog).contains(document.activeElement);
+
 byId("detail-back").addEventListener("click", () => byId("detail").close());
 byId("detail").addEventListener("close", () => {
   detail.id = null;
@@ -191,7 +195,7 @@ byId("detail").addEventListener("close", () => {
   clearTimeout(detail.timer);
   detail.silence.end();
   // The row that it was opened from may have gone meanwhile.
-  if (document.activeElement === document.body) focusRow(detail.place);
+  if (isFocusLost("detail")) focusRow(detail.place);
 });
 byId("detail-close").addEventListener("click", askToClose);
 byId("reason").addEventListener("input", countReason);
@@ -199,7 +203,7 @@ byId("closing-keep").addEventListener("click", () => byId("closing").close());
 byId("closing").addEventListener("close", () => {
   byId("token").value = "";
   // The button that asked for it may be one that cannot be pressed any more.
-  if (document.activeElement === document.body) byId("detail-back").focus();
+  if (isFocusLost("closing")) byId("detail-back").focus();
 });
 byId("closing-form").addEventListener("submit", (event) => {
   event.preventDefault();
