@@ -107,6 +107,17 @@ fn page_is_one_answer_that_lets_nothing_else_run() {
     assert_eq!(client.read_response().status, 403);
 }
 
+/// Types tokens into the field that has the focus: a wrong one, and one that no request could have.
+fn wrong_tokens_are_refused(browser: &Browser) {
+    let fault = || shown(browser, "closing-fault");
+    browser.press(&format!("wrong{ENTER}"));
+    wait_until("the token is refused", || fault().contains("ADMIN_TOKEN"));
+    browser.value("document.getElementById('token').focus()");
+    browser.press(&format!("żółw{ENTER}"));
+    let told = "Not done: a token has letters (A to Z), digits and -._~+/ alone.";
+    wait_until("what a token may have is told", || fault() == told);
+}
+
 #[test]
 fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     let application = Tunnels::start();
@@ -177,13 +188,7 @@ fn page_sorts_searches_and_closes_a_tunnel_whose_client_sees_just_that() {
     fill(&browser, "reason", "go home");
     wait_until("there is room again", || left() == "116 bytes left.");
     press_into("");
-    browser.press(&format!("wrong{ENTER}"));
-    wait_until("the token is refused", || shown(&browser, "closing-fault").contains("ADMIN_TOKEN"));
-    // No request could have it.
-    browser.value("document.getElementById('token').focus()");
-    browser.press(&format!("żółw{ENTER}"));
-    let told = "Not done: a token has letters (A to Z), digits and -._~+/ alone.";
-    wait_until("what a token may have is told", || shown(&browser, "closing-fault") == told);
+    wrong_tokens_are_refused(&browser);
     assert_eq!(shown(&browser, "tunnel-rows").matches("/three").count(), 1);
     // Nothing has come so far.
     talk(&mut tunnels[1], b"still here");
@@ -378,7 +383,10 @@ fn page_goes_on_when_elbows_hands_over_and_when_it_restarts() {
     let application = Tunnels::start();
     let settings = [("HANDOFF_SOCKET", handoff.to_str().unwrap())];
     let mut admin = Admin::start(application.address, &settings);
+    // With these before it, it has another place, and so another id, than in the next process.
+    let passing: Vec<_> = (0..4).map(|_| application.open(&admin.elbows)).collect();
     let mut tunnel = application.open(&admin.elbows);
+    drop(passing);
     talk(&mut tunnel, b"before");
     let browser = Browser::start();
     open_page(&browser, &admin);
