@@ -183,10 +183,19 @@ impl Routes {
         (all, first_fault)
     }
 
-    /// Numbers of endpoints, of all groups together.
+    /// Numbers of endpoints, of all groups together. Nobody is asked for their names.
     pub(crate) fn endpoint_counts(&self, now: Instant) -> EndpointCounts {
-        let groups = self.upstreams.iter();
-        let counts = groups.map(|group| group.addresses.counts(now));
-        counts.reduce(EndpointCounts::plus).unwrap_or_default()
+        let groups = || self.upstreams.iter().map(|group| &group.addresses);
+        let counts = groups().map(Addresses::counts).reduce(EndpointCounts::plus);
+        let mut counts = counts.unwrap_or_default();
+        let mut all: Vec<_> = groups().flat_map(|addresses| addresses.present(now)).collect();
+        let known = all.iter().map(|one| one.address).collect();
+        all.extend(groups().take(1).flat_map(|addresses| addresses.gone(&known)));
+        for one in all {
+            if let Some(number) = counts.now.get_mut(one.state.index()) {
+                *number += 1;
+            }
+        }
+        counts
     }
 }

@@ -82,11 +82,8 @@ impl Closing {
             return listed;
         }
         let others = groups.iter().filter(|group| !Arc::ptr_eq(group, &self.upstream));
-        let elsewhere: HashSet<_> = others
-            .flat_map(|group| group.addresses.list(now).0)
-            .filter(|one| is_there(&one))
-            .map(|one| one.address)
-            .collect();
+        let elsewhere: HashSet<_> =
+            others.flat_map(|group| group.addresses.present(now)).map(|one| one.address).collect();
         listed.retain(|one| {
             is_there(&one) || self.known.contains(&one.address) && !elsewhere.contains(&one.address)
         });

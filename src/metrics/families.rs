@@ -190,8 +190,6 @@ families! {
     LINKS_REUSED: Counter, "elbows_upstream_connections_reused", unit "", labels [], ranges [];
     /// Connections to the upstream that are idle
     POOL_IDLE: Gauge, "elbows_pool_idle", unit "", labels [], ranges [];
-    /// 1 while tunnels are evened out over their endpoints
-    REBALANCING: Gauge, "elbows_rebalancing", unit "", labels [], ranges [];
     /// Handshakes and requests that were sent to another endpoint, since the one before closed without an answer
     RETRIES: Counter, "elbows_upstream_retries", unit "", labels [], ranges [];
     /// Endpoints of the application, by state
@@ -200,6 +198,8 @@ families! {
     ENDPOINT_CHANGES: Counter, "elbows_endpoint_changes", unit "", labels ["state"], ranges [];
     /// Checks of endpoints, by result
     ENDPOINT_CHECKS: Counter, "elbows_endpoint_checks", unit "", labels ["result"], ranges [];
+    /// 1 while tunnels are evened out over their endpoints
+    REBALANCING: Gauge, "elbows_rebalancing", unit "", labels [], ranges [];
     /// 1 where the process took over from one before it
     TOOK_OVER: Gauge, "elbows_took_over", unit "", labels [], ranges [];
     /// 1 from the order to stop on

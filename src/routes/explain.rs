@@ -1,6 +1,6 @@
 //! Why a request takes a route, in words: `elbows check --route`.
 //!
-//! It looks at one route after the other, which is slow and plain; tests hold the [`table`](super::table) against it.
+//! It looks at one route after the other, which is slow and plain; tests hold the table that is used (`table.rs`) against it.
 
 use std::fmt::{self, Write as _};
 

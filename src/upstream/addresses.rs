@@ -13,7 +13,6 @@ mod signs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -269,25 +268,13 @@ impl Addresses {
 
     /// All endpoints: those that get new tunnels, the best first, and those that only have some. Also, why there is none.
     pub(crate) fn list(&self, now: Instant) -> (Vec<Listed>, Option<Fault>) {
-        let mut state = self.0.state();
-        let fault = match self.0.known(&mut state, now) {
+        let fault = match self.0.known(&mut self.0.state(), now) {
             Err(Resolution::Fault(fault)) => Some(fault),
             _ => None,
         };
-        let endpoints = Arc::clone(&state.endpoints);
-        drop(state);
-        let mut list: Vec<_> = endpoints.all().iter().map(Listed::of).collect();
-        let mut gone = self.0.loads.with_tunnels();
-        let known: HashSet<_> = list.iter().map(|listed| listed.address).collect();
-        gone.retain(|(address, _)| !known.contains(address));
-        gone.sort_unstable_by_key(|(address, _)| *address);
-        list.extend(gone.into_iter().map(|(address, load)| Listed {
-            address,
-            state: EndpointState::Gone,
-            tunnels: load.tunnels(),
-            leaving: load.leaving(),
-            share: None,
-        }));
+        let mut list = self.present(now);
+        let known = list.iter().map(|listed| listed.address).collect();
+        list.extend(self.gone(&known));
         (list, fault)
     }
 
@@ -383,15 +370,20 @@ impl Shared {
                 fault.get_or_insert(its);
             }
         }
-        if !state.members.is_still(now) && state.members.expire(now) {
-            self.renew(state, now);
-        }
+        self.pass_time(state, now);
         if state.is_waited_for() {
             return Err(Resolution::Pending);
         }
         match fault {
             Some(fault) if state.endpoints.all().is_empty() => Err(Resolution::Fault(fault)),
             _ => Ok(()),
+        }
+    }
+
+    /// Brings the endpoints to the state of now.
+    fn pass_time(&self, state: &mut AddressState, now: Instant) {
+        if !state.members.is_still(now) && state.members.expire(now) {
+            self.renew(state, now);
         }
     }
 

@@ -3,7 +3,7 @@
 //! elbows asks a real name server, by an `/etc/resolv.conf` of its own: it runs in a mount namespace, which needs root and
 //! `unshare` (util-linux). Without them the tests that need names are left out, and the run says so.
 
-mod application;
+pub(crate) mod application;
 mod crowd;
 mod health;
 mod name_server;
@@ -26,14 +26,14 @@ use crate::programs::wait_until;
 use crate::proxy::{Elbows, PATIENCE, free_port};
 
 /// An elbows whose endpoints can be looked at.
-struct Balancer {
-    elbows: Elbows,
-    admin: SocketAddr,
+pub(crate) struct Balancer {
+    pub(crate) elbows: Elbows,
+    pub(crate) admin: SocketAddr,
 }
 
 impl Balancer {
     /// In front of these addresses.
-    fn of(application: &Application, settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(application: &Application, settings: &[(&str, &str)]) -> Self {
         Self::start(|own| {
             let (command, address) = Self::command(application, &[own, settings].concat());
             Elbows::spawn(command, address)

@@ -2,14 +2,16 @@
 //!
 //! Where nothing is wrong a worker looks at one number and takes no lock. What a sign means is decided in `health.rs`.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::members::Change;
-use super::{AddressState, Addresses, EndpointState};
+use super::{AddressState, Addresses, EndpointState, Listed};
 use crate::config::{Config, UpstreamName};
 use crate::metrics::Counter;
 use crate::upstream::candidates::Endpoint;
@@ -203,19 +205,37 @@ impl Addresses {
         self.0.signs.hurry.notified().await;
     }
 
-    /// Numbers for a scrape.
-    pub(crate) fn counts(&self, now: Instant) -> EndpointCounts {
-        let mut counts = EndpointCounts {
+    /// How often endpoints changed because of a sign, and what checks came to.
+    pub(crate) fn counts(&self) -> EndpointCounts {
+        EndpointCounts {
             changes: self.0.signs.changes.each_ref().map(Counter::here),
             checks: self.0.signs.checks.each_ref().map(Counter::here),
             ..EndpointCounts::default()
-        };
-        for listed in self.list(now).0 {
-            if let Some(number) = counts.now.get_mut(listed.state.index()) {
-                *number += 1;
-            }
         }
-        counts
+    }
+
+    /// The endpoints that get new tunnels, as far as that is known. Nobody is asked.
+    pub(crate) fn present(&self, now: Instant) -> Vec<Listed> {
+        let mut state = self.0.state();
+        self.0.pass_time(&mut state, now);
+        let endpoints = Arc::clone(&state.endpoints);
+        drop(state);
+        endpoints.all().iter().map(Listed::of).collect()
+    }
+
+    /// Those that are not among these, and have tunnels.
+    pub(crate) fn gone(&self, known: &HashSet<SocketAddr>) -> Vec<Listed> {
+        let mut gone = self.0.loads.with_tunnels();
+        gone.retain(|(address, _)| !known.contains(address));
+        gone.sort_unstable_by_key(|(address, _)| *address);
+        let listed = gone.into_iter().map(|(address, load)| Listed {
+            address,
+            state: EndpointState::Gone,
+            tunnels: load.tunnels(),
+            leaving: load.leaving(),
+            share: None,
+        });
+        listed.collect()
     }
 }
 

@@ -17,10 +17,10 @@ use crate::proxy::free_port;
 use crate::upstream::{read_body, try_read_head};
 
 /// Its instances are numbered from 1, by the last number of their address.
-pub(super) struct Application {
+pub(crate) struct Application {
     instances: Vec<Instance>,
     /// Of all its instances.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 struct Instance {
@@ -32,7 +32,7 @@ struct Instance {
 
 /// What an instance does with requests and handshakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Does {
+pub(crate) enum Does {
     /// It opens tunnels, and answers requests with 200.
     Well,
     /// It answers all with this status.
@@ -57,7 +57,7 @@ struct Said {
 
 /// Addresses of this machine that nobody else in this run has, numbered from 1 by their last number, and a port that is
 /// free at all of them.
-pub(super) fn addresses(count: u8) -> (Vec<Ipv4Addr>, u16) {
+pub(crate) fn addresses(count: u8) -> (Vec<Ipv4Addr>, u16) {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let own = NEXT.fetch_add(1, Ordering::Relaxed);
     let addresses: Vec<_> = (1..=count).map(|last| Ipv4Addr::new(127, 1, own, last)).collect();
@@ -76,18 +76,18 @@ fn free_port_of(addresses: &[Ipv4Addr]) -> u16 {
 }
 
 impl Application {
-    pub(super) fn start(instances: u8) -> Self {
+    pub(crate) fn start(instances: u8) -> Self {
         let (addresses, port) = addresses(instances);
         let start = |ip: &Ipv4Addr| Instance::start(SocketAddr::from((*ip, port)));
         Self { instances: addresses.iter().map(start).collect(), port }
     }
 
-    pub(super) fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> + '_ {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = std::net::IpAddr> + '_ {
         self.instances.iter().map(|instance| instance.address.ip())
     }
 
     /// Ends all tunnels of an instance, with a reset.
-    pub(super) fn close(&self, number: usize) {
+    pub(crate) fn close(&self, number: usize) {
         for socket in self.instances[number - 1].tunnels.lock().unwrap().drain(..) {
             SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
             // Whoever reads it lets go of it.
@@ -96,26 +96,26 @@ impl Application {
     }
 
     /// From now on an instance does this.
-    pub(super) fn lets(&self, number: usize, does: Does) {
+    pub(crate) fn lets(&self, number: usize, does: Does) {
         *self.instances[number - 1].said.does.lock().unwrap() = does;
     }
 
     /// The heads that an instance was sent: of checks, or of all others.
-    pub(super) fn heads(&self, number: usize, of_checks: bool) -> Vec<String> {
+    pub(crate) fn heads(&self, number: usize, of_checks: bool) -> Vec<String> {
         let mut heads = self.instances[number - 1].said.heads.lock().unwrap().clone();
         heads.retain(|head| head.contains("User-Agent: elbows-check\r\n") == of_checks);
         heads
     }
 
     /// An instance that refuses takes connections again.
-    pub(super) fn listen_again(&mut self, number: usize) {
+    pub(crate) fn listen_again(&mut self, number: usize) {
         let instance = &mut self.instances[number - 1];
         let said = Arc::clone(&instance.said);
         *instance = Instance::start_with(instance.address, said);
     }
 
     /// From now on an instance takes no connection and no request; its tunnels stay.
-    pub(super) fn refuse(&mut self, number: usize) {
+    pub(crate) fn refuse(&mut self, number: usize) {
         let instance = &self.instances[number - 1];
         instance.is_refusing.store(true, Ordering::Release);
         // It wakes up and is gone.

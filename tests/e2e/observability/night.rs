@@ -16,6 +16,8 @@ use std::{fs, io};
 use super::{Prometheus, operations};
 use crate::admin::{Admin, ask, number};
 use crate::client::{Client, handshake, other_handshake};
+use crate::endpoints::Balancer;
+use crate::endpoints::application::{Application, Does};
 use crate::handoff::Place;
 use crate::mistakes;
 use crate::programs::wait_until;
@@ -304,6 +306,35 @@ fn application_that_does_not_listen() {
     ];
     tried(&Watch::of(&admin), &rows, || {
         assert_eq!(Client::behind_balancer(admin.elbows.address).get("/").status, 502);
+    });
+}
+
+#[test]
+fn endpoint_whose_checks_fail() {
+    let application = Application::start(2);
+    let settings = [
+        ("UPSTREAM_CHECK", "http:/health"),
+        ("UPSTREAM_CHECK_INTERVAL", "100ms"),
+        ("UPSTREAM_CHECK_FALL", "1"),
+    ];
+    let balancer = Balancer::of(&application, &settings);
+    let rows = [row("The application is down", "checks (`UPSTREAM_CHECK`) fail there")];
+    let watch = Watch { admin: balancer.admin, elbows: &balancer.elbows };
+    tried(&watch, &rows, || application.lets(2, Does::Status(503)));
+}
+
+#[test]
+fn endpoint_that_answers_with_5xx_where_others_do_not() {
+    let application = Application::start(2);
+    application.lets(2, Does::Status(500));
+    let settings = [("UPSTREAM_EJECT", "2"), ("BALANCE", "round_robin")];
+    let balancer = Balancer::of(&application, &settings);
+    let rows = [row("The application is down", "that endpoint answers with 5xx")];
+    let watch = Watch { admin: balancer.admin, elbows: &balancer.elbows };
+    tried(&watch, &rows, || {
+        for _ in 0..4 {
+            Client::behind_balancer(balancer.elbows.address).get("/");
+        }
     });
 }
 
