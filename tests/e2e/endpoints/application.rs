@@ -37,6 +37,8 @@ pub(crate) enum Does {
     Well,
     /// It answers all with this status.
     Status(u16),
+    /// It changes to a protocol that nobody asked for.
+    Switches,
     /// It closes the connection when it has read a head.
     Closes,
     /// It says nothing.
@@ -243,6 +245,12 @@ fn answer(socket: &mut TcpStream, does: Does) {
         Does::Well => return,
         Does::Status(number) => (status(number), b""),
         Does::Closes | Does::Hangs => (String::new(), b""),
+        Does::Switches => (
+            String::from(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\n",
+            ),
+            b"",
+        ),
         Does::Garbage => (String::from("\0\u{1}\u{7f} 220 smtp.example ready\r\n\r\n"), b""),
         Does::Drips => (String::from("HTTP/1.1 200 OK\r\nX: "), b"x"),
         Does::Floods => (String::from("HTTP/1.1 200 OK\r\n"), &[b'x'; 8 * 1024]),

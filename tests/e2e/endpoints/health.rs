@@ -140,8 +140,7 @@ fn check_of_a_websocket_is_a_handshake_and_a_close_for_real_applications() {
 #[test]
 fn what_is_no_websocket_fails_the_check_of_one() {
     let application = Application::start(1);
-    // Its 101 says nothing of the protocol.
-    application.lets(1, Does::Status(101));
+    application.lets(1, Does::Switches);
     let balancer = Balancer::of(&application, &checked("websocket:/ws"));
     balancer.wait_for(&[(1, "down", 0)]);
     let said = "its checks fail: its 101 is not one to this handshake";
