@@ -9,9 +9,9 @@
 //! The variables are the default route, which requests take that no other one takes. All of it is one value that does
 //! not change: an exchange keeps its route, whatever comes after.
 
-mod asked;
 mod clear_path;
 pub mod explain;
+mod input;
 mod table;
 mod texts;
 
@@ -21,8 +21,8 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use self::asked::Asked;
 pub(crate) use self::clear_path::Unclear;
+use self::input::RouteInput;
 use self::table::Table;
 use crate::config::routing::{Conditions, HeadChanges, Routing};
 use crate::config::{Config, TlvHeader};
@@ -38,8 +38,8 @@ pub fn count_found<'a>(
 ) -> usize {
     let table = Table::new(routes);
     let find = || {
-        let asked = std::hint::black_box(Asked::of(std::hint::black_box(head), true));
-        matches!(std::hint::black_box(table.find(&asked)), Ok(Some(_)))
+        let input = std::hint::black_box(RouteInput::of(std::hint::black_box(head), true));
+        matches!(std::hint::black_box(table.find(&input)), Ok(Some(_)))
     };
     std::iter::repeat_with(find).take(times).filter(|found| *found).count()
 }
@@ -146,7 +146,7 @@ impl Routes {
         if self.named.is_empty() {
             return Ok(self.default.as_ref());
         }
-        let found = self.table.find(&Asked::of(head, is_upgrade))?;
+        let found = self.table.find(&RouteInput::of(head, is_upgrade))?;
         Ok(found.and_then(|place| self.named.get(place)).or(self.default.as_ref()))
     }
 

@@ -41,7 +41,7 @@ const PURE: &[&str] = &[
     "peer.rs",
     "proxy_protocol.rs",
     "proxy_protocol",
-    "routes/asked.rs",
+    "routes/input.rs",
     "routes/clear_path.rs",
     "routes/explain.rs",
     "routes/table.rs",

@@ -4,8 +4,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::asked::{Asked, without_port};
 use super::clear_path::Unclear;
+use super::input::{RouteInput, without_port};
 use super::table::{Table, has};
 use crate::config::routing::{Conditions, HostPattern, PathPattern, RouteConfig, Routing};
 use crate::http::head::{Field, is_host};
@@ -84,7 +84,7 @@ impl Typed {
         if method.is_empty() || !target.bytes().all(is_of_target) {
             return Err(rule("it has a sign that no request can have"));
         }
-        let path = String::from_utf8_lossy(super::asked::path_of(target.as_bytes())).into_owned();
+        let path = String::from_utf8_lossy(super::input::path_of(target.as_bytes())).into_owned();
         let fields = fields.iter().map(|field| {
             let (name, value) = field.split_once(':').ok_or_else(|| {
                 format!("{field:?}: give a name and a value, as 'X-Tenant: blue'")
@@ -140,21 +140,21 @@ impl Taken {
 #[must_use]
 pub fn explain(routing: &Routing, has_default: bool, typed: &Typed) -> (Taken, String) {
     let fields = typed.fields();
-    let asked = Asked {
+    let input = RouteInput {
         host: without_port(typed.host.as_bytes()),
         path: typed.path.as_bytes(),
         fields: &fields,
         is_upgrade: typed.is_upgrade,
     };
     let table = Table::new(routing.routes.iter().map(|route| &route.conditions));
-    let taken = match table.find(&asked) {
+    let taken = match table.find(&input) {
         Ok(Some(place)) => Taken::Named(place),
         Ok(None) if has_default => Taken::Default,
         Ok(None) => Taken::None,
         Err(Unclear) => Taken::Unclear,
     };
     let mut out = String::new();
-    let told = write(&mut out, routing, &asked, typed, taken);
+    let told = write(&mut out, routing, &input, typed, taken);
     debug_assert!(told.is_ok(), "writing to a string cannot fail");
     (taken, out)
 }
@@ -162,7 +162,7 @@ pub fn explain(routing: &Routing, has_default: bool, typed: &Typed) -> (Taken, S
 fn write(
     out: &mut String,
     routing: &Routing,
-    asked: &Asked<'_>,
+    input: &RouteInput<'_>,
     typed: &Typed,
     taken: Taken,
 ) -> fmt::Result {
@@ -173,7 +173,7 @@ fn write(
         Taken::Named(place) => {
             if let Some(route) = routing.routes.get(place) {
                 writeln!(out, "route: {}", route.name)?;
-                write_conditions(out, &route.conditions, asked)?;
+                write_conditions(out, &route.conditions, input)?;
             }
         }
         Taken::Default => {
@@ -189,7 +189,7 @@ fn write(
              answered 400"
         )?,
     }
-    let judged = |route: &RouteConfig| judge(&route.conditions, asked);
+    let judged = |route: &RouteConfig| judge(&route.conditions, input);
     for route in &routing.routes {
         let what = match judged(route) {
             Err(Lacks::Header(header)) => format!("the request has not {header:?} once"),
@@ -212,11 +212,15 @@ fn write(
 }
 
 /// The conditions that are met, and what meets them.
-fn write_conditions(out: &mut String, conditions: &Conditions, asked: &Asked<'_>) -> fmt::Result {
+fn write_conditions(
+    out: &mut String,
+    conditions: &Conditions,
+    input: &RouteInput<'_>,
+) -> fmt::Result {
     let Conditions { hosts, path, headers, upgrade } = conditions;
     let host = hosts
         .iter()
-        .filter_map(|host| Some((host_rank(host, asked.host)?, host)))
+        .filter_map(|host| Some((host_rank(host, input.host)?, host)))
         .max_by_key(|(rank, _)| *rank);
     match host {
         Some((HostRank::Below(_), host)) => writeln!(out, "  host: it ends as {host} does")?,
@@ -239,20 +243,20 @@ fn write_conditions(out: &mut String, conditions: &Conditions, asked: &Asked<'_>
 }
 
 /// How a route fits a request, or the first that is missing.
-pub(super) fn judge(conditions: &Conditions, asked: &Asked<'_>) -> Result<Rank, Lacks> {
+pub(super) fn judge(conditions: &Conditions, input: &RouteInput<'_>) -> Result<Rank, Lacks> {
     let Conditions { hosts, path, headers, upgrade } = conditions;
     let host = if hosts.is_empty() {
         HostRank::Any
     } else {
-        hosts.iter().filter_map(|host| host_rank(host, asked.host)).max().ok_or(Lacks::Host)?
+        hosts.iter().filter_map(|host| host_rank(host, input.host)).max().ok_or(Lacks::Host)?
     };
-    let path = path_rank(path, asked.path).ok_or(Lacks::Path)?;
+    let path = path_rank(path, input.path).ok_or(Lacks::Path)?;
     for (name, value) in headers {
-        if !has(asked.fields, name.as_bytes(), value.as_bytes()) {
+        if !has(input.fields, name.as_bytes(), value.as_bytes()) {
             return Err(Lacks::Header(format!("{name}: {value}")));
         }
     }
-    if let Some(upgrade) = upgrade.filter(|upgrade| *upgrade != asked.is_upgrade) {
+    if let Some(upgrade) = upgrade.filter(|upgrade| *upgrade != input.is_upgrade) {
         return Err(Lacks::Upgrade(upgrade));
     }
     Ok(Rank { host, path, headers: headers.len(), upgrade: upgrade.is_some() })

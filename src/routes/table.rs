@@ -13,8 +13,8 @@
 
 use std::collections::BTreeMap;
 
-use super::asked::Asked;
 use super::clear_path::{self, Unclear};
+use super::input::RouteInput;
 use super::texts::Texts;
 use crate::config::routing::{Conditions, HostPattern, PathPattern};
 use crate::http::head::Field;
@@ -96,25 +96,25 @@ impl Table {
     ///
     /// # Errors
     /// Another route would be taken by whoever reads the path in another way, or nobody can read it.
-    pub(crate) fn find(&self, asked: &Asked<'_>) -> Result<Option<usize>, Unclear> {
-        let found = self.first(asked);
-        if self.has_paths && clear_path::is_doubtful(asked.path) {
-            let path = clear_path::read(asked.path)?;
-            if self.first(&Asked { path: &path, ..*asked }) != found {
+    pub(crate) fn find(&self, input: &RouteInput<'_>) -> Result<Option<usize>, Unclear> {
+        let found = self.first(input);
+        if self.has_paths && clear_path::is_doubtful(input.path) {
+            let path = clear_path::read(input.path)?;
+            if self.first(&RouteInput { path: &path, ..*input }) != found {
                 return Err(Unclear);
             }
         }
         Ok(found)
     }
 
-    fn first(&self, asked: &Asked<'_>) -> Option<usize> {
+    fn first(&self, input: &RouteInput<'_>) -> Option<usize> {
         let mut room = [0; LONGEST_HOST];
-        let host = room.get_mut(..asked.host.len()).unwrap_or_default();
+        let host = room.get_mut(..input.host.len()).unwrap_or_default();
         // Of a longer one nothing is copied.
-        host.copy_from_slice(asked.host.get(..host.len()).unwrap_or_default());
+        host.copy_from_slice(input.host.get(..host.len()).unwrap_or_default());
         host.make_ascii_lowercase();
         let host = &*host;
-        if let Some(route) = self.hosts.get(host).and_then(|of_host| of_host.first(asked)) {
+        if let Some(route) = self.hosts.get(host).and_then(|of_host| of_host.first(input)) {
             return Some(route);
         }
         for length in self.domains.lengths() {
@@ -124,42 +124,42 @@ impl Table {
             };
             if let Some([b'.', domain @ ..]) = host.get(dot..)
                 && let Some(of_host) = self.domains.get(domain)
-                && let Some(route) = of_host.first(asked)
+                && let Some(route) = of_host.first(input)
             {
                 return Some(route);
             }
         }
-        self.any_host.first(asked)
+        self.any_host.first(input)
     }
 }
 
 impl OfHost {
-    fn first(&self, asked: &Asked<'_>) -> Option<usize> {
+    fn first(&self, input: &RouteInput<'_>) -> Option<usize> {
         for length in self.paths.lengths() {
-            let Some((path, rest)) = asked.path.split_at_checked(length) else { continue };
+            let Some((path, rest)) = input.path.split_at_checked(length) else { continue };
             // A prefix ends where a segment does; `/` has the slash itself.
             if !matches!(rest, [] | [b'/', ..]) && length > 1 {
                 continue;
             }
             let Some(of_path) = self.paths.get(path) else { continue };
-            let exact = if rest.is_empty() { first(&of_path.exact, asked) } else { None };
-            let found = exact.or_else(|| first(&of_path.prefix, asked));
+            let exact = if rest.is_empty() { first(&of_path.exact, input) } else { None };
+            let found = exact.or_else(|| first(&of_path.prefix, input));
             if found.is_some() {
                 return found;
             }
         }
-        first(&self.any_path, asked)
+        first(&self.any_path, input)
     }
 }
 
-fn first(candidates: &[Candidate], asked: &Asked<'_>) -> Option<usize> {
-    candidates.iter().find(|candidate| candidate.takes(asked)).map(|candidate| candidate.route)
+fn first(candidates: &[Candidate], input: &RouteInput<'_>) -> Option<usize> {
+    candidates.iter().find(|candidate| candidate.takes(input)).map(|candidate| candidate.route)
 }
 
 impl Candidate {
-    fn takes(&self, asked: &Asked<'_>) -> bool {
-        self.upgrade.is_none_or(|upgrade| upgrade == asked.is_upgrade)
-            && self.headers.iter().all(|(name, value)| has(asked.fields, name, value))
+    fn takes(&self, input: &RouteInput<'_>) -> bool {
+        self.upgrade.is_none_or(|upgrade| upgrade == input.is_upgrade)
+            && self.headers.iter().all(|(name, value)| has(input.fields, name, value))
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use self::answers::{Answers, Status};
 use self::members::Members;
-use self::signs::{LinesOfLate, Signs, rules};
+use self::signs::{LogBudget, Signs, rules};
 use super::candidates::{Candidates, Endpoint, Endpoints};
 use super::load::Loads;
 use super::resolver::Resolver;
@@ -174,7 +174,7 @@ struct AddressState {
     /// What the members are.
     endpoints: Arc<Endpoints>,
     waiting: Vec<Tell>,
-    told: LinesOfLate,
+    told: LogBudget,
 }
 
 impl fmt::Debug for Shared {
@@ -237,7 +237,7 @@ impl Addresses {
                 members,
                 endpoints,
                 waiting: Vec::new(),
-                told: LinesOfLate::default(),
+                told: LogBudget::default(),
             }),
             names,
             port,

@@ -23,16 +23,16 @@ fn prefix(path: &str) -> PathPattern {
     PathPattern::Prefix(String::from(path))
 }
 
-fn asked<'a>(host: &'a str, path: &'a str) -> Asked<'a> {
-    Asked { host: host.as_bytes(), path: path.as_bytes(), fields: &[], is_upgrade: false }
+fn input<'a>(host: &'a str, path: &'a str) -> RouteInput<'a> {
+    RouteInput { host: host.as_bytes(), path: path.as_bytes(), fields: &[], is_upgrade: false }
 }
 
 /// The closest that fits, and of those that are alike the first.
-fn plainly(routes: &[Conditions], asked: &Asked<'_>) -> Option<usize> {
+fn plainly(routes: &[Conditions], input: &RouteInput<'_>) -> Option<usize> {
     let ranks = routes
         .iter()
         .enumerate()
-        .filter_map(|(place, route)| Some((judge(route, asked).ok()?, place)));
+        .filter_map(|(place, route)| Some((judge(route, input).ok()?, place)));
     let best = ranks.max_by_key(|(rank, place)| (*rank, std::cmp::Reverse(*place)));
     best.map(|(_, place)| place)
 }
@@ -48,7 +48,7 @@ fn closest_host_comes_first_and_then_closest_path() {
         of(&[], prefix("/")),
     ];
     let table = Table::new(&routes);
-    let taken = |host, path| table.find(&asked(host, path)).unwrap();
+    let taken = |host, path| table.find(&input(host, path)).unwrap();
     assert_eq!(taken("chat.eu.example.com", "/chat/admin/x"), Some(3));
     assert_eq!(taken("CHAT.eu.Example.com", "/chat"), Some(4));
     // The host that fits best has no route for it, and the next one has.
@@ -66,7 +66,7 @@ fn closest_host_comes_first_and_then_closest_path() {
 fn prefix_ends_where_a_segment_does() {
     let routes = [of(&[], prefix("/a")), of(&[], prefix("/a-b/c"))];
     let table = Table::new(&routes);
-    let taken = |path| table.find(&asked("h", path)).unwrap();
+    let taken = |path| table.find(&input("h", path)).unwrap();
     for path in ["/a", "/a/", "/a/z", "/a/b/c"] {
         assert_eq!(taken(path), Some(0), "{path}");
     }
@@ -87,7 +87,7 @@ fn more_conditions_come_first_and_two_values_are_none() {
     let table = Table::new(&routes);
     let field = |value| Field { name: b"X-Tenant", value };
     let taken = |fields: &[Field<'_>], is_upgrade| {
-        table.find(&Asked { fields, is_upgrade, ..asked("h", "/") }).unwrap()
+        table.find(&RouteInput { fields, is_upgrade, ..input("h", "/") }).unwrap()
     };
     assert_eq!(taken(&[field(b"blue")], true), Some(1));
     assert_eq!(taken(&[field(b"blue")], false), Some(2));
@@ -100,7 +100,7 @@ fn more_conditions_come_first_and_two_values_are_none() {
 fn path_that_leads_elsewhere_once_it_is_resolved_is_refused() {
     let routes = [of(&[], prefix("/public")), of(&[], prefix("/admin"))];
     let table = Table::new(&routes);
-    let find = |path| table.find(&asked("h", path));
+    let find = |path| table.find(&input("h", path));
     for path in [
         "/public/../admin/x",
         "/public/%2e%2e/admin",
@@ -117,7 +117,7 @@ fn path_that_leads_elsewhere_once_it_is_resolved_is_refused() {
     }
     // Where nothing depends on paths, they pass as they are.
     let table = Table::new(&[of(&[exact("h")], PathPattern::Any)]);
-    assert_eq!(table.find(&asked("h", "/public/../admin/%zz")), Ok(Some(0)));
+    assert_eq!(table.find(&input("h", "/public/../admin/%zz")), Ok(Some(0)));
 }
 
 fn hosts() -> impl Strategy<Value = HostPattern> {
@@ -161,7 +161,7 @@ proptest! {
     ) {
         let fields: Vec<_> =
             fields.iter().map(|(name, value)| Field { name: name.as_bytes(), value: value.as_bytes() }).collect();
-        let asked = Asked { fields: &fields, is_upgrade, ..asked(host, path) };
-        prop_assert_eq!(Table::new(&routes).find(&asked), Ok(plainly(&routes, &asked)));
+        let input = RouteInput { fields: &fields, is_upgrade, ..input(host, path) };
+        prop_assert_eq!(Table::new(&routes).find(&input), Ok(plainly(&routes, &input)));
     }
 }

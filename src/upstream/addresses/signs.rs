@@ -88,7 +88,7 @@ pub(super) struct Signs {
 
 /// How much was told lately.
 #[derive(Debug, Default)]
-pub(super) struct LinesOfLate {
+pub(super) struct LogBudget {
     since: Option<Instant>,
     number: u32,
     untold: u32,
@@ -239,7 +239,7 @@ impl Addresses {
     }
 }
 
-impl LinesOfLate {
+impl LogBudget {
     /// The line about a change, unless there were too many lately.
     fn line(&mut self, change: &Change, now: Instant) -> Option<String> {
         if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WHILE) {
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn changes_that_come_too_often_are_counted_and_not_told() {
         let now = Instant::now();
-        let mut told = LinesOfLate::default();
+        let mut told = LogBudget::default();
         let address = SocketAddr::from(([10, 0, 0, 5], 80));
         let change = Change { address, to: EndpointState::Down, why: String::from("no") };
         let lines = (0..100).filter_map(|_| told.line(&change, now)).count();

@@ -4,7 +4,7 @@ use crate::http::head::{Field, Request, Target};
 
 /// The part of a request that routes look at.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct RouteInput<'a> {
     /// Without its port and the root's dot; empty where there is none.
     pub(crate) host: &'a [u8],
     /// As it came, without its query.
@@ -13,7 +13,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) is_upgrade: bool,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RouteInput<'a> {
     pub(crate) fn of(head: &'a Request<'_>, is_upgrade: bool) -> Self {
         // RFC 9112, section 3.2: the authority of the absolute form replaces `Host`.
         let (host, target): (_, &[u8]) = match head.target {
