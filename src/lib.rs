@@ -4,21 +4,22 @@
 //! The path of a connection, and the order of the modules:
 //!
 //! ```text
-//! accept → connection (identify → request → admission) ─┬─ own response ────────────┐
-//!                                                       ├─ exchange ⇄ upstream ─────┼─→ next request, or the end
-//!                                                       └─ exchange ⇄ upstream ─101─┴─→ tunnel ─→ the end
+//! accept → connection (identify → request → route → admission) ─┬─ own response ────────────┐
+//!                                                               ├─ exchange ⇄ upstream ─────┼─→ next request, or the end
+//!                                                               └─ exchange ⇄ upstream ─101─┴─→ tunnel ─→ the end
 //! ```
 //!
 //! There is one engine. [`workers`] are threads, one per core, each with a poll, its sockets, its clock and its buffers. A
 //! connection is accepted there and stays on one worker: `connection` says what becomes of it, reading what the client
-//! sends by [`proxy_protocol`] and [`http`]; `exchange` is one request and its response; [`tunnel`] is what follows a
-//! 101, whose frames `websocket` follows. These are machines without sockets, clocks and random numbers: bytes,
-//! readiness and time come in as arguments, what to write, connect or end comes out. Its end is an [`end::End`], which one
-//! line of the [`access_log`] and the counters of [`metrics`] tell.
+//! sends by [`proxy_protocol`] and [`http`]; [`routes`] says by which settings a request passes, and to which upstream;
+//! `exchange` is one request and its response; [`tunnel`] is what follows a 101, whose frames `websocket` follows. These
+//! are machines without sockets, clocks and random numbers: bytes, readiness and time come in as arguments, what to
+//! write, connect or end comes out. Its end is an [`end::End`], which one line of the [`access_log`] and the counters of
+//! [`metrics`] tell.
 //!
-//! Beside the workers, [`control`] has one thread on tokio: signals, name resolution ([`upstream`]), health checks on
-//! their own port, and the port for operators, whose questions and answers are in `admin`. It never touches a client's
-//! byte. It also conducts the [`handoff`]: a new process takes over the tunnels and the listeners.
+//! Beside the workers, [`control`] has one thread on tokio: signals, name resolution and checks of endpoints
+//! ([`upstream`]), health checks on their own port, and the port for operators, whose questions and answers are in
+//! `admin`. It never touches a client's byte. It also conducts the [`handoff`]: a new process takes over the tunnels and the listeners.
 //! `docs/architecture.md` draws all of it and says why.
 
 mod words;
