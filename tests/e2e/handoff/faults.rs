@@ -188,7 +188,9 @@ fn probe(client: &mut Peer, application: &mut Peer) -> Probe {
 fn a_killed_old_process_costs_what_it_had_not_sent() {
     for (at, sent) in MESSAGES {
         let mut handoff = Handoff::with(Who::Old, Signal::KILL, at);
-        assert_eq!(handoff.old.wait().code(), None, "it was killed");
+        let code = handoff.old.wait().code();
+        // Behind BYE it ends by itself, which may be sooner.
+        assert!(code.is_none() || at.0 == BYE && code == Some(0), "{at:?}: {code:?}");
         handoff.new.wait_until_listening();
         let outcome = handoff.outcome();
         // Right behind YOURS the next batch goes.
