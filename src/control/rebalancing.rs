@@ -75,8 +75,10 @@ impl Closing {
     /// Those of the endpoints that belong to this upstream. Tunnels are counted by address alone: one that no name here has
     /// now may be in use by another upstream, or may have been.
     fn own(&mut self, mut listed: Vec<Listed>, now: Instant) -> Vec<Listed> {
-        let is_there = |one: &&Listed| one.state != EndpointState::Gone;
-        self.known.extend(listed.iter().filter(is_there).map(|one| one.address));
+        let is_there = |one: &Listed| one.state != EndpointState::Gone;
+        // What is not listed any more has no tunnels, and need not be known.
+        let known = listed.iter().filter(|one| is_there(one) || self.known.contains(&one.address));
+        self.known = known.map(|one| one.address).collect();
         let groups = self.server.proxy.routes.upstreams();
         if let [_only] = groups {
             return listed;
@@ -85,13 +87,7 @@ impl Closing {
         let elsewhere: HashSet<_> =
             others.flat_map(|group| group.addresses.present(now)).map(|one| one.address).collect();
         listed.retain(|one| {
-            is_there(&one) || self.known.contains(&one.address) && !elsewhere.contains(&one.address)
-        });
-        let gone: HashSet<_> =
-            listed.iter().filter(|one| !is_there(one)).map(|one| one.address).collect();
-        // What has no tunnels any more is not listed, and need not be known.
-        self.known.retain(|address| {
-            gone.contains(address) || listed.iter().any(|one| one.address == *address)
+            is_there(one) || self.known.contains(&one.address) && !elsewhere.contains(&one.address)
         });
         listed
     }
