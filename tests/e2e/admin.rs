@@ -117,8 +117,7 @@ fn unix_socket_works_inside_of_the_sandbox_and_is_its_users_alone() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let directory = crate::handoff::directory();
     let path = directory.path().join("admin.sock");
     let place = path.to_str().unwrap();
     let _elbows = Elbows::start(Upstream::nobody(), &[("ADMIN_LISTEN_ON", place)]);

@@ -6,7 +6,6 @@ mod terminal;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Output, Stdio};
 
@@ -230,8 +229,7 @@ fn elbows_that_is_killed_and_started_again_is_seen_again() {
 #[test]
 fn tunnel_is_followed_into_the_process_that_takes_over() {
     let application = Tunnels::start();
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let directory = crate::handoff::directory();
     let [handoff, admin] = ["handoff.sock", "admin.sock"].map(|name| directory.path().join(name));
     let main = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let start = || {

@@ -1,9 +1,7 @@
 //! The admin port goes to the new process with the others.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
@@ -26,8 +24,7 @@ struct Processes {
 
 impl Processes {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let directory = crate::handoff::directory();
         let main = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         Self { application: Tunnels::start(), directory, main }
     }

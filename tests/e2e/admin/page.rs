@@ -4,7 +4,6 @@ mod life;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -376,8 +375,7 @@ fn at_the_places_of(admin: &Admin, upstream: SocketAddr, handoff: &Path) -> Elbo
 
 #[test]
 fn page_goes_on_when_elbows_hands_over_and_when_it_restarts() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let directory = crate::handoff::directory();
     let handoff = directory.path().join("handoff.sock");
     let application = Tunnels::start();
     let settings = [("HANDOFF_SOCKET", handoff.to_str().unwrap())];

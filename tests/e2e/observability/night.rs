@@ -4,14 +4,13 @@
 //! that says `metric` means that its number is there and not 0; `log` and `access log`, that a line has these words.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use super::{Prometheus, operations};
 use crate::admin::{Admin, ask, number};
@@ -537,8 +536,7 @@ fn log_whose_reader_is_gone() {
 /// A handoff is none, and a process that was killed is: for who looks, and for the alert.
 #[test]
 fn process_that_was_killed_and_one_that_handed_over() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let directory = crate::handoff::directory();
     let application = Tunnels::start();
     let [main, admin] =
         [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));

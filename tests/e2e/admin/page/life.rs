@@ -57,8 +57,7 @@ fn table_and_detail_say_that_they_are_old() {
 
 #[test]
 fn page_of_the_list_that_is_gone_is_left() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let directory = crate::handoff::directory();
     let handoff = directory.path().join("handoff.sock");
     let application = Tunnels::start();
     let settings = [("HANDOFF_SOCKET", handoff.to_str().unwrap())];
